@@ -1,0 +1,40 @@
+"""Masked language modelling (paper section 3.2, equation 1)."""
+
+import numpy as np
+
+from data.batch import Example, Seq
+from data.img_store import ImageStore
+from data.mask import mask_regions, mask_words
+from data.text_image import Masking, TextImage
+from data.txt_store import TextStore
+
+
+class Mlm(TextImage):
+    """Texts with some words masked, beside their whole pictures, or alone (paper table 3, line 2)."""
+
+    task = "mlm"
+    min_regions = 0
+
+    def __init__(
+        self,
+        texts: TextStore,
+        images: ImageStore | None,
+        wrong_picture: bool = False,
+        masking: Masking = "conditional",
+        mrm_prob: float = 0.15,
+    ):
+        super().__init__(texts, images, wrong_picture)
+        self.masking, self.mrm_prob = masking, mrm_prob
+
+    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
+        tokens, meta = self.tokens(self.texts.read(text)), self.texts.meta
+        masked, places = mask_words(tokens, meta.mask, meta.v_range, rng)
+        images = self.image(picture)
+        joint = self.masking == "joint" and images
+        seq = Seq(
+            self.framed(masked),
+            images,
+            img_mask=mask_regions(len(images[0].feat), rng, self.mrm_prob) if joint else None,
+            targets={"mlm_index": places + 1, "mlm_labels": tokens[places]},  # + 1: [CLS]
+        )
+        return Example(self.id(text), [seq])

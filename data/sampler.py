@@ -1,0 +1,180 @@
+"""Which examples share a batch: unit budgets, the order of an epoch, the mixing of tasks (DESIGN section 5)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from data.rng import generator
+from utils.errors import InputError
+
+BUCKET = 8192  # examples sorted by length together, as in the release
+MULTIPLE = 8  # the release's batches grow by this many examples
+
+Batching = Literal["release", "full"]
+
+
+def release_batches(
+    lens: np.ndarray, order: np.ndarray, budget: int, bucket: int = BUCKET, multiple: int = MULTIPLE
+) -> list[np.ndarray]:
+    """The 2020 release's batches, given the permutation `order` of an epoch.
+
+    Within a bucket, longest first, the longest length of the bucket counts for every example, so all of its batches
+    hold the same number of examples, a multiple of `multiple`; the remainder, its shortest, is dropped.
+    """
+    batches = []
+    for bucketful in _sorted_buckets(lens, order, bucket):
+        size = int(budget // lens[bucketful[0]]) // multiple * multiple
+        if size == 0:
+            return []
+        batches += [bucketful[at : at + size] for at in range(0, len(bucketful) - size, size)]
+    return batches
+
+
+def full_batches(lens: np.ndarray, order: np.ndarray, budget: int, bucket: int = BUCKET) -> list[np.ndarray]:
+    """Batches filled with real units up to the budget, from buckets sorted by length; nothing is dropped."""
+    batches = []
+    for bucketful in _sorted_buckets(lens, order, bucket):
+        ends = np.cumsum(lens[bucketful])
+        start, spent = 0, 0
+        while start < len(bucketful):
+            stop = int(np.searchsorted(ends, spent + budget, "right"))
+            batches.append(bucketful[start:stop])
+            start, spent = stop, int(ends[stop - 1])
+    return batches
+
+
+def _sorted_buckets(lens: np.ndarray, order: np.ndarray, bucket: int) -> Iterator[np.ndarray]:
+    for at in range(0, len(order), bucket):
+        part = order[at : at + bucket]
+        yield part[np.argsort(-lens[part], kind="stable")]
+
+
+def make_batches(
+    lens: np.ndarray, specials: int, order: np.ndarray, budget: int, batching: Batching, name: str
+) -> list[np.ndarray]:
+    """Batches of at most `budget` units; `lens` leaves out `specials` units an example, which "full" counts."""
+    longest = int(lens.max(initial=0)) + specials
+    if longest > budget:
+        raise InputError(
+            "an example is larger than a batch",
+            key=f"batch size of {name}",
+            found=f"{longest} units in one example, {budget} in a batch",
+            remedy="raise the batch size, or lower max_txt_len or max_bb",
+        )
+    if batching == "release":
+        batches = release_batches(lens, order, budget)
+    else:
+        batches = full_batches(lens + specials, order, budget)
+    if not batches:
+        raise InputError(
+            "the release's batching makes no batch: too few examples, or too small a budget",
+            key=f"batching of {name}",
+            found=f"{len(order)} examples, budget {budget} units",
+            remedy='set "batching": "full", which drops nothing',
+        )
+    return batches
+
+
+@dataclass
+class Entry:
+    """One source of training batches, logged under its own name (`mlm_coco`) and drawn with its own weight."""
+
+    name: str
+    data: Any  # a dataset: `pairs`, `lens`, `specials`, `example`
+    weight: float = 1.0
+
+
+@dataclass
+class Work:
+    """One micro-batch to be made, by whichever worker: the examples and the keys of all randomness in it."""
+
+    source: int  # entry or evaluation set
+    indices: np.ndarray
+    pairs: np.ndarray  # (len(indices), 2): text and picture of each
+    key: tuple[int | str, ...]  # with an example's index or id: the seed of its random choices
+    step: int = 0
+    micro: int = 0  # which of the step's world × accumulation micro-batches
+    state: dict[str, Any] | None = None  # the stream's position after the step, with a rank's last micro-batch of it
+
+
+class TrainStream:
+    """The endless sequence of micro-batches of a run, a function of the seed alone.
+
+    A step takes world × accumulation micro-batches, all of one entry, drawn by weight; this rank yields its own. Every
+    rank walks the whole sequence, so nobody has to ask which task comes next. `state` says where it stands.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        seed: int,
+        budget: int,
+        batching: Batching,
+        accumulation: int,
+        rank: int = 0,
+        size: int = 1,
+        state: dict[str, Any] | None = None,
+    ):
+        self.entries, self.seed, self.budget, self.batching = entries, seed, budget, batching
+        self.accumulation, self.rank, self.size = accumulation, rank, size
+        self.step = state["step"] if state else 0
+        self.position = dict(state["position"]) if state else {e.name: [0, 0] for e in entries}  # epoch, batch
+        self._epochs: dict[str, tuple[int, list[np.ndarray], np.ndarray]] = {}
+        weights = np.array([entry.weight for entry in entries], float)
+        self._edges = np.cumsum(weights / weights.sum())
+
+    def choose(self, step: int) -> int:
+        """The entry of a step."""
+        return int(np.searchsorted(self._edges, generator(self.seed, "task", step).random(), "right"))
+
+    def epoch(self, entry: Entry, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Batches of an epoch and the pairs (n, 2) they refer to."""
+        cached = self._epochs.get(entry.name)
+        if cached is None or cached[0] != epoch:
+            uniform = generator(self.seed, entry.name, epoch, "pairs").random((len(entry.data), 3))
+            pairs = entry.data.pairs(uniform)
+            rng = generator(self.seed, entry.name, epoch, "order")
+            batches = make_batches(
+                entry.data.lens(pairs),
+                entry.data.specials,
+                rng.permutation(len(entry.data)),
+                self.budget,
+                self.batching,
+                entry.name,
+            )
+            batches = [batches[k] for k in rng.permutation(len(batches))]
+            cached = self._epochs[entry.name] = (epoch, batches, pairs)
+        return cached[1], cached[2]
+
+    def __iter__(self) -> Iterator[Work]:
+        while True:
+            source = self.choose(self.step)
+            works = [self._next(source, micro) for micro in range(self.size * self.accumulation)]
+            self.step += 1
+            mine = [work for work in works if work.micro % self.size == self.rank]
+            mine[-1].state = {"step": self.step, "position": {k: list(v) for k, v in self.position.items()}}
+            yield from mine
+
+    def _next(self, source: int, micro: int) -> Work:
+        entry = self.entries[source]
+        epoch, at = self.position[entry.name]
+        batches, pairs = self.epoch(entry, epoch)
+        indices = batches[at]
+        self.position[entry.name] = [epoch, at + 1] if at + 1 < len(batches) else [epoch + 1, 0]
+        key = (self.seed, entry.name, epoch)
+        return Work(source, indices, pairs[indices], key, self.step, micro)
+
+
+def eval_works(data: Any, source: int, budget: int, rank: int = 0, size: int = 1) -> list[Work]:
+    """The batches of an evaluation set, formed from all of it and then dealt to ranks.
+
+    Pairs and masks are functions of an example's id, so every evaluation, on any number of ranks, sees the same.
+    """
+    uniform = np.stack([generator("eval", data.task, data.id(i)).random(3) for i in range(len(data))])
+    pairs = data.pairs(uniform)
+    order = np.arange(len(data))
+    batches = make_batches(data.lens(pairs), data.specials, order, budget, "full", f"{data.task} evaluation")
+    works = [Work(source, ids, pairs[ids], ("eval", data.task), step=k) for k, ids in enumerate(batches)]
+    return works[rank::size]

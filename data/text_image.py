@@ -1,0 +1,108 @@
+"""Texts of one store joined with their pictures of another: what every dataset of text and picture starts from."""
+
+from typing import Literal
+
+import numpy as np
+
+from data.batch import Example, Image
+from data.img_store import ImageStore
+from data.txt_store import TextStore
+from utils.errors import InputError
+
+Masking = Literal["conditional", "joint"]
+
+
+class TextImage:
+    """Text `i` and the picture it is about. Tasks subclass it and say what an example is.
+
+    `pairs` decides, once an epoch, which text meets which picture: by default each its own.
+    """
+
+    task = ""
+    min_regions = 1  # what a task needs of an image store: 0 for tasks that also run on text alone
+
+    def __init__(self, texts: TextStore, images: ImageStore | None, wrong_picture: bool = False):
+        """`images` None: text alone. `wrong_picture`: every text meets another text's picture (a control)."""
+        if images is None and (self.min_regions or wrong_picture):
+            raise InputError(
+                f"the task {self.task} needs pictures", file=texts.path, key="img", found=None, expected="an image store"
+            )
+        self.texts, self.images, self.wrong_picture = texts, images, wrong_picture
+        self.pictures = np.full(len(texts), -1, np.int32)  # (n,) row of the image store, -1 for text alone
+        if images is not None:
+            self.pictures = self._join(texts, images)
+        self._others = np.unique(self.pictures)  # pictures that stand in for a text's own
+
+    @staticmethod
+    def _join(texts: TextStore, images: ImageStore) -> np.ndarray:
+        rows = images.rows(texts.img_names)[texts.img_index[:, 0]]
+        absent = np.flatnonzero(rows < 0)
+        if len(absent):
+            names = np.unique(texts.img_names[texts.img_index[absent, 0]])
+            raise InputError(
+                f"{len(names)} pictures that the texts name are not in the image store",
+                file=images.path,
+                key=", ".join(name.decode() for name in names[:3]),
+                found=f"named in {texts.path}",
+                expected="every picture of the text store",
+                remedy="pair the text store with its own image store, or prepare the missing pictures",
+            )
+        return rows.astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def id(self, i: int) -> str:
+        """The id of example `i`."""
+        return self.texts.id(i)
+
+    def pairs(self, uniform: np.ndarray) -> np.ndarray:
+        """(n, 3) uniform numbers → (n, 2) int32: the text and the picture of every example."""
+        texts = np.arange(len(self), dtype=np.int32)
+        pictures = self.other_pictures(uniform[:, 2]) if self.wrong_picture else self.pictures
+        return np.stack([texts, pictures], axis=1)
+
+    def other_pictures(self, uniform: np.ndarray) -> np.ndarray:
+        """(n,) uniform numbers → for every text a picture of another text, never its own."""
+        if len(self._others) < 2:
+            raise InputError(
+                "no other picture to pair a text with", file=self.texts.path, found="1 picture", expected="2 or more"
+            )
+        own = np.searchsorted(self._others, self.pictures)
+        drawn = (uniform * (len(self._others) - 1)).astype(np.int64)
+        return self._others[drawn + (drawn >= own)]
+
+    def lens(self, pairs: np.ndarray) -> np.ndarray:
+        """(n,) units of every example without [CLS] and [SEP], which is how the release counts."""
+        lens = self.texts.lens[pairs[:, 0]].astype(np.int64)
+        return lens if self.images is None else lens + self.images.nbb[pairs[:, 1]]
+
+    @property
+    def specials(self) -> int:
+        """Units that `lens` leaves out of every example."""
+        return 2
+
+    @property
+    def img_dim(self) -> int:
+        """Feature width; 1 where there are no pictures."""
+        return 1 if self.images is None else self.images.img_dim
+
+    def image(self, picture: int, soft_labels: bool = False) -> list[Image]:
+        """The regions of a picture; an empty list for text alone."""
+        if self.images is None:
+            return []
+        regions = self.images.read(picture, soft_labels)
+        return [Image((str(self.images.path), picture), regions.features, regions.pos, regions.soft_labels)]
+
+    def tokens(self, record: dict) -> np.ndarray:
+        """The word pieces of a record, (t,) int64, without [CLS] and [SEP]."""
+        return np.asarray(record["input_ids"], np.int64)
+
+    def framed(self, tokens: np.ndarray) -> np.ndarray:
+        """[CLS] tokens [SEP]."""
+        meta = self.texts.meta
+        return np.concatenate([[meta.cls], tokens, [meta.sep]]).astype(np.int64)
+
+    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
+        """One example of the task; every random choice in it comes from `rng`."""
+        raise NotImplementedError

@@ -1,0 +1,115 @@
+"""Attention over packed sequences: the only place of the model that knows where a sequence begins.
+
+Legend: N units in a stream, B sequences, h heads, d width of a head, L longest sequence of a group.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+try:  # variable-length flash attention: torch 2.10 and later, used on CUDA only
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
+
+# A group of sequences is padded to its longest one. A shorter sequence joins it while it has at least this share of
+# that length: below, the arithmetic saved is worth another kernel launch.
+GROUP_FILL = 0.75
+
+@dataclass
+class Group:
+    """Sequences of similar length, seen as one padded block."""
+
+    rows: Tensor  # (b * L,) int64: the unit behind each place of the block; padding repeats unit 0
+    shape: tuple[int, int]  # (b, L)
+    mask: Tensor | None  # (b, 1, 1, L) bool, True where a unit is; None when nothing is padded
+
+@dataclass
+class Spans:
+    """Where the sequences of a stream lie, on the device, worked out once a batch from lengths the host knows."""
+
+    cu_seqlens: Tensor  # (B + 1,) int32
+    max_seqlen: int
+    groups: list[Group]
+    order: Tensor  # (N,) int64: the place of each unit in the groups' blocks laid end to end
+    members: list[Tensor]  # the sequences of each group, host tensors
+
+    @classmethod
+    def of(cls, lens: Tensor, device: torch.device, like: "Spans | None" = None) -> "Spans":
+        """Group sequences of `lens` (B,), a host tensor.
+
+        `like`: use the grouping of these spans (needed for the keys when queries and keys have different lengths:
+        both sides of a group must hold the same sequences).
+        """
+        lens = lens.cpu().long()
+        starts = lens.cumsum(0) - lens
+        members = _group(lens) if like is None else like.members
+        groups, order, offset = [], torch.empty(int(lens.sum()), dtype=torch.int64), 0
+        for member in members:
+            longest = int(lens[member].max())
+            place = torch.arange(longest)
+            mask = place[None] < lens[member][:, None]  # (b, L)
+            rows = torch.where(mask, starts[member][:, None] + place[None], 0)
+            order[rows[mask]] = offset + torch.arange(mask.numel()).view_as(mask)[mask]
+            offset += mask.numel()
+            padded = None if bool(mask.all()) else mask[:, None, None].to(device, non_blocking=True)
+            shape = (len(member), longest)
+            groups.append(Group(rows.flatten().to(device, non_blocking=True), shape, padded))
+        cu_seqlens = F.pad(lens.cumsum(0), (1, 0)).int().to(device, non_blocking=True)
+        return cls(cu_seqlens, int(lens.max()), groups, order.to(device, non_blocking=True), members)
+
+
+def _group(lens: Tensor) -> list[Tensor]:
+    """Indices of sequences, longest first, cut where a length falls below `GROUP_FILL` of its group's longest."""
+    order = torch.argsort(lens, descending=True, stable=True)
+    cuts, longest = [0], None
+    for place, length in enumerate(lens[order].tolist()):
+        if longest is None or length < GROUP_FILL * longest:
+            longest = length
+            if place:
+                cuts.append(place)
+    return list(torch.tensor_split(order, cuts[1:]))
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, spans_q: Spans, spans_k: Spans | None = None, dropout: float = 0.0
+) -> Tensor:
+    """Scaled dot-product attention inside each sequence of a packed stream.
+
+    q (N_q, h, d), k and v (N_k, h, d) -> (N_q, h, d). `spans_k` defaults to `spans_q`; where it differs (NLVR2's
+    paired attention) it is built with `like=spans_q`. Scores are scaled by 1/sqrt(d). Training with dropout runs
+    SDPA on padded groups; without dropout, CUDA half precision runs variable-length flash attention.
+    """
+    spans_k = spans_k or spans_q
+    if dropout == 0.0 and _has_flash(q):
+        return varlen_attn(
+            q, k, v, spans_q.cu_seqlens, spans_k.cu_seqlens, spans_q.max_seqlen, spans_k.max_seqlen
+        )
+    heads, width = q.shape[1:]
+    blocks = []
+    for group_q, group_k in zip(spans_q.groups, spans_k.groups, strict=True):
+        block_q = q.index_select(0, group_q.rows).view(*group_q.shape, heads, width).transpose(1, 2)
+        block_k = k.index_select(0, group_k.rows).view(*group_k.shape, heads, width).transpose(1, 2)
+        block_v = v.index_select(0, group_k.rows).view(*group_k.shape, heads, width).transpose(1, 2)
+        out = F.scaled_dot_product_attention(
+            block_q, block_k, block_v, attn_mask=group_k.mask, dropout_p=dropout
+        )
+        blocks.append(out.transpose(1, 2).reshape(-1, heads, width))
+    return torch.cat(blocks).index_select(0, spans_q.order)
+
+def _has_flash(q: Tensor) -> bool:
+    """Variable-length flash attention needs a recent torch, half precision and compute capability 8."""
+    return (
+        varlen_attn is not None
+        and q.is_cuda
+        and q.dtype in (torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    )
+
+def to_padded(x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, …) -> (B, L, …) zero-padded and its (B, L) bool mask, for metrics and tests; `lens` is a host tensor."""
+    mask = torch.arange(int(lens.max()))[None] < lens[:, None]
+    padded = x.new_zeros(*mask.shape, *x.shape[1:])
+    padded[mask.to(x.device)] = x
+    return padded, mask.to(x.device)

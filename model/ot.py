@@ -1,0 +1,87 @@
+"""Word-region alignment: optimal transport between the words and the regions of a sequence (paper 3.2, A.6).
+
+Legend: P pairs, n words and m regions of a pair, M and K the longest of a group, H hidden size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cosine_cost(text: Tensor, image: Tensor, eps: float = 1e-5) -> Tensor:
+    """1 - cosine of every word and region: (P, M, H), (P, K, H) -> (P, M, K)."""
+    text = F.normalize(text, p=2.0, dim=-1, eps=eps)
+    image = F.normalize(image, p=2.0, dim=-1, eps=eps)
+    return 1.0 - text @ image.transpose(1, 2)
+
+
+@torch.no_grad()
+def ipot(
+    cost: Tensor,
+    txt_mask: Tensor,
+    img_mask: Tensor,
+    beta: float = 0.5,
+    iterations: int = 50,
+    inner: int = 1,
+) -> Tensor:
+    """Transport plans by the inexact proximal point method (paper algorithm 1), uniform marginals.
+
+    cost (P, M, K), masks (P, M) and (P, K) bool, True where a word or region is -> plan (P, M, K), zero on padding,
+    summing to 1 for every pair. fp32 at least.
+    """
+    joint = txt_mask[:, :, None] & img_mask[:, None, :]
+    n = txt_mask.sum(1).to(cost.dtype)[:, None]  # (P, 1)
+    m = img_mask.sum(1).to(cost.dtype)[:, None]
+    kernel = torch.exp(-cost / beta).masked_fill(~joint, 0.0)
+    plan = joint.to(cost.dtype)
+    sigma = txt_mask.to(cost.dtype) / n
+    # 1e4 on padded places keeps their reciprocal finite; the masks then make it zero.
+    far_txt, far_img = 1e4 * (~txt_mask).to(cost.dtype), 1e4 * (~img_mask).to(cost.dtype)
+    for _ in range(iterations):
+        step = kernel * plan
+        for _ in range(inner):
+            delta = 1.0 / (m * torch.einsum("pmk,pm->pk", step, sigma) + far_img)
+            sigma = 1.0 / (n * torch.einsum("pmk,pk->pm", step, delta) + far_txt)
+        plan = sigma[:, :, None] * step * delta[:, None, :]
+    return plan.masked_fill(~joint, 0.0)
+
+
+def transport(
+    text: Tensor,
+    image: Tensor,
+    txt_mask: Tensor,
+    img_mask: Tensor,
+    beta: float = 0.5,
+    iterations: int = 50,
+    inner: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Distances (P,) and plans (P, M, K) of padded pairs; gradients flow through the cost alone (paper equation 3)."""
+    with torch.autocast(text.device.type, enabled=False):  # 50 products in a row: not in half precision
+        dtype = torch.promote_types(text.dtype, torch.float32)
+        cost = cosine_cost(text.to(dtype), image.to(dtype))
+        cost = cost.masked_fill(~(txt_mask[:, :, None] & img_mask[:, None, :]), 0.0)
+        plan = ipot(cost.detach(), txt_mask, img_mask, beta, iterations, inner)
+        return (cost * plan).sum((1, 2)), plan
+
+
+def pair_distances(hidden: Tensor, seqlens: Tensor, txt_lens: Tensor) -> Tensor:
+    """Transport distance (B,) between the words ([CLS] and [SEP] among them) and regions of every sequence.
+
+    hidden (N, H) packed; `seqlens` and `txt_lens` (B,) are host tensors, every sequence holding a region. Sequences are
+    padded to the batch's longest text and most regions: the loop of 50 small products costs launches, not arithmetic.
+    """
+    seqlens, txt_lens = seqlens.long(), txt_lens.long()
+    starts = seqlens.cumsum(0) - seqlens
+    txt_rows, txt_mask = _block(starts, txt_lens)
+    img_rows, img_mask = _block(starts + txt_lens, seqlens - txt_lens)
+    device = hidden.device
+    text = hidden.index_select(0, txt_rows.flatten().to(device)).view(*txt_rows.shape, -1)
+    image = hidden.index_select(0, img_rows.flatten().to(device)).view(*img_rows.shape, -1)
+    return transport(text, image, txt_mask.to(device), img_mask.to(device))[0]
+
+
+def _block(starts: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, L) of spans of a stream, padding on row 0, and the mask (B, L)."""
+    place = torch.arange(int(lens.max()))
+    mask = place[None] < lens[:, None]
+    return torch.where(mask, starts[:, None] + place[None], 0), mask

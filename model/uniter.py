@@ -1,0 +1,179 @@
+"""UNITER's body: text embedder, image embedder, Transformer encoder, pooler (paper section 3.1).
+
+Legend: T tokens, R regions, N = T + R units, U distinct region rows, B sequences, H hidden size, D feature width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.attention import Spans, attend
+from model.layers import init_weights, layer_norm, rows
+
+IMG_DIM = 2048  # width of the region features of bottom-up attention
+IMG_LABEL_DIM = 1601  # its classes, background first
+
+
+@dataclass
+class UniterConfig:
+    """The model's JSON (`config/uniter-base.json`), under the release's keys."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+
+
+class TextEmbeddings(nn.Module):
+    """Word + position + type embeddings, normalised."""
+
+    def __init__(self, config: UniterConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = layer_norm(config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, type_ids: Tensor) -> Tensor:
+        """Three (T,) int64 -> (T, H)."""
+        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
+        return self.dropout(self.LayerNorm(x + self.token_type_embeddings(type_ids)))
+
+
+class ImageEmbeddings(nn.Module):
+    """Feature and location, each projected and normalised, plus the type embedding, normalised (paper 3.1)."""
+
+    def __init__(self, config: UniterConfig, img_dim: int):
+        super().__init__()
+        self.img_linear = nn.Linear(img_dim, config.hidden_size)
+        self.img_layer_norm = layer_norm(config.hidden_size)
+        self.pos_layer_norm = layer_norm(config.hidden_size)
+        self.pos_linear = nn.Linear(7, config.hidden_size)
+        self.mask_embedding = nn.Embedding(2, img_dim, padding_idx=0)
+        self.LayerNorm = layer_norm(config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, img_feat: Tensor, img_pos_feat: Tensor, img_row: Tensor, img_masks: Tensor | None, types: Tensor
+    ) -> Tensor:
+        """Distinct rows (U, D) and (U, 7), their use (R,), masks (R,) or None, type embeddings (R, H) -> (R, H).
+
+        A masked region's feature is zero plus the learned mask embedding, the same vector for all of them, so it is
+        projected once. Row 0 of `mask_embedding` means "not masked" and is never added.
+        """
+        feature = rows(self.img_layer_norm(self.img_linear(img_feat.to(self.img_linear.weight.dtype))), img_row)
+        if img_masks is not None:
+            masked = self.img_layer_norm(self.img_linear(self.mask_embedding.weight[1]))
+            feature = torch.where(img_masks[:, None], masked.to(feature.dtype), feature)
+        place = rows(self.pos_layer_norm(self.pos_linear(img_pos_feat.to(self.pos_linear.weight.dtype))), img_row)
+        return self.dropout(self.LayerNorm(feature + place + types))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: UniterConfig):
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def forward(self, x: Tensor, spans: Spans) -> Tensor:
+        q, k, v = (
+            linear(x).view(len(x), self.heads, -1) for linear in (self.query, self.key, self.value)
+        )
+        return attend(q, k, v, spans, dropout=self.dropout.p if self.training else 0.0).flatten(1)
+
+
+class Residual(nn.Module):
+    """Linear, dropout, add, norm: the end of both halves of a layer."""
+
+    def __init__(self, width_in: int, config: UniterConfig):
+        super().__init__()
+        self.dense = nn.Linear(width_in, config.hidden_size)
+        self.LayerNorm = layer_norm(config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class Layer(nn.Module):
+    """One post-norm Transformer layer, under BERT's parameter names."""
+
+    def __init__(self, config: UniterConfig):
+        super().__init__()
+        self.attention = nn.ModuleDict(
+            {"self": SelfAttention(config), "output": Residual(config.hidden_size, config)}
+        )
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
+        self.output = Residual(config.intermediate_size, config)
+
+    def forward(self, x: Tensor, spans: Spans) -> Tensor:
+        x = self.attention["output"](self.attention["self"](x, spans), x)
+        return self.output(F.gelu(self.intermediate["dense"](x)), x)
+
+
+class Pooler(nn.Module):
+    """tanh of a linear layer over [CLS], the first unit of each sequence."""
+
+    def __init__(self, config: UniterConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """(N, H), (B + 1,) -> (B, H)."""
+        return torch.tanh(self.dense(rows(hidden, cu_seqlens[:-1].long())))
+
+
+class UniterModel(nn.Module):
+    """A packed batch -> contextual states of all its units."""
+
+    def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM):
+        super().__init__()
+        self.config = config
+        self.embeddings = TextEmbeddings(config)
+        self.img_embeddings = ImageEmbeddings(config, img_dim)
+        self.encoder = nn.ModuleDict(
+            {"layer": nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))}
+        )
+        self.pooler = Pooler(config)
+        self.apply(lambda module: init_weights(module, config.initializer_range))
+
+    def embed(self, batch: Any) -> Tensor:
+        """The stream (N, H) that the encoder reads: every sequence's tokens, then its regions."""
+        text = self.embeddings(batch.input_ids, batch.position_ids, batch.txt_type_ids)
+        if len(batch.img_row) == 0:
+            return text
+        types = self.embeddings.token_type_embeddings(batch.img_type_ids)
+        image = self.img_embeddings(batch.img_feat, batch.img_pos_feat, batch.img_row, batch.img_masks, types)
+        stream = text.new_zeros(len(text) + len(image), text.shape[1])
+        return stream.index_copy(0, batch.txt_index, text).index_copy(0, batch.img_index, image.to(text.dtype))
+
+    def forward(self, batch: Any, all_layers: bool = False) -> Any:
+        """`PackedBatch` -> (N, H), or with `all_layers` the list of every layer's output."""
+        x = self.embed(batch)
+        spans = Spans.of(batch.seqlens, x.device)
+        states = []
+        for layer in self.encoder["layer"]:
+            x = layer(x, spans)
+            states.append(x)
+        return states if all_layers else x
+
+
+def set_dropout(model: nn.Module, p: float) -> None:
+    """Set the probability of every dropout of `model`, the one on attention weights included."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = p

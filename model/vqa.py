@@ -1,0 +1,34 @@
+"""Visual question answering, and visual entailment, which is the same head with three answers (paper A.2).
+
+Legend: E examples (= sequences), A answers, H hidden size.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.layers import init_weights, transform
+from model.uniter import IMG_DIM, UniterConfig, UniterModel
+
+
+class UniterForVisualQuestionAnswering(nn.Module):
+    """UNITER and a classifier over the answers, on the pooled [CLS]."""
+
+    def __init__(self, config: UniterConfig, num_answers: int, img_dim: int = IMG_DIM):
+        super().__init__()
+        self.uniter = UniterModel(config, img_dim)
+        self.vqa_output = transform(config.hidden_size, config.hidden_size * 2, num_answers)
+        self.vqa_output.apply(lambda module: init_weights(module, config.initializer_range))
+
+    def forward(self, batch: Any) -> Tensor:
+        """Scores (E, A)."""
+        return self.vqa_output(self.uniter.pooler(self.uniter(batch), batch.cu_seqlens))
+
+    def losses(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Scores (E, A) and binary cross-entropy against the soft scores (E, A)."""
+        scores = self(batch)
+        full = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        target = batch.targets["answer_scores"].to(full.dtype)
+        return scores, F.binary_cross_entropy_with_logits(full, target, reduction="none")
