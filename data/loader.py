@@ -15,9 +15,9 @@ from utils.errors import InputError
 class Maker(Dataset):
     """Makes the batch of a `Work`; runs in the workers."""
 
-    def __init__(self, sources: Sequence[Any], names: Sequence[str], by_id: bool):
-        """`sources`: datasets; `names`: what their batches are called; `by_id`: seeded by id, for evaluation."""
-        self.sources, self.names, self.by_id = sources, names, by_id
+    def __init__(self, sources: Sequence[Any], by_id: bool):
+        """`sources`: datasets, by `Work.source`; `by_id`: random choices hang on ids alone, for evaluation."""
+        self.sources, self.by_id = sources, by_id
 
     def __getitem__(self, work: Work) -> tuple[Work, PackedBatch] | InputError:
         data = self.sources[work.source]
@@ -26,7 +26,7 @@ class Maker(Dataset):
             for i, (text, picture) in zip(work.indices.tolist(), work.pairs.tolist()):
                 rng = generator(*work.key, data.id(i) if self.by_id else i)
                 examples.append(data.example(text, picture, rng))
-            return work, collate(self.names[work.source], examples, data.img_dim)
+            return work, collate(data.task, examples, data.img_dim)
         except InputError as error:
             return error  # raised where the user sees it, without a worker's traceback
 
@@ -53,7 +53,7 @@ def batches(
             raise
         raise InputError(
             "a worker that reads data was killed",
-            key=", ".join(maker.names),
+            key=", ".join(sorted({source.task for source in maker.sources})),
             found=str(error).splitlines()[0],
             expected="workers that live as long as the run",
             remedy=f"{signal.Signals.SIGBUS.name}: a store was cut short while open, run scripts/check.py on it; "

@@ -1,9 +1,9 @@
 """Text to word pieces: BERT's WordPiece, equal to the tokeniser that existing text stores were made with.
 
-That tokeniser (pytorch-pretrained-bert's `BertTokenizer`) was called word by word on `text.strip().split()`; so is
-this one. The `tokenizers` library cuts words into pieces; splitting text into words is done here, in Python, because
-the library's own splitter keeps special names less often (`[MASK]` next to a Chinese character), raises on lone
-surrogates and has older Unicode tables. Words repeat in captions and questions, so each is cut once and remembered.
+That tokeniser (pytorch-pretrained-bert's `BertTokenizer`) was called word by word on `text.strip().split()`;
+so is this one. The `tokenizers` library cuts words into pieces; splitting text into words is done here:
+the library's own splitter knows no names to keep whole (`[MASK]`), raises on lone surrogates and has older
+Unicode tables. Words repeat in captions and questions, so each is cut once and remembered.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ CHINESE = (  # the blocks that BERT sets apart, one character a word (not Kana, 
 class WordPiece:
     """The tokeniser of one vocabulary file.
 
-    Attributes: `pad`, `unk`, `cls`, `sep`, `mask` (ids), `v_range` (id of "!", size of the vocabulary), `pieces`
-    (list, id to piece), `sha256` (of the pieces, one a line: `sha256sum vocab.txt` where that file ends lines with
-    a line feed), `name` (for people: the vocabulary's folder or file name) and `do_lower_case`.
+    Attributes: `pad`, `unk`, `cls`, `sep`, `mask` (ids), `v_range` (id of "!", size of vocabulary), `pieces`
+    (id to piece), `sha256` (of the pieces, one a line: as `sha256sum vocab.txt` of a file with plain line
+    feeds), `name` (for people: the vocabulary's folder or file name) and `do_lower_case`.
     """
 
     def __init__(self, vocab: str | Path, do_lower_case: bool = False):
@@ -86,10 +86,10 @@ class WordPiece:
 
 
 def split_words(text: str, do_lower_case: bool = False) -> list[str]:
-    """BERT's basic splitting: no control characters, Chinese characters and punctuation each a word of its own.
+    """BERT's basic splitting: no control characters; a Chinese character or punctuation mark is a word.
 
-    The five special names stay whole where white space or Chinese characters stand around them (`[MASK]`, but `[`,
-    `MASK`, `]`, `.` for `[MASK].`), and are not lower-cased.
+    The five special names stay whole, and are not lower-cased, where white space or Chinese characters stand
+    around them: `[MASK]`, but `[`, `MASK`, `]`, `.` for `[MASK].`
     """
     kept = "".join(f" {char} " if is_chinese(char) else char for char in text if not is_dropped(char))
     words = []

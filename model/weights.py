@@ -1,5 +1,6 @@
 """Weights in: checkpoints of this framework, of the 2020 release, and of BERT (DESIGN section 4)."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from utils.errors import InputError
+
+LOG = logging.getLogger("uniter")
 
 # Wrappers under which weight files circulate, tried in this order.
 WRAPPERS = ("model_state", "model", "state_dict")
@@ -83,6 +86,18 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) 
         missing=[key for key in own if key not in state and id(own[key]) not in present],
         unexpected=[key for key in state if key not in own],
     )
+
+
+def load_checkpoint(model: nn.Module, path: str | Path | None) -> None:
+    """Load a checkpoint into `model`, if one is given, and log by name what it lacks and what is left over."""
+    if not path:
+        LOG.info("no checkpoint: weights are as initialised")
+        return
+    report = load_weights(model, read_weights(path), path)
+    LOG.info("loaded %s", path)
+    for what, keys in (("not in the checkpoint", report.missing), ("left over", report.unexpected)):
+        if keys:
+            LOG.info("%s: %d weights: %s", what, len(keys), ", ".join(keys))
 
 
 def _torch_load(path: Path) -> object:

@@ -1,0 +1,93 @@
+"""Opening the stores of a run: each once, checked at the door, all of one vocabulary."""
+
+from pathlib import Path
+from typing import Any
+
+from data.img_store import ImageStore, ImageStores
+from data.txt_store import Meta, TextStore
+from utils.errors import InputError
+from utils.files import read_json, write_json
+
+
+class Stores:
+    """The text and image stores of one run; `config` brings the options of DESIGN section 4."""
+
+    def __init__(self, config: Any, vocab_size: int, img_dim: int | None = None):
+        """`vocab_size`: of the model; `img_dim`: the feature width it takes (None: whatever the store has)."""
+        self.config, self.vocab_size, self.img_dim = config, vocab_size, img_dim
+        self._images = ImageStores()
+        self.reference: tuple[Path, Meta] | None = None  # the first text store: the others must agree with it
+
+    def texts(self, path: str, train: bool = False) -> TextStore:
+        """A text store; in training, texts longer than `max_txt_len` word pieces are left out, never at test."""
+        store = TextStore(path, self.config.max_txt_len if train else None)
+        if store.meta.v_range[1] != self.vocab_size:
+            raise InputError(
+                "the text store was made with another vocabulary than the model's",
+                file=Path(path) / "meta.json",
+                key="v_range",
+                found=f"{store.meta.v_range[1]} word pieces",
+                expected=f"{self.vocab_size}, the model's vocab_size",
+                remedy="prepare the texts with the vocab.txt that the model was trained with",
+            )
+        if self.reference is None:
+            self.reference = (Path(path), store.meta)
+        check_same_vocabulary(store.meta, Path(path), self.reference[1], self.reference[0])
+        return store
+
+    def images(self, path: str | None) -> ImageStore | None:
+        """An image store, its side files, sizes and a sample of its records checked; None for text alone."""
+        if path is None:
+            return None
+        c = self.config
+        store = self._images.get(
+            path,
+            conf_th=c.conf_th,
+            max_bb=c.max_bb,
+            min_bb=c.min_bb,
+            num_bb=c.num_bb,
+            compressed=c.compressed_db,
+            blind=c.blind,
+        )
+        store.check(img_dim=self.img_dim)
+        return store
+
+    def write_vocabulary(self, path: Path) -> None:
+        """Keep the vocabulary's marks with the run, so that later runs on its weights can be checked against them."""
+        assert self.reference is not None
+        meta = self.reference[1]
+        marks = {"CLS": meta.cls, "SEP": meta.sep, "MASK": meta.mask, "UNK": meta.unk}
+        write_json(path, marks | {"v_range": list(meta.v_range), "vocab_sha256": meta.vocab_sha256})
+
+    def check_against(self, checkpoint: str | None) -> None:
+        """Compare with the vocabulary of the run that wrote `checkpoint`, where it left its marks (`log/vocab.json`)."""
+        if checkpoint is None or self.reference is None:
+            return
+        marks = Path(checkpoint).parent.parent / "log" / "vocab.json"
+        if marks.exists():
+            found = read_json(marks)
+            meta = Meta(
+                cls=found["CLS"],
+                sep=found["SEP"],
+                mask=found["MASK"],
+                unk=found["UNK"],
+                v_range=tuple(found["v_range"]),
+                tokenizer=None,
+                vocab_sha256=found["vocab_sha256"],
+            )
+            check_same_vocabulary(self.reference[1], self.reference[0], meta, marks)
+
+
+def check_same_vocabulary(meta: Meta, path: Path, expected: Meta, source: Path) -> None:
+    """Two vocabularies agree when special ids, `v_range` and, where both are known, the hash do."""
+    for key in ("cls", "sep", "mask", "v_range", "vocab_sha256"):
+        ours, theirs = getattr(meta, key), getattr(expected, key)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise InputError(
+                "two vocabularies that should be one differ",
+                file=path if path.suffix == ".json" else path / "meta.json",
+                key=key.upper() if key in ("cls", "sep", "mask") else key,
+                found=ours,
+                expected=f"{theirs}, as in {source}",
+                remedy="prepare all texts with one vocab.txt, the one the checkpoint was trained with",
+            )

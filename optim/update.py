@@ -1,0 +1,90 @@
+"""From summed gradients to the next weights: average over ranks, clip, step, or skip what is not finite."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optim.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from optim.precision import Precision
+from utils.errors import InputError
+
+MAX_SKIPPED_IN_A_ROW = 20
+
+
+class Updater:
+    """The optimiser with its schedule, clipping and non-finite guard. Nothing here waits for the device."""
+
+    def __init__(self, model: nn.Module, config: Any, precision: Precision, world: Any, head: str | None):
+        self.config, self.precision, self.world = config, precision, world
+        self.params = [p for p in model.parameters() if p.requires_grad]
+        groups = parameter_groups(model, config.weight_decay, head, config.lr_mul)
+        self.optimizer = build_optimizer(groups, config.optim, config.learning_rate, tuple(config.betas))
+        ranks_and_micros = world.size * config.gradient_accumulation_steps
+        self.divisor = ranks_and_micros if config.accumulation == "mean" else world.size
+        self.skipped = torch.zeros(2, dtype=torch.int64, device=world.device)  # in all, in a row
+
+    def learning_rate(self, step: int) -> float:
+        """Of optimiser step `step`, counted from 1."""
+        c = self.config
+        return learning_rate(step, c.learning_rate, c.warmup_steps, c.num_train_steps, c.decay)
+
+    def step(self, step: int, losses: Sequence[Tensor]) -> Tensor:
+        """Take optimiser step `step` on the gradients at hand; returns their norm before clipping, on the device.
+
+        A non-finite loss or gradient of any rank makes the norm non-finite on all of them, and the step is skipped.
+        """
+        with_grad = [p for p in self.params if p.grad is not None]
+        # 0 × loss: nothing when it is finite; otherwise it spreads through the all-reduce to every rank.
+        with_grad[0].grad.view(-1)[0].add_(0.0 * torch.stack(list(losses)).sum())  # type: ignore[union-attr]
+        self.world.average_gradients(self.params, self.divisor)
+        self.precision.scaler.unscale_(self.optimizer) if self.precision.scaler.is_enabled() else None
+        limit = self.config.grad_norm if self.config.grad_norm > 0 else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(with_grad, limit)
+        bad = ~torch.isfinite(norm)
+        self.skipped = torch.stack([self.skipped[0] + bad, (self.skipped[1] + 1) * bad])
+        set_learning_rate(self.optimizer, self.learning_rate(step))
+        self._apply(bad)
+        self.optimizer.zero_grad(set_to_none=True)  # a head idle in the next step has no gradient, so it stays still
+        return norm
+
+    def _apply(self, bad: Tensor) -> None:
+        if self.precision.scaler.is_enabled():
+            self.precision.scaler.step(self.optimizer)
+            self.precision.scaler.update()
+        elif self.config.optim == "adamax":  # no fused kernel that reads the flag on the device
+            if not bad.item():
+                self.optimizer.step()
+        else:
+            self.optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+            self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+            self.optimizer.step()
+
+    def check_skipped(self, step: int, name: str) -> int:
+        """Steps skipped so far (waits for the device); an error after too many in a row."""
+        skipped, in_a_row = self.skipped.tolist()
+        if in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise InputError(
+                f"the last {in_a_row} steps gave no finite loss or gradient",
+                key=f"step {step}, last task {name}",
+                found="NaN or infinity",
+                expected="a finite gradient",
+                remedy="lower learning_rate, set grad_norm, or use precision bf16 or fp32; scan the stores for NaN",
+            )
+        return skipped
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, besides the weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "skipped": self.skipped.cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The opposite of `state_dict`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.precision.scaler.is_enabled():
+            self.precision.scaler.load_state_dict(state["scaler"])
+        self.skipped = state["skipped"].to(self.world.device)

@@ -1,0 +1,172 @@
+"""Pre-train UNITER on any mix of tasks and datasets (paper section 3.2).
+
+    python pretrain.py --config config/pretrain-indomain-base-8gpu.json
+    torchrun --nproc_per_node 8 pretrain.py --config …
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.batch import PackedBatch
+from data.concat import Concat
+from data.itm import Itm
+from data.mlm import Mlm
+from data.mrm import Mrm
+from data.open import Stores
+from data.sampler import Entry
+from model.pretrain import UniterForPretraining, wra_loss
+from model.uniter import UniterConfig, set_dropout
+from model.weights import load_checkpoint
+from optim.run import run_training
+from utils.config import DataEntry, RunConfig, load_hps, option
+from utils.distributed import launch
+from utils.errors import InputError
+
+TASKS = ("mlm", "mrfr", "mrc", "mrckl", "itm")
+
+
+@dataclass(kw_only=True)
+class PretrainConfig(RunConfig):
+    """Options of pre-training, besides those of every run."""
+
+    train_datasets: list[DataEntry] = option([], help="what to train on (JSON only)")
+    val_datasets: list[DataEntry] = option([], help="what to validate on (JSON only)")
+    mrm_prob: float = option(0.15, help="share of regions that is masked")
+    itm_neg_prob: float = option(0.5, help="share of pairs that do not match")
+    itm_negative: Literal["image", "text", "both"] = option("image", help="the side that a negative replaces")
+    itm_ot_lambda: float = option(0.0, help="weight of word-region alignment; 0: none")
+    masking: Literal["conditional", "joint"] = option("conditional", help="joint: words and regions at once (table 3)")
+    mrckl_reduction: Literal["mean", "sum"] = option("mean", help="over the classes; mean is what released weights saw")
+    wrong_picture: bool = option(False, help="validate a second time, every text beside another text's picture")
+
+
+class Pretraining:
+    """All objectives over all datasets; each (task, dataset) is an entry of its own, such as `mlm_coco`."""
+
+    head = None
+
+    def __init__(self, config: PretrainConfig):
+        self.config = config
+        self.model_config = load_hps(config.model_config, UniterConfig)[0]
+        self.stores = Stores(config, self.model_config.vocab_size)
+        self._check(config.train_datasets + config.val_datasets)
+        self.train = [entry for source in config.train_datasets for entry in self._entries(source, train=True)]
+        controls = (False, True) if config.wrong_picture else (False,)
+        self.val = {
+            entry.name + ("@wrong_picture" if wrong else ""): entry.data
+            for source in config.val_datasets
+            for wrong in controls
+            for entry in self._entries(source, train=False, wrong_picture=wrong)
+        }
+        self.stores.check_against(config.checkpoint)
+
+    def _check(self, sources: list[DataEntry]) -> None:
+        for source in sources:
+            unknown = [task for task in source.tasks if task not in TASKS]
+            if unknown:
+                raise InputError(
+                    "unknown pre-training task", key=f"tasks of {source.name}", found=unknown[0], expected=", ".join(TASKS)
+                )
+
+    def _entries(self, source: DataEntry, train: bool, wrong_picture: bool = False) -> list[Entry]:
+        """One entry a task of a dataset; its stores are opened once for all of them."""
+        images = source.img or [None] * len(source.db)
+        pairs = [(self.stores.texts(t, train), self.stores.images(i)) for t, i in zip(source.db, images)]
+        weights = source.mix_ratio or [1] * len(source.tasks)
+        return [
+            Entry(f"{task}_{source.name}", Concat([self._dataset(task, *p, wrong_picture) for p in pairs]), weight)
+            for task, weight in zip(source.tasks, weights)
+            if not (wrong_picture and None in images)
+        ]
+
+    def _dataset(self, task: str, texts: Any, images: Any, wrong_picture: bool) -> Any:
+        c = self.config
+        if task == "itm":
+            return Itm(texts, images, wrong_picture, c.itm_negative, c.itm_neg_prob)
+        if task == "mlm":
+            return Mlm(texts, images, wrong_picture, c.masking, c.mrm_prob)
+        return Mrm(texts, images, task, wrong_picture, c.masking, c.mrm_prob)  # type: ignore[arg-type]
+
+    def train_data(self) -> list[Entry]:
+        return self.train
+
+    def eval_data(self) -> dict[str, Any]:
+        return self.val
+
+    def build_model(self) -> UniterForPretraining:
+        model = UniterForPretraining(self.model_config)
+        set_dropout(model, self.config.dropout)
+        self.report = load_checkpoint(model, self.config.checkpoint)
+        return model
+
+    def loss(self, model: UniterForPretraining, batch: PackedBatch) -> Tensor:
+        """The mean over a micro-batch's own elements (DESIGN section 5); ITM adds word-region alignment."""
+        if batch.task == "itm":
+            _, loss, distances = model.itm(batch, transport=self.config.itm_ot_lambda > 0)
+            if distances is None:
+                return loss.mean()
+            return loss.mean() + self.config.itm_ot_lambda * wra_loss(distances, batch.targets["itm_labels"])
+        _, loss = getattr(model, batch.task)(batch)
+        if batch.task == "mrckl" and self.config.mrckl_reduction == "sum":
+            return loss.sum(dim=-1).mean()
+        return loss.mean()
+
+    def predict(self, model: UniterForPretraining, batch: PackedBatch) -> dict[str, np.ndarray]:
+        """Loss and, where there is a right answer, whether it was given, of every word, region or pair."""
+        targets = batch.targets
+        kept: dict[str, Tensor] = {}
+        if batch.task == "itm":
+            scores, loss, distances = model.itm(batch, transport=True)
+            assert distances is not None
+            kept = {"correct": scores.argmax(-1) == targets["itm_labels"], "match": targets["itm_labels"] == 1}
+            kept["transport"] = distances
+        else:
+            scores, loss = getattr(model, batch.task)(batch)
+            if batch.task == "mlm":
+                kept = {"correct": scores.argmax(-1) == targets["mlm_labels"]}
+            elif batch.task in ("mrc", "mrckl"):  # the most confident class, background aside (paper A.3)
+                kept = {"correct": scores[:, 1:].argmax(-1) == targets["soft_labels"][:, 1:].argmax(-1)}
+        if loss.ndim == 2:
+            by_sum = batch.task == "mrckl" and self.config.mrckl_reduction == "sum"
+            loss = loss.sum(-1) if by_sum else loss.mean(-1)
+        return {name: value.double().cpu().numpy() for name, value in {"loss": loss, **kept}.items()}
+
+    def score(self, predictions: dict[str, np.ndarray], data: Any) -> dict[str, float]:
+        """Means, and the standard error of the accuracy; matching also by kind of pair."""
+        scores = {"loss": float(predictions["loss"].mean())}
+        if "correct" in predictions:
+            correct = predictions["correct"]
+            scores["acc"] = float(correct.mean())
+            scores["acc_se"] = float(np.sqrt(correct.var() / len(correct)))
+        if "match" in predictions:
+            for kind, value in (("match", 1.0), ("mismatch", 0.0)):
+                chosen = predictions["match"] == value
+                if chosen.any():
+                    scores[f"acc_{kind}"] = float(predictions["correct"][chosen].mean())
+                    scores[f"transport_{kind}"] = float(predictions["transport"][chosen].mean())
+        return scores
+
+    def main_metric(self, scores: dict[str, float]) -> float:
+        """The mean accuracy over the evaluation sets; where no set has one, the negative mean loss."""
+        own = {name: value for name, value in scores.items() if "@" not in name}
+        accuracies = [value for name, value in own.items() if name.endswith("/acc")]
+        losses = [value for name, value in own.items() if name.endswith("/loss")]
+        return float(np.mean(accuracies)) if accuracies else -float(np.mean(losses or [0.0]))
+
+    def keep(self, output_dir: str, is_main: bool) -> None:
+        """Leave the vocabulary's marks with the run."""
+        if is_main:
+            self.stores.write_vocabulary(Path(output_dir) / "log" / "vocab.json")
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    return run_training(Pretraining, PretrainConfig, argv)
+
+
+if __name__ == "__main__":
+    launch(main)

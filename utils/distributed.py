@@ -1,0 +1,175 @@
+"""Several processes of one run: who this one is, and the few things they say to each other.
+
+Launched by `torchrun` (its environment variables are read); a process on its own is a world of size 1 and
+takes the same path without a process group. Every rank must call what talks, in the same order.
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from utils.errors import InputError
+
+T = TypeVar("T")
+
+BUCKET_BYTES = 25 * 2**20
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of the run."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # place on this machine: the number of its GPU
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that writes files and speaks to the user."""
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[Tensor], divisor: float) -> None:
+        """Sum the gradients over all ranks, then divide them by `divisor`, in place.
+
+        Parameters without a gradient are left alone: every rank must have gradients of the same ones. Buckets
+        are filled in the order of `parameters`, so the order of summation, hence the result, is always the same.
+        """
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            return
+        if self.size > 1:
+            for bucket in _buckets(gradients):
+                _sum_bucket(bucket)
+        if divisor != 1:
+            torch._foreach_div_(gradients, float(divisor))
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Replace `tensor` by its sum over all ranks; returns it."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Every rank's `value`, in the order of ranks, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast_object(self, value: T | None) -> T:
+        """Rank 0's `value` on every rank; what the others pass is ignored."""
+        values: list[Any] = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.all_reduce(torch.zeros(1))
+
+
+def start(device: str | None = None) -> World:
+    """Join the run this process was launched for, on `device`: "cpu", "cuda" or CUDA where there is a GPU."""
+    rank, size, local_rank = (int(os.environ.get(k, d)) for k, d in _LAUNCH_VARIABLES.items())
+    if "HOROVOD_RANK" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise InputError("launched by horovodrun", remedy="launch with torchrun --nproc_per_node N SCRIPT")
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cpu":
+        place = torch.device("cpu")
+    else:
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(
+                "no GPU for this process",
+                found=f"{torch.cuda.device_count()} GPUs, local rank {local_rank}",
+                remedy="launch at most one process a GPU (torchrun --nproc_per_node)",
+            )
+        place = torch.device("cuda", local_rank)
+        torch.cuda.set_device(place)
+    if size > 1:
+        # Objects and barriers go through gloo on the host, gradients through NCCL. A rank may wait long for
+        # another that builds an index; a dead rank is noticed by the launcher, not by the timeout.
+        backend = "gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(hours=1))
+    return World(rank, size, local_rank, place)
+
+
+_LAUNCH_VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+
+
+def stop() -> None:
+    """Leave the run; without effect where there is nothing to leave."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def launch(main: Callable[..., Any], *args: Any) -> None:
+    """Run the `main` of a script that may be one of several ranks, so that people see the first failure.
+
+    An `InputError` ends the process with its message and status 2. Ranks above 0 wait a moment before they
+    speak: where all ranks find the same error, rank 0 says it and the launcher ends the others. Any other
+    exception prints its traceback under the rank's number; a rank that only lost its peers says so in a line.
+    """
+    rank = int(os.environ.get("RANK", 0))
+    prefix = f"[rank {rank}] " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+    try:
+        record(main)(*args)
+        stop()
+        return
+    except InputError as error:
+        if rank:
+            time.sleep(3)
+        message, status = f"{prefix}error: {error}", 2
+    except KeyboardInterrupt:
+        message, status = f"{prefix}interrupted", 130
+    except Exception as error:
+        if prefix and any(sign in str(error) for sign in PEER_GONE):
+            message = f"{prefix}stopped: another rank is gone ({str(error).splitlines()[0]})"
+        else:
+            message = "".join(f"{prefix}{line}\n" for line in traceback.format_exc().splitlines())
+        status = 1
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)
+    if prefix:
+        os._exit(status)  # a process group with a missing member may block an orderly exit for ever
+    sys.exit(status)
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Runs of neighbouring tensors of one dtype, each up to `BUCKET_BYTES` together or one larger tensor."""
+    bucket: list[Tensor] = []
+    filled = 0
+    for gradient in gradients:
+        nbytes = gradient.numel() * gradient.element_size()
+        if bucket and (filled + nbytes > BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, filled = [], 0
+        bucket.append(gradient)
+        filled += nbytes
+    yield bucket
+
+
+def _sum_bucket(bucket: list[Tensor]) -> None:
+    """All-reduce the tensors of a bucket in place, as one flat tensor."""
+    if len(bucket) == 1 and bucket[0].is_contiguous():
+        dist.all_reduce(bucket[0])
+        return
+    flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+    dist.all_reduce(flat)
+    pieces = flat.split([gradient.numel() for gradient in bucket])
+    torch._foreach_copy_(
+        bucket, [piece.view_as(gradient) for piece, gradient in zip(pieces, bucket, strict=True)]
+    )

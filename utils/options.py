@@ -1,0 +1,115 @@
+"""Dataclass fields as options: their metadata, and JSON values made into their types or refused by name."""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from utils.errors import InputError
+
+T = TypeVar("T")
+
+
+def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
+    """A field with metadata: `group` (in --help), `at_least` (smallest value), `path` (see `utils.paths`).
+
+    A list given as default is copied for each instance. Without a default the option is required. A subclass
+    that redeclares a field with a plain default keeps the metadata of its base class.
+    """
+    metadata = {"help": help, **metadata}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def field_types(config_class: type) -> dict[str, Any]:
+    """The type of each field, in order."""
+    hints = typing.get_type_hints(config_class)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
+
+
+def field_metadata(config_class: type) -> dict[str, dict[str, Any]]:
+    """The metadata of each field, where a redeclared field inherits what it does not say itself."""
+    merged: dict[str, dict[str, Any]] = {field.name: {} for field in dataclasses.fields(config_class)}
+    for ancestor in reversed(config_class.__mro__):
+        for field in dataclasses.fields(ancestor) if dataclasses.is_dataclass(ancestor) else ():
+            merged[field.name].update(field.metadata)
+    return merged
+
+
+def required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def unknown_key(key: str, where: str, known: list[str], path: str | Path) -> InputError:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]!r}? else remove it" if near else "remove it; --help lists the options"
+    return InputError("unknown option", file=path, key=where, remedy=remedy)
+
+
+def convert(value: Any, hint: Any, key: str, path: str | Path, text_numbers: bool = False) -> Any:
+    """A JSON value as the type `hint`; an `InputError` naming key, found and expected where it is not one."""
+    origin, arms = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and types.NoneType in arms:
+            return None
+        (hint,) = (arm for arm in arms if arm is not types.NoneType)  # our options have no other unions
+        return convert(value, hint, key, path, text_numbers)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _build_entry(value, typing.cast(type, hint), key, path)
+    if origin is list and isinstance(value, list):
+        return [convert(item, arms[0], f"{key}[{i}]", path, text_numbers) for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list) and len(value) == len(arms):
+        items = enumerate(zip(value, arms, strict=True))
+        return tuple(convert(item, arm, f"{key}[{i}]", path, text_numbers) for i, (item, arm) in items)
+    if origin is Literal and value in arms and type(value) in map(type, arms):
+        return value
+    if hint in (int, float) and text_numbers and isinstance(value, str):
+        try:
+            return hint(value)
+        except ValueError:
+            pass
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if hint in (bool, int, str) and type(value) is hint:
+        return value
+    shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
+    raise InputError(
+        "option of the wrong type",
+        file=path,
+        key=key,
+        found=f"{shown} ({type(value).__name__})",
+        expected=spell(hint),
+    )
+
+
+def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: str | Path) -> T:
+    known = field_types(entry_class)
+    for name in value:
+        if name not in known:
+            raise unknown_key(name, f"{key}.{name}", list(known), path)
+    missing = [f.name for f in dataclasses.fields(entry_class) if required(f) and f.name not in value]  # type: ignore[arg-type]
+    if missing:
+        raise InputError(
+            "key missing", file=path, key=f"{key}.{missing[0]}", expected=spell(known[missing[0]])
+        )
+    return entry_class(
+        **{name: convert(item, known[name], f"{key}.{name}", path) for name, item in value.items()}
+    )
+
+
+def spell(hint: Any) -> str:
+    """A type in words for an error message."""
+    origin, arms = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arms))
+    if origin is list:
+        return f"list of {spell(arms[0])}"
+    if origin is tuple:
+        return f"list of {len(arms)}: " + ", ".join(spell(arm) for arm in arms)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if arm is types.NoneType else spell(arm) for arm in arms)
+    return "object" if dataclasses.is_dataclass(hint) else str(hint.__name__)

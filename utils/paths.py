@@ -1,0 +1,72 @@
+"""Where files are: `data_root` before relative paths, and the release's container mounts made local.
+
+A field's metadata `path` says which: True (databases, checkpoints: below `data_root`) or "own" (output
+folder, model config: relative to the working directory). An entry may hold paths joined by ";" (VCR).
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from utils.options import field_metadata
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+MOUNTS = {
+    "txt": "txt_db",
+    "img": "img_db",
+    "pretrain": "pretrained",
+    "storage": "finetune",
+}  # below data_root
+
+
+def resolve_paths(config: Any) -> list[str]:
+    """Rewrite the path fields of `config`, and of dataclasses in its lists, in place; return log notes."""
+    notes: list[str] = []
+    root = getattr(config, "data_root", "")
+    if root:
+        # Absolute, so that the saved options, given again with --config, are not prefixed twice.
+        root = config.data_root = os.path.abspath(os.path.expanduser(root))
+        notes.append(f"data_root {root} is put before relative database and checkpoint paths")
+    _resolve_fields(config, root, "", notes)
+    return notes
+
+
+def _resolve_fields(item: Any, root: str, prefix: str, notes: list[str]) -> None:
+    for name, metadata in field_metadata(type(item)).items():
+        value, kind, key = getattr(item, name), metadata.get("path"), prefix + name
+        if kind and isinstance(value, str):
+            setattr(item, name, _resolve(value, kind, root, key, notes))
+        elif isinstance(value, list):
+            for i, entry in enumerate(value):
+                if kind and isinstance(entry, str):
+                    value[i] = _resolve(entry, kind, root, f"{key}[{i}]", notes)
+                elif dataclasses.is_dataclass(entry):
+                    _resolve_fields(entry, root, f"{key}[{i}].", notes)
+
+
+def _resolve(value: str, kind: bool | str, root: str, key: str, notes: list[str]) -> str:
+    """`value` with each of its ";"-joined parts made local."""
+    parts = []
+    for part in value.split(";"):
+        part = os.path.expanduser(part)
+        if os.path.isabs(part):
+            parts.append(_unmount(part, kind, root, key, notes))
+        else:
+            parts.append(os.path.join(root, part) if kind is True and part else part)
+    return ";".join(parts)
+
+
+def _unmount(path: str, kind: bool | str, root: str, key: str, notes: list[str]) -> str:
+    """An absolute path below a mount of the release's container, where this machine has no such path."""
+    _, mount, *rest = path.split("/")
+    if mount not in (*MOUNTS, "src"):
+        return path
+    # What is still to be written counts as there when its mount is.
+    if os.path.exists(path) or (kind == "own" and mount != "src" and os.path.isdir(f"/{mount}")):
+        notes.append(f"{key}: {path} kept, because /{mount} exists on this machine")
+        return path
+    base = str(CHECKOUT) if mount == "src" else os.path.join(root, MOUNTS[mount])
+    local = os.path.join(base, *rest)
+    notes.append(f"{key}: {path} (a mount of the release's container) is read as {local}")
+    return local
