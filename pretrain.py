@@ -1,7 +1,7 @@
 """Pre-train UNITER on any mix of tasks and datasets (paper section 3.2).
 
-    python pretrain.py --config config/pretrain-indomain-base-8gpu.json
-    torchrun --nproc_per_node 8 pretrain.py --config …
+python pretrain.py --config config/pretrain-indomain-base-8gpu.json
+torchrun --nproc_per_node 8 pretrain.py --config …
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from data.batch import PackedBatch
@@ -42,6 +41,9 @@ class PretrainConfig(RunConfig):
     itm_ot_lambda: float = option(0.0, help="weight of word-region alignment; 0: none")
     masking: Literal["conditional", "joint"] = option("conditional", help="joint: words and regions at once (table 3)")
     mrckl_reduction: Literal["mean", "sum"] = option("mean", help="over the classes; mean is what released weights saw")
+    optim: Literal["adam", "adamax", "adamw"] = "adamw"
+    weight_decay: float = 0.01
+    warmup_steps: int = 10000
     wrong_picture: bool = option(False, help="validate a second time, every text beside another text's picture")
 
 
@@ -55,22 +57,16 @@ class Pretraining:
         self.model_config = load_hps(config.model_config, UniterConfig)[0]
         self.stores = Stores(config, self.model_config.vocab_size)
         self._check(config.train_datasets + config.val_datasets)
-        self.train = [entry for source in config.train_datasets for entry in self._entries(source, train=True)]
-        controls = (False, True) if config.wrong_picture else (False,)
-        self.val = {
-            entry.name + ("@wrong_picture" if wrong else ""): entry.data
-            for source in config.val_datasets
-            for wrong in controls
-            for entry in self._entries(source, train=False, wrong_picture=wrong)
-        }
-        self.stores.check_against(config.checkpoint)
 
     def _check(self, sources: list[DataEntry]) -> None:
         for source in sources:
             unknown = [task for task in source.tasks if task not in TASKS]
             if unknown:
                 raise InputError(
-                    "unknown pre-training task", key=f"tasks of {source.name}", found=unknown[0], expected=", ".join(TASKS)
+                    "unknown pre-training task",
+                    key=f"tasks of {source.name}",
+                    found=unknown[0],
+                    expected=", ".join(TASKS),
                 )
 
     def _entries(self, source: DataEntry, train: bool, wrong_picture: bool = False) -> list[Entry]:
@@ -93,15 +89,23 @@ class Pretraining:
         return Mrm(texts, images, task, wrong_picture, c.masking, c.mrm_prob)  # type: ignore[arg-type]
 
     def train_data(self) -> list[Entry]:
-        return self.train
+        entries = [entry for source in self.config.train_datasets for entry in self._entries(source, train=True)]
+        self.stores.check_against(self.config.checkpoint)
+        return entries
 
     def eval_data(self) -> dict[str, Any]:
-        return self.val
+        controls = (False, True) if self.config.wrong_picture else (False,)
+        return {
+            entry.name + ("@wrong_picture" if wrong else ""): entry.data
+            for source in self.config.val_datasets
+            for wrong in controls
+            for entry in self._entries(source, train=False, wrong_picture=wrong)
+        }
 
     def build_model(self) -> UniterForPretraining:
         model = UniterForPretraining(self.model_config)
         set_dropout(model, self.config.dropout)
-        self.report = load_checkpoint(model, self.config.checkpoint)
+        load_checkpoint(model, self.config.checkpoint)
         return model
 
     def loss(self, model: UniterForPretraining, batch: PackedBatch) -> Tensor:
@@ -158,10 +162,9 @@ class Pretraining:
         losses = [value for name, value in own.items() if name.endswith("/loss")]
         return float(np.mean(accuracies)) if accuracies else -float(np.mean(losses or [0.0]))
 
-    def keep(self, output_dir: str, is_main: bool) -> None:
+    def keep(self, output_dir: Path) -> None:
         """Leave the vocabulary's marks with the run."""
-        if is_main:
-            self.stores.write_vocabulary(Path(output_dir) / "log" / "vocab.json")
+        self.stores.write_vocabulary(output_dir / "log" / "vocab.json")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

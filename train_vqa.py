@@ -1,7 +1,7 @@
 """Finetune UNITER on VQA (paper 4.1 and A.2).
 
-    python train_vqa.py --config config/train-vqa-base-4gpu.json
-    torchrun --nproc_per_node 4 train_vqa.py --config …
+python train_vqa.py --config config/train-vqa-base-4gpu.json
+torchrun --nproc_per_node 4 train_vqa.py --config …
 """
 
 import shutil
@@ -23,8 +23,9 @@ from model.weights import load_checkpoint
 from optim.run import run_training
 from utils.config import RunConfig, load_hps, option
 from utils.distributed import launch
-from utils.files import read_json
-from utils.submission import write_vqa
+from utils.metrics import vqa_soft_score
+from utils.submission import vqa_predictions, write_vqa
+from utils.vqa_answers import label2ans, read_ans2label
 
 
 @dataclass(kw_only=True)
@@ -38,9 +39,6 @@ class VqaConfig(RunConfig):
     ans2label: str | None = option(
         None, path=True, help="answer → label JSON; else the one beside the first text LMDB, else the release's"
     )
-    optim: str = "adam"
-    weight_decay: float = 0.0
-    warmup_steps: int = 4000
     lr_mul: float = 10.0
 
 
@@ -53,21 +51,23 @@ class VqaTask:
         self.config = config
         self.model_config = load_hps(config.model_config, UniterConfig)[0]
         self.ans2label = find_ans2label(config)
-        self.answers = answer_list(self.ans2label)
+        self.answers = label2ans(read_ans2label(self.ans2label))
         self.stores = Stores(config, self.model_config.vocab_size)
-        pairs = list(zip(config.train_txt_dbs, config.train_img_dbs, strict=True))
-        self.train = [self._data(text, image, train=True) for text, image in pairs]
-        self.val = {"vqa": self._data(config.val_txt_db, config.val_img_db)} if config.val_txt_db else {}
-        self.stores.check_against(config.checkpoint)
 
-    def _data(self, text: str, image: str, train: bool = False) -> Vqa:
-        return Vqa(self.stores.texts(text, train), self.stores.images(image), len(self.answers))
+    def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
+        """The questions of a text store about the pictures of an image store."""
+        return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(self.answers))
 
     def train_data(self) -> list[Entry]:
-        return [Entry("vqa", Concat(self.train))]
+        c = self.config
+        paired = zip(c.train_txt_dbs, c.train_img_dbs, strict=True)
+        entries = [Entry("vqa", Concat([self.data(text, image, train=True) for text, image in paired]))]
+        self.stores.check_against(c.checkpoint)
+        return entries
 
     def eval_data(self) -> dict[str, Any]:
-        return self.val
+        c = self.config
+        return {"vqa": self.data(c.val_txt_db, c.val_img_db)} if c.val_txt_db and c.val_img_db else {}
 
     def build_model(self) -> UniterForVisualQuestionAnswering:
         model = UniterForVisualQuestionAnswering(self.model_config, len(self.answers))
@@ -87,29 +87,27 @@ class VqaTask:
         return {
             "ids": np.array(batch.ids),
             "logits": scores.float().cpu().numpy(),
-            "score": targets.gather(1, scores.argmax(-1, keepdim=True)).flatten().cpu().numpy(),
+            "score": vqa_soft_score(scores, targets).cpu().numpy(),
             "loss": loss.sum(-1).cpu().numpy(),
         }
 
     def score(self, predictions: dict[str, np.ndarray], data: Any) -> dict[str, float]:
-        """The release's soft score of the best answer (each target min(1, annotators / 3), rounded down to tenths)."""
+        """The soft score of the best answers, as the release validates, and the loss."""
         return {"score": float(predictions["score"].mean()), "loss": float(predictions["loss"].mean())}
 
     def main_metric(self, scores: dict[str, float]) -> float:
         return scores.get("vqa/score", 0.0)
 
-    def write(self, predictions: dict[str, np.ndarray], path: Path, expected_ids: list[str]) -> None:
-        """The leaderboard's file."""
-        answers = [self.answers[label] for label in predictions["logits"].argmax(-1)]
-        write_vqa(path, list(zip(predictions["ids"].tolist(), answers)), expected_ids)
+    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Vqa) -> None:
+        """The leaderboard's file: an answer to every question of `data`."""
+        chosen = vqa_predictions(predictions["ids"].tolist(), predictions["logits"], self.answers)
+        write_vqa(path, chosen, [data.id(i) for i in range(len(data))])
 
-    def keep(self, output_dir: str, is_main: bool) -> None:
+    def keep(self, output_dir: Path) -> None:
         """Leave with the run what inference needs: the answers, and the vocabulary's marks."""
-        if is_main:
-            ckpt = Path(output_dir) / "ckpt"
-            ckpt.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.ans2label, ckpt / "ans2label.json")
-            self.stores.write_vocabulary(Path(output_dir) / "log" / "vocab.json")
+        (output_dir / "ckpt").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.ans2label, output_dir / "ckpt" / "ans2label.json")
+        self.stores.write_vocabulary(output_dir / "log" / "vocab.json")
 
 
 def find_ans2label(config: VqaConfig) -> Path:
@@ -118,12 +116,6 @@ def find_ans2label(config: VqaConfig) -> Path:
     if config.ans2label:
         return Path(config.ans2label)
     return beside if beside and beside.exists() else Path(__file__).parent / "utils" / "ans2label.json"
-
-
-def answer_list(path: Path) -> list[str]:
-    """Answers in the order of their labels."""
-    labels: dict[str, int] = read_json(path)
-    return sorted(labels, key=labels.__getitem__)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

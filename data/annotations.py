@@ -28,11 +28,12 @@ class Text:
     image_id: int | None = None
     file_name: str | None = None
     split: str | None = None
+    source: Path | None = None  # the annotation file, for messages
 
 
 @dataclass
 class ImageList:
-    """Pictures named by number or by file name (compared without folder and suffix)."""
+    """Pictures named by number (COCO) or by file name, compared without folder and suffix."""
 
     ids: set[int] = field(default_factory=set)
     stems: set[str] = field(default_factory=set)
@@ -66,7 +67,7 @@ def coco_captions(path: str | Path) -> list[Text]:
                 expected="an id in images[]",
             )
         caption_id = take(entry, "id", int, path, "annotations", index)
-        texts.append(Text(str(caption_id), caption, image_id, *images[image_id]))
+        texts.append(Text(str(caption_id), caption, image_id, *images[image_id], path))
     return texts
 
 
@@ -87,11 +88,11 @@ def caption_lines(path: str | Path) -> Iterator[Text]:
         image = take(entry, "image", str, path, where)
         if not Path(image).stem:
             raise bad_field(path, f"{where}, image", image, "a file name")
-        yield Text(id_, take(entry, "text", str, path, where), file_name=image)
+        yield Text(id_, take(entry, "text", str, path, where), None, image, None, path)
 
 
 def vqa_questions(path: str | Path) -> list[Text]:
-    """The questions of a VQA v2 questions JSON; its `data_subtype` (train2014, test-dev2015) gives the split."""
+    """The questions of a VQA v2 questions JSON; its `data_subtype` (train2014, test2015) gives the split."""
     path = Path(path)
     content = read_json(path)
     split = content.get("data_subtype") if isinstance(content, dict) else None
@@ -102,7 +103,7 @@ def vqa_questions(path: str | Path) -> list[Text]:
         id_ = take(entry, "question_id", int, path, "questions", index)
         question = take(entry, "question", str, path, "questions", index)
         image_id = take(entry, "image_id", int, path, "questions", index)
-        texts.append(Text(str(id_), question, image_id, split=split))
+        texts.append(Text(str(id_), question, image_id, None, split, path))
     return texts
 
 
@@ -144,13 +145,13 @@ def image_list(path: str | Path) -> ImageList:
     path = Path(path)
     listed = ImageList()
     for _, line in lines(path):
-        name, _, number = line.rpartition(" ")
-        if not (name and number.isdecimal()):
-            name, number = line, ""
-        stem = Path(name.strip()).stem
+        name, *number = line.rsplit(None, 1)
+        if not (number and number[0].isdecimal()):
+            name, number = line, []
+        stem = Path(name).stem
         coco = COCO_NAME.match(stem) or COCO_NUMBER.match(stem)
         if number or name.isdecimal():
-            listed.ids.add(int(number or name))
+            listed.ids.add(int(number[0] if number else name))
         elif coco:
             listed.ids.add(int(coco.group(coco.lastindex or 0)))
         if not name.isdecimal():

@@ -85,7 +85,7 @@ class PackedBatch:
         return int(self.seqlens.sum())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "PackedBatch":
-        moved = {
+        moved: dict[str, Any] = {
             f.name: function(value)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor) and f.name not in HOST
@@ -146,7 +146,8 @@ class PackedBatch:
     def __repr__(self) -> str:
         targets = {name: tuple(value.shape) for name, value in self.targets.items()}
         return (
-            f"PackedBatch({self.task}: {len(self)} examples, {len(self.group)} sequences, {len(self.input_ids)} tokens, "
+            f"PackedBatch({self.task}: {len(self)} examples, {len(self.group)} sequences, "
+            f"{len(self.input_ids)} tokens, "
             f"{len(self.img_row)} regions ({len(self.img_feat)} distinct), targets {targets})"
         )
 
@@ -236,4 +237,4 @@ def _joined(parts: Sequence[np.ndarray], dtype: Any) -> Tensor:
 
 def _ranges(spans: Sequence[tuple[int, int]]) -> np.ndarray:
     """(start, size) pairs → the integers they cover, end to end, int64."""
-    return np.concatenate([np.arange(start, start + size) for start, size in spans] or [np.zeros(0)]).astype(np.int64)
+    return np.concatenate([np.arange(start, start + size) for start, size in spans] or [np.arange(0)]).astype(np.int64)

@@ -37,7 +37,7 @@ def batches(
     """The batches of `works`, in their order, made by `n_workers` processes (0: in this one)."""
     loader = DataLoader(
         maker,
-        sampler=works,  # type: ignore[arg-type]
+        sampler=works,
         batch_size=None,
         num_workers=n_workers,
         pin_memory=pin_memory,

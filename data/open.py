@@ -60,7 +60,7 @@ class Stores:
         write_json(path, marks | {"v_range": list(meta.v_range), "vocab_sha256": meta.vocab_sha256})
 
     def check_against(self, checkpoint: str | None) -> None:
-        """Compare with the vocabulary of the run that wrote `checkpoint`, where it left its marks (`log/vocab.json`)."""
+        """Compare with the vocabulary of the run that wrote `checkpoint`, where it left `log/vocab.json`."""
         if checkpoint is None or self.reference is None:
             return
         marks = Path(checkpoint).parent.parent / "log" / "vocab.json"

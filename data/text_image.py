@@ -25,7 +25,11 @@ class TextImage:
         """`images` None: text alone. `wrong_picture`: every text meets another text's picture (a control)."""
         if images is None and (self.min_regions or wrong_picture):
             raise InputError(
-                f"the task {self.task} needs pictures", file=texts.path, key="img", found=None, expected="an image store"
+                f"the task {self.task} needs pictures",
+                file=texts.path,
+                key="img",
+                found=None,
+                expected="an image store",
             )
         self.texts, self.images, self.wrong_picture = texts, images, wrong_picture
         self.pictures = np.full(len(texts), -1, np.int32)  # (n,) row of the image store, -1 for text alone

@@ -27,7 +27,7 @@ class Vqa(TextImage):
         scores = np.zeros(self.num_answers, np.float32)
         target = record.get("target") or {"labels": [], "scores": []}
         labels = np.asarray(target["labels"], np.int64)
-        if len(labels) and not (0 <= labels.min() and labels.max() < self.num_answers):
+        if len(labels) and not (labels.min() >= 0 and labels.max() < self.num_answers):
             raise InputError(
                 "an answer label lies outside the answer vocabulary",
                 file=self.texts.path,

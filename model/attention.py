@@ -12,11 +12,12 @@ from torch import Tensor
 try:  # variable-length flash attention: torch 2.10 and later, used on CUDA only
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:
-    varlen_attn = None
+    varlen_attn = None  # type: ignore[assignment]
 
 # A group of sequences is padded to its longest one. A shorter sequence joins it while it has at least this share of
 # that length: below, the arithmetic saved is worth another kernel launch.
 GROUP_FILL = 0.75
+
 
 @dataclass
 class Group:
@@ -25,6 +26,7 @@ class Group:
     rows: Tensor  # (b * L,) int64: the unit behind each place of the block; padding repeats unit 0
     shape: tuple[int, int]  # (b, L)
     mask: Tensor | None  # (b, 1, 1, L) bool, True where a unit is; None when nothing is padded
+
 
 @dataclass
 class Spans:
@@ -72,6 +74,7 @@ def _group(lens: Tensor) -> list[Tensor]:
                 cuts.append(place)
     return list(torch.tensor_split(order, cuts[1:]))
 
+
 def attend(
     q: Tensor, k: Tensor, v: Tensor, spans_q: Spans, spans_k: Spans | None = None, dropout: float = 0.0
 ) -> Tensor:
@@ -83,7 +86,7 @@ def attend(
     """
     spans_k = spans_k or spans_q
     if dropout == 0.0 and _has_flash(q):
-        return varlen_attn(
+        return varlen_attn(  # type: ignore[return-value]
             q, k, v, spans_q.cu_seqlens, spans_k.cu_seqlens, spans_q.max_seqlen, spans_k.max_seqlen
         )
     heads, width = q.shape[1:]
@@ -92,11 +95,10 @@ def attend(
         block_q = q.index_select(0, group_q.rows).view(*group_q.shape, heads, width).transpose(1, 2)
         block_k = k.index_select(0, group_k.rows).view(*group_k.shape, heads, width).transpose(1, 2)
         block_v = v.index_select(0, group_k.rows).view(*group_k.shape, heads, width).transpose(1, 2)
-        out = F.scaled_dot_product_attention(
-            block_q, block_k, block_v, attn_mask=group_k.mask, dropout_p=dropout
-        )
+        out = F.scaled_dot_product_attention(block_q, block_k, block_v, attn_mask=group_k.mask, dropout_p=dropout)
         blocks.append(out.transpose(1, 2).reshape(-1, heads, width))
     return torch.cat(blocks).index_select(0, spans_q.order)
+
 
 def _has_flash(q: Tensor) -> bool:
     """Variable-length flash attention needs a recent torch, half precision and compute capability 8."""
@@ -106,6 +108,7 @@ def _has_flash(q: Tensor) -> bool:
         and q.dtype in (torch.float16, torch.bfloat16)
         and torch.cuda.get_device_capability(q.device) >= (8, 0)
     )
+
 
 def to_padded(x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
     """(N, …) -> (B, L, …) zero-padded and its (B, L) bool mask, for metrics and tests; `lens` is a host tensor."""

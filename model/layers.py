@@ -15,9 +15,7 @@ def layer_norm(width: int) -> nn.LayerNorm:
 
 def transform(width_in: int, width: int, width_out: int) -> nn.Sequential:
     """The two-layer head of the paper's classifiers (A.2): linear, erf-GELU, norm, linear."""
-    return nn.Sequential(
-        nn.Linear(width_in, width), nn.GELU(), layer_norm(width), nn.Linear(width, width_out)
-    )
+    return nn.Sequential(nn.Linear(width_in, width), nn.GELU(), layer_norm(width), nn.Linear(width, width_out))
 
 
 def init_weights(module: nn.Module, std: float) -> None:

@@ -18,7 +18,7 @@ from model.uniter import IMG_DIM, IMG_LABEL_DIM, UniterConfig, UniterModel
 class WordPrediction(nn.Module):
     """BERT's masked-word head; its decoder is the word embedding."""
 
-    def __init__(self, config: UniterConfig, word_embedding: nn.Parameter):
+    def __init__(self, config: UniterConfig, word_embedding: Tensor):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.transform = nn.ModuleDict(
@@ -39,7 +39,7 @@ class WordPrediction(nn.Module):
 class RegionRegression(nn.Module):
     """Masked region feature regression; its projection is the transpose of the image embedder's."""
 
-    def __init__(self, config: UniterConfig, img_dim: int, img_linear_weight: nn.Parameter):
+    def __init__(self, config: UniterConfig, img_dim: int, img_linear_weight: Tensor):
         super().__init__()
         self.weight = img_linear_weight  # (H, D)
         self.bias = nn.Parameter(torch.zeros(img_dim))
@@ -68,9 +68,7 @@ class UniterForPretraining(nn.Module):
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM, img_label_dim: int = IMG_LABEL_DIM):
         super().__init__()
         self.uniter = UniterModel(config, img_dim)
-        self.cls = nn.ModuleDict(
-            {"predictions": WordPrediction(config, self.uniter.embeddings.word_embeddings.weight)}
-        )
+        self.cls = nn.ModuleDict({"predictions": WordPrediction(config, self.uniter.embeddings.word_embeddings.weight)})
         self.feat_regress = RegionRegression(config, img_dim, self.uniter.img_embeddings.img_linear.weight)
         self.region_classifier = RegionClassification(config, img_label_dim)
         self.itm_output = nn.Linear(config.hidden_size, 2)

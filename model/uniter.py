@@ -90,9 +90,7 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, spans: Spans) -> Tensor:
-        q, k, v = (
-            linear(x).view(len(x), self.heads, -1) for linear in (self.query, self.key, self.value)
-        )
+        q, k, v = (linear(x).view(len(x), self.heads, -1) for linear in (self.query, self.key, self.value))
         return attend(q, k, v, spans, dropout=self.dropout.p if self.training else 0.0).flatten(1)
 
 
@@ -114,9 +112,7 @@ class Layer(nn.Module):
 
     def __init__(self, config: UniterConfig):
         super().__init__()
-        self.attention = nn.ModuleDict(
-            {"self": SelfAttention(config), "output": Residual(config.hidden_size, config)}
-        )
+        self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": Residual(config.hidden_size, config)})
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
         self.output = Residual(config.intermediate_size, config)
 
@@ -145,9 +141,7 @@ class UniterModel(nn.Module):
         self.config = config
         self.embeddings = TextEmbeddings(config)
         self.img_embeddings = ImageEmbeddings(config, img_dim)
-        self.encoder = nn.ModuleDict(
-            {"layer": nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))}
-        )
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))})
         self.pooler = Pooler(config)
         self.apply(lambda module: init_weights(module, config.initializer_range))
 
@@ -166,7 +160,7 @@ class UniterModel(nn.Module):
         x = self.embed(batch)
         spans = Spans.of(batch.seqlens, x.device)
         states = []
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder["layer"]:  # type: ignore[attr-defined]
             x = layer(x, spans)
             states.append(x)
         return states if all_layers else x

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from utils import checkpoint
 from utils.errors import InputError
 
 LOG = logging.getLogger("uniter")
@@ -31,20 +33,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
-    if not path.exists():
-        raise InputError(
-            "checkpoint not found", file=path, remedy="check `checkpoint` and `data_root`; nothing is downloaded"
-        )
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
-    except Exception as error:
-        raise InputError(
-            "not a weight file that can be read safely",
-            file=path,
-            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            expected="a state dict of tensors (.pt, .bin, .safetensors), with no other objects in it",
-            remedy="re-save it with torch.save(model.state_dict(), FILE), or download it again",
-        ) from None
+    state = _safetensors(path) if path.suffix == ".safetensors" else checkpoint.load(path)
     for wrapper in WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
@@ -60,7 +49,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) 
     names of one tied tensor, the one later in the model wins; a tied name that is absent is not missing.
     """
     own = model.state_dict(keep_vars=True)
-    for key in own.keys() & state.keys():
+    shared = [key for key in own if key in state]
+    for key in shared:
         if own[key].shape != state[key].shape:
             raise InputError(
                 "a weight of the checkpoint has another shape than the model's",
@@ -70,18 +60,17 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) 
                 expected=tuple(own[key].shape),
                 remedy="use the `model_config` and vocabulary that the checkpoint was trained with",
             )
-    if not own.keys() & state.keys():
+    if not shared:
         raise InputError(
             "no weight of the checkpoint fits the model",
             file=source,
             found=", ".join(list(state)[:3]) + ", …",
             expected=", ".join(list(own)[:3]) + ", …",
         )
-    present = {id(own[key]) for key in own.keys() & state.keys()}
+    present = {id(own[key]) for key in shared}
     with torch.no_grad():
-        for key, parameter in own.items():
-            if key in state:
-                parameter.copy_(state[key])
+        for key in shared:
+            own[key].copy_(state[key])
     return LoadReport(
         missing=[key for key in own if key not in state and id(own[key]) not in present],
         unexpected=[key for key in state if key not in own],
@@ -100,8 +89,11 @@ def load_checkpoint(model: nn.Module, path: str | Path | None) -> None:
             LOG.info("%s: %d weights: %s", what, len(keys), ", ".join(keys))
 
 
-def _torch_load(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True)
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError("not a safetensors file", file=path, found=error, remedy="copy it again") from None
 
 
 def _weights_in(folder: Path) -> Path:

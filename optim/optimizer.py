@@ -8,9 +8,7 @@ from torch import nn
 MIN_LR = 1e-8  # the release's floor, reached when the schedule has run out
 
 
-def parameter_groups(
-    model: nn.Module, weight_decay: float, head: str | None = None, lr_mul: float = 1.0
-) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float, head: str | None = None, lr_mul: float = 1.0) -> list[dict]:
     """Groups by decay and by learning-rate factor; each carries its `lr_mul`.
 
     No decay on any bias or norm weight, that is, on any parameter that is a vector. `head`: the name under the model
@@ -31,9 +29,7 @@ def parameter_groups(
     ]
 
 
-def build_optimizer(
-    groups: Sequence[dict], name: str, lr: float, betas: tuple[float, float]
-) -> torch.optim.Optimizer:
+def build_optimizer(groups: Sequence[dict], name: str, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
     """`adamw` (eps 1e-6 as in BERT's; fused), `adam` (decay added to the gradient; fused) or `adamax`."""
     if name == "adamw":
         return torch.optim.AdamW(list(groups), lr=lr, betas=betas, eps=1e-6, fused=True)

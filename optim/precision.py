@@ -1,4 +1,4 @@
-"""Which arithmetic a run uses (DESIGN section 5, "Precision"): fp32 master weights, autocast around the forward pass."""
+"""Which arithmetic a run uses (DESIGN section 5): fp32 master weights, autocast around the forward pass."""
 
 from contextlib import AbstractContextManager, nullcontext
 

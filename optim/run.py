@@ -1,19 +1,20 @@
 """From a command line to a run: options, ranks, output folder, log, then the loop."""
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from optim.trainer import Trainer
-from utils import distributed
-from utils.checkpoint import check_output_dir
+from utils import checkpoint, distributed
 from utils.config import parse
-from utils.log import RunLog
+from utils.log import open_log, write_run_files
 
 
 def run_training(
-    task_type: Callable[[Any], Any], config_type: type, argv: list[str] | None = None
+    task_type: Callable[[Any], Any], config_type: type[Any], argv: list[str] | None = None
 ) -> dict[str, float]:
     """Run a training script: parse `argv` into `config_type`, build the task, train (or only evaluate).
 
@@ -23,22 +24,28 @@ def run_training(
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     world = distributed.start()
-    if not config.eval_only:
-        check_output_dir(config.output_dir, config.resume)
+    if not config.eval_only and world.is_main:
+        checkpoint.check_output_dir(config.output_dir, config.resume)
     world.barrier()
     task = task_type(config)
-    log = RunLog(config.output_dir, world.rank, config.resume or config.eval_only)
-    trainer = Trainer(task, config, world, log)
-    log.start(config, task.model_config, notes)
+    log = open_log(None if config.eval_only else config.output_dir, world.rank)
+    for note in notes:
+        log.info(note)
+    trainer = Trainer(task, config, world)
     micros = world.size * config.gradient_accumulation_steps
     log.info(
-        f"{world.size} ranks × {config.gradient_accumulation_steps} micro-batches × {config.train_batch_size} units: "
-        f"a global batch of at most {micros * config.train_batch_size} units; accumulation {config.accumulation}, "
+        f"{world.size} ranks × {config.gradient_accumulation_steps} micro-batches × {config.train_batch_size} units: a "
+        f"global batch of at most {micros * config.train_batch_size} units; accumulation {config.accumulation}, "
         f"batching {config.batching}, precision {trainer.precision.name} on {world.device}"
     )
-    task.keep(config.output_dir, world.is_main)
-    scores = trainer.evaluate() if config.eval_only else trainer.train()
+    if config.eval_only:
+        scores = trainer.evaluate()
+    else:
+        if world.is_main:
+            for change in write_run_files(config.output_dir, config, asdict(task.model_config)):
+                log.warning(change)
+            task.keep(Path(config.output_dir))
+        scores = trainer.train()
     for name, value in scores.items():
         log.info(f"{name} = {value:.4f}")
-    log.close()
     return scores

@@ -3,6 +3,7 @@
 A task (`Task`) decides what is learned from what; everything else about a run is decided here, once.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ from optim.precision import Precision
 from optim.prefetch import to_device
 from optim.update import Updater
 from utils import checkpoint
-from utils.log import RunLog
+from utils.log import Metrics, Progress
+
+LOG = logging.getLogger("uniter")
 
 
 class Task(Protocol):
@@ -54,26 +57,28 @@ class Task(Protocol):
 class Trainer:
     """One run: a task, its options, its output folder, this process's place among the ranks."""
 
-    def __init__(self, task: Task, config: Any, world: Any, log: RunLog):
-        self.task, self.config, self.world, self.log = task, config, world, log
+    def __init__(self, task: Task, config: Any, world: Any):
+        self.task, self.config, self.world = task, config, world
         self.precision = Precision(config.precision, config.fp16, world.device)
         self.ckpt = Path(config.output_dir) / "ckpt"
         torch.manual_seed(config.seed)
+        self.entries = [] if config.eval_only else list(task.train_data())
         self.eval_sets = task.eval_data()
         self.model = self.precision.cast(task.build_model())
-        self.step, self.best, self.stream_state = 0, None, None
+        self.step = 0
+        self.best: tuple[float, int] | None = None  # main metric and step
+        self.stream_state: dict[str, Any] | None = None
         self._window: list[tuple[int, Tensor, Tensor]] = []  # since the last log record: entry, loss, gradient norm
         self._seen = np.zeros(2, np.int64)  # since then, of this rank: units, examples
 
     def train(self) -> dict[str, float]:
         """Run to `num_train_steps`, from the newest train state if there is one; returns the last scores."""
-        c, entries = self.config, self.task.train_data()
-        self._names = [entry.name for entry in entries]
+        c = self.config
         self.updater = Updater(self.model, c, self.precision, self.world, self.task.head)
         self._resume()
         scores: dict[str, float] = {}
         stream = TrainStream(
-            entries,
+            self.entries,
             c.seed,
             c.train_batch_size,
             c.batching,
@@ -82,18 +87,20 @@ class Trainer:
             self.world.size,
             self.stream_state,
         )
-        maker = Maker([entry.data for entry in entries], by_id=False)
+        maker = Maker([entry.data for entry in self.entries], by_id=False)
         made = to_device(batches(maker, stream, c.n_workers, c.pin_mem), self.world.device)
         self.model.train()
+        self.bar = Progress(c.num_train_steps, self.step, self.world.rank)
         self._started = time.perf_counter()
-        with self.log.progress(c.num_train_steps, self.step) as self.bar:
-            while self.step < c.num_train_steps:
-                self._train_step(made)
-                due = self.step % c.valid_steps == 0 or self.step == c.num_train_steps
-                if due or self.step % c.log_steps == 0:
-                    self._log()
-                if due:
-                    scores = self._validate_and_save()
+        while self.step < c.num_train_steps:
+            self._train_step(made)
+            due = self.step % c.valid_steps == 0 or self.step == c.num_train_steps
+            if due or self.step % c.log_steps == 0:
+                self._log()
+            if due:
+                scores = self._validate_and_save()
+        self.bar.close()
+        self.metrics.close()
         return scores or self.evaluate()
 
     def _train_step(self, made: Any) -> None:
@@ -112,7 +119,7 @@ class Trainer:
         self.step += 1
         norm = self.updater.step(self.step, losses)
         self._window.append((work.source, torch.stack(losses).mean(), norm))
-        self.bar.update(1)
+        self.bar.advance()
 
     def _log(self) -> None:
         """One record of the steps since the last: mean loss by entry, over all ranks. The only wait for the device."""
@@ -122,26 +129,28 @@ class Trainer:
         seen = torch.tensor(self._seen, dtype=torch.float64, device=self.world.device)
         numbers = (self.world.sum_(numbers) / self.world.size).cpu()
         units, examples = self.world.sum_(seen).tolist()
-        entries = [self._names[source] for source, _, _ in self._window]
-        by_name = {n: [k for k, other in enumerate(entries) if other == n] for n in sorted(set(entries))}
+        names = [self.entries[source].name for source, _, _ in self._window]
+        by_name = {name: [k for k, other in enumerate(names) if other == name] for name in sorted(set(names))}
         record: dict[str, Any] = {
             "step": self.step,
             "lr": self.updater.learning_rate(self.step),
-            **{f"loss/{n}": float(numbers[at, 0].mean()) for n, at in by_name.items()},
+            **{f"loss/{name}": float(numbers[at, 0].mean()) for name, at in by_name.items()},
             "grad_norm": float(numbers[:, 1].mean()),
-            "skipped_steps": self.updater.check_skipped(self.step, entries[-1]),
+            "skipped_steps": self.updater.check_skipped(self.step, names[-1]),
             "units": int(units),
             "examples": int(examples),
         }
         seconds, self._started = time.perf_counter() - self._started, time.perf_counter()
         times = {"units_per_s": units / seconds, "examples_per_s": examples / seconds}
-        self.log.metrics(record, times)
-        self.bar.show(loss=float(numbers[:, 0].mean()), **times)
+        self.metrics.write(record | times)
+        shown = float(numbers[:, 0].mean()), seconds / len(self._window), *times.values()
+        LOG.info(self.bar.show(self.step, *shown))
         self._window, self._seen = [], np.zeros(2, np.int64)
 
     def evaluate(self) -> dict[str, float]:
         """The scores of every evaluation set, named `set/metric`, the same on every rank."""
-        c, scores = self.config, {}
+        c = self.config
+        scores: dict[str, float] = {}
         for name, data in self.eval_sets.items():
             found = predict(
                 self.task, self.model, data, c.val_batch_size, self.world, self.precision, c.n_workers, c.pin_mem
@@ -153,7 +162,8 @@ class Trainer:
         """Scores, then weights, then the train state: whatever instant a kill comes at, the last state is whole."""
         scores = self.evaluate()
         main = self.task.main_metric(scores)
-        self.log.metrics({"step": self.step, **scores}, {})
+        self.metrics.write({"step": self.step, **scores})
+        LOG.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
         if self.world.is_main:
             weights = self.model.state_dict()
             checkpoint.save(self.ckpt / f"model_step_{self.step}.pt", weights)
@@ -178,18 +188,20 @@ class Trainer:
 
     def _resume(self) -> None:
         """Continue from the newest whole train state, with its weights, and cut the metrics back to it."""
-        found = checkpoint.newest_train_state(self.ckpt) if self.config.resume else None
-        if self.config.resume:
-            self.log.cut_back(found[0] if found else 0)
-        if found is None:
-            return
-        self.step, state, weights = found
-        self.model.load_state_dict(weights)
-        self.updater.load_state_dict(state)
-        self.best, self.stream_state = state["best"], state["stream"]
-        self.log.info(f"resumed from step {self.step} of {self.ckpt}")
-        if state["num_threads"] != torch.get_num_threads():
-            self.log.info(
-                f"this run computes on {torch.get_num_threads()} threads, the resumed one on {state['num_threads']}: "
-                "results agree to float rounding, not bit for bit (set num_threads)"
-            )
+        found = checkpoint.newest_train_state(self.ckpt, LOG) if self.config.resume else None
+        if found is not None:
+            self.step, path = found
+            state = checkpoint.load(path)
+            self.model.load_state_dict(checkpoint.load(self.ckpt / f"model_step_{self.step}.pt"))
+            self.updater.load_state_dict(state)
+            self.best, self.stream_state = state["best"], state["stream"]
+            LOG.info("resumed from %s", path)
+            if state["num_threads"] != torch.get_num_threads():
+                LOG.warning(
+                    "this run computes on %d threads, the resumed one on %d: results agree to float rounding, not bit "
+                    "for bit (set num_threads)",
+                    torch.get_num_threads(),
+                    state["num_threads"],
+                )
+        resume_step = self.step if self.config.resume else None
+        self.metrics = Metrics(self.config.output_dir, self.world.rank, resume_step)

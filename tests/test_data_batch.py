@@ -104,7 +104,11 @@ def test_example_of_several_sequences_and_pictures():
     )
     ids = lambda n: rng.integers(10, 200, n)  # noqa: E731
     examples = [
-        Example("pair", [Seq(ids(4), [one, two], np.array([0, 1, 1, 2]), [1, 2]), Seq(ids(6), [two])], {"y": np.ones((1, 3))}),
+        Example(
+            "pair",
+            [Seq(ids(4), [one, two], np.array([0, 1, 1, 2]), [1, 2]), Seq(ids(6), [two])],
+            {"y": np.ones((1, 3))},
+        ),
         Example("text alone", [Seq(ids(2))], {"y": np.zeros((1, 3))}),
         Example("again", [Seq(ids(3), [three, one])], {"y": np.full((1, 3), 2.0)}),
     ]

@@ -61,7 +61,7 @@ def test_ten_steps(name):
             param.grad = None if history[key][t - 1] is None else torch.from_numpy(history[key][t - 1])
         set_learning_rate(optimizer, rates[t - 1])
         optimizer.step()
-        for (keys, decay), key in ((g, k) for g in zip(meta["groups"], meta["weight_decay"]) for k in g[0]):
+        for (_, decay), key in ((g, k) for g in zip(meta["groups"], meta["weight_decay"]) for k in g[0]):
             if key.startswith("unused"):  # it has no gradient, so it stays still (DESIGN section 7); see below
                 np.testing.assert_array_equal(params[key].detach(), golden[f"init.{key}"])
                 continue
@@ -78,7 +78,10 @@ def test_adamw_on_prescribed_gradients():
     golden = arrays("optimizer/adamw_raw_correct_bias_True.npz")
     lr, decay, betas = float(golden["lr"]), float(golden["wd_p"]), tuple(golden["betas"])
     p, q = (nn.Parameter(torch.from_numpy(golden[name])) for name in ("p0", "q0"))
-    groups = [{"params": [p], "weight_decay": decay, "lr_mul": 1.0}, {"params": [q], "weight_decay": 0.0, "lr_mul": 1.0}]
+    groups = [
+        {"params": [p], "weight_decay": decay, "lr_mul": 1.0},
+        {"params": [q], "weight_decay": 0.0, "lr_mul": 1.0},
+    ]
     optimizer = build_optimizer(groups, "adamw", lr, betas)
     for t in range(1, 11):
         p.grad, q.grad = torch.from_numpy(golden[f"gp{t}"]), torch.from_numpy(golden[f"gq{t}"])
@@ -129,7 +132,9 @@ def test_groups_are_the_references_but_for_norm_weights():
         groups = parameter_groups(model, 0.01, head, lr_mul)
         ours = {name: g for g, group in enumerate(names_of(model, groups)) for name in group}
         assert set(ours) == {name for name, _ in model.named_parameters()}
-        norms = {f"{m}.{n}" for m, mod in model.named_modules() if isinstance(mod, nn.LayerNorm) for n in ("weight", "bias")}
+        norms = {
+            f"{m}.{n}" for m, mod in model.named_modules() if isinstance(mod, nn.LayerNorm) for n in ("weight", "bias")
+        }
         for g, group in enumerate(META[key]):
             for name in group["names"]:
                 found = groups[ours[name]]
@@ -145,9 +150,7 @@ def test_schedule(lr_mul):
     for step, value in zip(golden["steps"], values):
         ours = learning_rate(step, opts["learning_rate"], opts["warmup_steps"], opts["num_train_steps"])
         assert ours == pytest.approx(value, rel=1e-12)
-    optimizer = build_optimizer(
-        [{"params": [nn.Parameter(torch.ones(1))], "lr_mul": lr_mul}], "adam", 1.0, (0.9, 0.98)
-    )
+    optimizer = build_optimizer([{"params": [nn.Parameter(torch.ones(1))], "lr_mul": lr_mul}], "adam", 1.0, (0.9, 0.98))
     set_learning_rate(optimizer, 0.25)
     assert optimizer.param_groups[0]["lr"] == 0.25 * lr_mul
 

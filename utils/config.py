@@ -45,9 +45,7 @@ class RunConfig:
     data_root: str = option("", "put before every relative database and checkpoint path", group="file")
 
     compressed_db: bool = option(False, "image stores are the compressed ones", group="data")
-    max_txt_len: int = option(
-        60, "longer texts (word pieces) are left out; -1: none", group="data", at_least=-1
-    )
+    max_txt_len: int = option(60, "longer texts (word pieces) are left out; -1: none", group="data", at_least=-1)
     conf_th: float = option(0.2, "regions above this confidence; -1: always num_bb regions", group="data")
     max_bb: int = option(100, "most regions of an image", group="data", at_least=1)
     min_bb: int = option(10, "fewest regions of an image", group="data", at_least=1)
@@ -82,9 +80,7 @@ class RunConfig:
     eval_only: bool = option(False, "validate the checkpoint and stop", group="run")
     seed: int = option(42, "of every random choice", group="run", at_least=0)
     fp16: bool = option(False, "half precision: bf16 where the hardware has it, else fp16", group="run")
-    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
-        None, "decides instead of fp16", group="run"
-    )
+    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(None, "decides instead of fp16", group="run")
     num_threads: int = option(0, "CPU threads of a rank; 0: torch's own choice", group="run", at_least=0)
     n_workers: int = option(4, "loader processes of a rank; 0: none", group="run", at_least=0)
     pin_mem: bool = option(False, "page-locked batches, for faster copies to a GPU", group="run")
@@ -125,9 +121,7 @@ def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]
     values = {k: convert(v, known[k], k, path, text_numbers=True) for k, v in saved.items() if k in known}
     missing = [f.name for f in dataclasses.fields(config_class) if required(f) and f.name not in values]  # type: ignore[arg-type]
     if missing:
-        raise InputError(
-            "options missing", file=path, key=", ".join(missing), remedy="use a run's log/hps.json"
-        )
+        raise InputError("options missing", file=path, key=", ".join(missing), remedy="use a run's log/hps.json")
     return config_class(**values), {k: v for k, v in saved.items() if k not in known}
 
 
@@ -142,19 +136,13 @@ def validate(config: Any) -> list[str]:
     if not isinstance(config, RunConfig):
         return []
     if config.min_bb > config.max_bb:
-        raise InputError(
-            "min_bb is greater than max_bb", key="min_bb", found=config.min_bb, expected=config.max_bb
-        )
+        raise InputError("min_bb is greater than max_bb", key="min_bb", found=config.min_bb, expected=config.max_bb)
     if not all(0 <= beta < 1 for beta in config.betas):
-        raise InputError(
-            "option out of range", key="betas", found=config.betas, expected="two numbers in [0, 1)"
-        )
+        raise InputError("option out of range", key="betas", found=config.betas, expected="two numbers in [0, 1)")
     if config.dropout >= 1:
         raise InputError("option out of range", key="dropout", found=config.dropout, expected="less than 1")
     if config.grad_norm == 0 or (config.grad_norm < 0 and config.grad_norm != -1):
-        raise InputError(
-            "option out of range", key="grad_norm", found=config.grad_norm, expected="above 0, or -1: off"
-        )
+        raise InputError("option out of range", key="grad_norm", found=config.grad_norm, expected="above 0, or -1: off")
     warnings = []
     if config.warmup_steps > config.num_train_steps:
         warnings.append(
@@ -169,9 +157,7 @@ def validate(config: Any) -> list[str]:
 def _read_object(path: str | Path) -> dict[str, Any]:
     options = read_json(path)
     if not isinstance(options, dict):
-        raise InputError(
-            "not a JSON object of options", file=path, found=type(options).__name__, expected="{...}"
-        )
+        raise InputError("not a JSON object of options", file=path, found=type(options).__name__, expected="{...}")
     return options
 
 
@@ -204,9 +190,7 @@ def _parse_flags(config_class: type, values: dict[str, Any], flags: list[str]) -
                 (field.name, hints[field.name], spec)
             )
     parts = [(name, dataclasses.make_dataclass(name, fields)) for name, fields in groups.items()]
-    flag_class = dataclasses.make_dataclass(
-        "Flags", [(n, t, dataclasses.field(default_factory=t)) for n, t in parts]
-    )
+    flag_class = dataclasses.make_dataclass("Flags", [(n, t, dataclasses.field(default_factory=t)) for n, t in parts])
     parsed: Any = tyro.cli(
         flag_class,
         args=flags,

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.elastic.multiprocessing.errors import record
 
 from utils.errors import InputError
 
 T = TypeVar("T")
 
 BUCKET_BYTES = 25 * 2**20
+PATIENCE = 3  # seconds in which rank 0 may report an error that all ranks have
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 
 
@@ -44,7 +44,7 @@ class World:
         """Sum the gradients over all ranks, then divide them by `divisor`, in place.
 
         Parameters without a gradient are left alone: every rank must have gradients of the same ones. Buckets
-        are filled in the order of `parameters`, so the order of summation, hence the result, is always the same.
+        are filled in the order of `parameters`: the same summation, hence the same result, in every run.
         """
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
@@ -84,7 +84,8 @@ class World:
 
 def start(device: str | None = None) -> World:
     """Join the run this process was launched for, on `device`: "cpu", "cuda" or CUDA where there is a GPU."""
-    rank, size, local_rank = (int(os.environ.get(k, d)) for k, d in _LAUNCH_VARIABLES.items())
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if "HOROVOD_RANK" in os.environ and "WORLD_SIZE" not in os.environ:
         raise InputError("launched by horovodrun", remedy="launch with torchrun --nproc_per_node N SCRIPT")
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -107,9 +108,6 @@ def start(device: str | None = None) -> World:
     return World(rank, size, local_rank, place)
 
 
-_LAUNCH_VARIABLES = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
-
-
 def stop() -> None:
     """Leave the run; without effect where there is nothing to leave."""
     if dist.is_initialized():
@@ -126,20 +124,26 @@ def launch(main: Callable[..., Any], *args: Any) -> None:
     rank = int(os.environ.get("RANK", 0))
     prefix = f"[rank {rank}] " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
     try:
-        record(main)(*args)
+        main(*args)
         stop()
         return
+    except SystemExit as end:
+        if rank and end.code:
+            time.sleep(PATIENCE)
+        raise
     except InputError as error:
         if rank:
-            time.sleep(3)
+            time.sleep(PATIENCE)
         message, status = f"{prefix}error: {error}", 2
     except KeyboardInterrupt:
         message, status = f"{prefix}interrupted", 130
     except Exception as error:
-        if prefix and any(sign in str(error) for sign in PEER_GONE):
-            message = f"{prefix}stopped: another rank is gone ({str(error).splitlines()[0]})"
+        if not prefix:
+            raise
+        if any(sign in str(error) for sign in PEER_GONE):
+            message = f"{prefix}stopped: another rank is gone ({str(error).splitlines()[0][:160]})"
         else:
-            message = "".join(f"{prefix}{line}\n" for line in traceback.format_exc().splitlines())
+            message = "\n".join(prefix + line for line in traceback.format_exc().splitlines())
         status = 1
     sys.stdout.flush()
     print(message, file=sys.stderr, flush=True)
@@ -170,6 +174,4 @@ def _sum_bucket(bucket: list[Tensor]) -> None:
     flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
     dist.all_reduce(flat)
     pieces = flat.split([gradient.numel() for gradient in bucket])
-    torch._foreach_copy_(
-        bucket, [piece.view_as(gradient) for piece, gradient in zip(pieces, bucket, strict=True)]
-    )
+    torch._foreach_copy_(bucket, [piece.view_as(gradient) for piece, gradient in zip(pieces, bucket, strict=True)])

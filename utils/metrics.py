@@ -41,28 +41,32 @@ def evaluate_vqa(results: Iterable[Entry], annotations: Iterable[Entry]) -> dict
     unless both are of the same questions. Returns `overall`, `questions` (their number), and `answer_type` and
     `question_type`, each a dict from its names to accuracies (empty where the annotations do not tell).
     """
-    answers = {entry["question_id"]: entry for entry in annotations}
-    given: dict[int, str] = {}
-    for entry in results:
-        if entry["question_id"] in given:
-            raise InputError("a question is answered twice", key=entry["question_id"])
-        given[entry["question_id"]] = entry["answer"]
-    check_ids(given, answers, "question")
+    given, truth = by_question(results, "answered"), by_question(annotations, "annotated")
+    check_ids(given, truth, "question")
     accuracy = {
-        id_: official_vqa_accuracy(given[id_], [answer["answer"] for answer in entry["answers"]])
-        for id_, entry in answers.items()
+        id_: official_vqa_accuracy(given[id_]["answer"], [answer["answer"] for answer in entry["answers"]])
+        for id_, entry in truth.items()
     }
     return {
         "overall": 100 * sum(accuracy.values()) / len(accuracy),
         "questions": len(accuracy),
-        "answer_type": accuracy_by(accuracy, answers, "answer_type"),
-        "question_type": accuracy_by(accuracy, answers, "question_type"),
+        "answer_type": accuracy_by(accuracy, truth, "answer_type"),
+        "question_type": accuracy_by(accuracy, truth, "question_type"),
     }
 
 
-def accuracy_by(
-    accuracy: Mapping[int, float], annotations: Mapping[int, Entry], key: str
-) -> dict[str, float]:
+def by_question(entries: Iterable[Entry], what: str) -> dict[int, Entry]:
+    """Question id to its entry; `InputError` where one comes twice."""
+    found: dict[int, Entry] = {}
+    for entry in entries:
+        id_ = entry["question_id"]
+        if id_ in found:
+            raise InputError(f"a question is {what} twice", key=f"question_id {id_}")
+        found[id_] = entry
+    return found
+
+
+def accuracy_by(accuracy: Mapping[int, float], annotations: Mapping[int, Entry], key: str) -> dict[str, float]:
     """Mean accuracy in percent for each value of the annotations' `key`, in alphabetical order."""
     groups: dict[str, list[float]] = defaultdict(list)
     for id_, value in accuracy.items():

@@ -93,12 +93,8 @@ def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: st
             raise unknown_key(name, f"{key}.{name}", list(known), path)
     missing = [f.name for f in dataclasses.fields(entry_class) if required(f) and f.name not in value]  # type: ignore[arg-type]
     if missing:
-        raise InputError(
-            "key missing", file=path, key=f"{key}.{missing[0]}", expected=spell(known[missing[0]])
-        )
-    return entry_class(
-        **{name: convert(item, known[name], f"{key}.{name}", path) for name, item in value.items()}
-    )
+        raise InputError("key missing", file=path, key=f"{key}.{missing[0]}", expected=spell(known[missing[0]]))
+    return entry_class(**{name: convert(item, known[name], f"{key}.{name}", path) for name, item in value.items()})
 
 
 def spell(hint: Any) -> str:

@@ -13,9 +13,7 @@ from utils.files import write_json
 from utils.metrics import check_ids
 
 
-def vqa_predictions(
-    ids: Sequence[int | str], scores: np.ndarray, answers: Sequence[str]
-) -> list[tuple[int, str]]:
+def vqa_predictions(ids: Sequence[int | str], scores: np.ndarray, answers: Sequence[str]) -> list[tuple[int, str]]:
     """(question id, best answer) of each row of `scores` (E, A); `answers` (A,) names the columns.
 
     Refuses scores that are not finite: their argmax would look like an answer.

@@ -1,0 +1,52 @@
+"""From a text's picture to the key of that picture in the image store."""
+
+from pathlib import Path
+
+from data.annotations import Text
+from utils.errors import InputError
+
+COCO_IMG_NAME = "coco_{split}_{image_id:012}.npz"  # the release's names
+OWN_IMG_NAME = "{stem}.npz"
+
+
+class ImageNames:
+    """Makes keys by a format string over `split`, `image_id`, `file_name`, `stem` (no folder, no suffix).
+
+    `split` here goes before the one that the annotation file tells. No two pictures may get one name.
+    """
+
+    def __init__(self, pattern: str, split: str | None = None):
+        self.pattern = pattern
+        self.split = split
+        self._picture: dict[str, str | int | None] = {}
+
+    def name(self, text: Text) -> str:
+        """The key of the picture of `text`; `InputError` where a field of the pattern is not known for it."""
+        fields = {
+            "split": self.split or text.split,
+            "image_id": text.image_id,
+            "file_name": text.file_name,
+            "stem": Path(text.file_name).stem if text.file_name else None,
+        }
+        known = {key: value for key, value in fields.items() if value is not None}
+        try:
+            name = self.pattern.format(**known)
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+            raise InputError(
+                "an image name cannot be made",
+                file=text.source,
+                key=f"id {text.id}",
+                found=f"--img_name {self.pattern!r}: {error!r}",
+                expected="a format string over " + ", ".join(known),
+                remedy="give --split (such as val2014), or another --img_name",
+            ) from None
+        picture = text.file_name if text.image_id is None else text.image_id
+        if self._picture.setdefault(name, picture) != picture:
+            raise InputError(
+                "two pictures get one name in the image store",
+                file=text.source,
+                key=name,
+                found=f"{self._picture[name]} and {picture}",
+                remedy="rename a picture, or give an --img_name that tells them apart",
+            )
+        return name

@@ -1,0 +1,56 @@
+"""The official VQA v2 accuracy of a results file: overall, by answer type, by question type.
+
+    python -m scripts.eval_vqa output/results_val/results_6000_all.json v2_mscoco_val2014_annotations.json
+
+The results are a list of {"answer", "question_id"} and must answer exactly the annotated questions, or, with
+--questions, exactly those of that file (a part of a split). Files may be gzipped.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from data.annotations import vqa_annotations, vqa_questions, vqa_results
+from utils.errors import run
+from utils.files import write_json
+from utils.metrics import check_ids, evaluate_vqa
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Print the accuracies, and return what `utils.metrics.evaluate_vqa` found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", help="results JSON")
+    parser.add_argument("annotations", nargs="+", help="official annotations JSON, one or more")
+    parser.add_argument("--questions", metavar="JSON", help="score only the questions of this questions file")
+    parser.add_argument("--json", metavar="OUT", help="write the accuracies, in percent, to this file too")
+    args = parser.parse_args(argv)
+    annotations = [entry for path in args.annotations for entry in vqa_annotations(path)]
+    if args.questions:
+        annotations = annotations_of(annotations, args.questions)
+    found = evaluate_vqa(vqa_results(args.results), annotations)
+    print_accuracies(found)
+    if args.json:
+        write_json(args.json, found, indent=1)
+    return found
+
+
+def annotations_of(annotations: Sequence[dict[str, Any]], questions: str) -> list[dict[str, Any]]:
+    """The annotations of the questions in a questions file; each must have one."""
+    wanted = {int(text.id) for text in vqa_questions(questions)}
+    kept = [entry for entry in annotations if entry["question_id"] in wanted]
+    check_ids((entry["question_id"] for entry in kept), wanted, "annotated question")
+    return kept
+
+
+def print_accuracies(found: dict[str, Any]) -> None:
+    """One line for each number, rounded as the official evaluation rounds."""
+    print(f"overall {found['overall']:.2f} % of {found['questions']:,} questions")
+    for key, title in (("answer_type", "by answer type"), ("question_type", "by question type")):
+        if found[key]:
+            print(title)
+        for name, accuracy in found[key].items():
+            print(f"  {accuracy:6.2f}  {name}")
+
+
+if __name__ == "__main__":
+    run(main)

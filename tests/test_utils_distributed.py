@@ -1,0 +1,177 @@
+"""Two gloo processes under torchrun against one process, and what people see when a rank fails.
+
+Run as a module with a scene's name, this file is the worker of that scene.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils import distributed
+from utils.errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def make_parameters(rank: int) -> list[torch.nn.Parameter]:
+    """Parameters with gradients that depend on the rank: of three dtypes, one without, one not contiguous."""
+    generator = torch.Generator().manual_seed(100 + rank)
+    shapes = [((300, 7), torch.float64), ((5,), torch.float64), ((40, 40), torch.float32), ((), torch.float32)]
+    parameters = []
+    for shape, dtype in [*shapes, ((11,), torch.float64)]:
+        parameter = torch.nn.Parameter(torch.zeros(shape, dtype=dtype))
+        parameter.grad = torch.randn(shape, dtype=dtype, generator=generator)
+        parameters.append(parameter)
+    parameters[2].grad = parameters[2].grad.t()  # type: ignore[union-attr]
+    parameters.insert(2, torch.nn.Parameter(torch.zeros(3)))
+    return parameters
+
+
+def worker_numbers(output: str) -> None:
+    world = distributed.start("cpu")
+    parameters = make_parameters(world.rank)
+    world.average_gradients(parameters, 6.0)
+    small = make_parameters(world.rank)
+    distributed.BUCKET_BYTES = 100  # every tensor, or two small ones, in a bucket of its own
+    world.average_gradients(small, 6.0)
+    record = {
+        "rank": world.rank,
+        "size": world.size,
+        "local_rank": world.local_rank,
+        "is_main": world.is_main,
+        "sum": world.sum_(torch.tensor([1.5, world.rank], dtype=torch.float64)).tolist(),
+        "sum_int": world.sum_(torch.tensor(10 + world.rank)).item(),
+        "gathered": world.gather_objects({"rank": world.rank, "ids": ["x"] * (world.rank + 1)}),
+        "broadcast": world.broadcast_object({"step": 7} if world.is_main else None),
+    }
+    world.barrier()
+    torch.save([p.grad for p in parameters], f"{output}/grads_{world.rank}.pt")
+    torch.save([p.grad for p in small], f"{output}/small_{world.rank}.pt")
+    Path(f"{output}/record_{world.rank}.json").write_text(json.dumps(record))
+
+
+def worker_same_error(output: str) -> None:
+    distributed.start("cpu")
+    raise InputError("the text store is missing", file="nowhere.db", remedy="make it")
+
+
+def worker_one_crash(output: str) -> None:
+    world = distributed.start("cpu")
+    if world.rank == 1:
+        raise RuntimeError("index 7 is out of range")
+    world.barrier()
+
+
+def torchrun(scene: str, output: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "tests.test_utils_distributed", scene, str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=CHECKOUT, env=environment)
+
+
+def test_two_processes_sum_gradients_and_exchange_objects(tmp_path: Path) -> None:
+    result = torchrun("numbers", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    expected = [
+        None if a.grad is None else (a.grad + b.grad) / 6.0  # type: ignore[operator]
+        for a, b in zip(make_parameters(0), make_parameters(1), strict=True)
+    ]
+    for name in ("grads_0", "grads_1", "small_0", "small_1"):
+        found = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        assert [g is None for g in found] == [False, False, True, False, False, False]
+        for g, e in zip(found, expected, strict=True):
+            assert g is None or (e is not None and g.dtype == e.dtype and torch.equal(g, e))
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"record_{rank}.json").read_text()) == {
+            "rank": rank,
+            "size": 2,
+            "local_rank": rank,
+            "is_main": rank == 0,
+            "sum": [3.0, 1.0],
+            "sum_int": 21,
+            "gathered": [{"rank": 0, "ids": ["x"]}, {"rank": 1, "ids": ["x", "x"]}],
+            "broadcast": {"step": 7},
+        }
+
+
+def test_an_error_of_all_ranks_is_said_once(tmp_path: Path) -> None:
+    result = torchrun("same_error", tmp_path)
+    assert result.returncode != 0
+    assert result.stderr.count("the text store is missing") == 1
+    assert "remedy:   make it" in result.stderr
+    assert "exitcode  : 2" in result.stderr  # of rank 0, as torchrun reports it
+
+
+def test_the_first_failing_rank_shows_its_traceback(tmp_path: Path) -> None:
+    result = torchrun("one_crash", tmp_path)
+    assert result.returncode != 0
+    assert "[rank 1] RuntimeError: index 7 is out of range" in result.stderr
+    assert "[rank 1]     raise RuntimeError" in result.stderr
+    assert "[rank 0] Traceback" not in result.stderr
+
+
+def test_one_process_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    world = distributed.start("cpu")
+    assert (world.rank, world.size, world.local_rank, str(world.device), world.is_main) == (0, 1, 0, "cpu", True)
+    assert not torch.distributed.is_initialized()
+    parameters = make_parameters(0)
+    world.average_gradients(parameters, 4)
+    for done, before in zip(parameters, make_parameters(0), strict=True):
+        assert (done.grad is None) == (before.grad is None)
+        assert done.grad is None or torch.equal(done.grad * 4, before.grad)  # type: ignore[arg-type]
+    world.average_gradients([torch.nn.Parameter(torch.zeros(2))], 4)  # none has a gradient
+    assert world.sum_(torch.tensor(3)).item() == 3
+    assert world.gather_objects("a") == ["a"]
+    assert world.broadcast_object("a") == "a"
+    world.barrier()
+    distributed.stop()
+
+
+def test_buckets_keep_order_dtype_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "BUCKET_BYTES", 40)
+    sizes = [4, 4, 8, 20, 1, 1]
+    tensors = [torch.zeros(n) for n in sizes] + [torch.zeros(1, dtype=torch.float64)]
+    buckets = [[(t.numel(), t.dtype) for t in bucket] for bucket in distributed._buckets(tensors)]
+    assert [[n for n, _ in bucket] for bucket in buckets] == [[4, 4], [8], [20], [1, 1], [1]]
+    assert buckets[-1] == [(1, torch.float64)]
+
+
+def test_launch_ends_a_single_process_with_message_and_status(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: BaseException) -> None:
+        raise error
+
+    for error, status, text in [
+        (InputError("no such store", key="db"), 2, "error: no such store\n  key:      db\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (SystemExit(2), 2, ""),
+    ]:
+        with pytest.raises(SystemExit) as end:
+            distributed.launch(fail, error)
+        assert end.value.code == status
+        assert capsys.readouterr().err.endswith(text)
+    with pytest.raises(RuntimeError, match="bad"):
+        distributed.launch(fail, RuntimeError("bad"))
+    distributed.launch(lambda: None)
+
+
+def test_horovodrun_and_missing_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(InputError, match="no GPU for this process"):
+        distributed.start("cuda")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("HOROVOD_RANK", "0")
+    with pytest.raises(InputError, match="torchrun"):
+        distributed.start("cpu")
+
+
+if __name__ == "__main__":
+    distributed.launch(globals()[f"worker_{sys.argv[1]}"], sys.argv[2])

@@ -1,0 +1,182 @@
+"""Weights and train states on disk: written whole or not at all, read without running code.
+
+ckpt/model_step_N.pt    the weights alone, a flat state dict in the format that torch before 1.6 reads too
+ckpt/train_state_N.pt   all that resuming from step N needs beside them
+"""
+
+import logging
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from utils.errors import InputError
+
+
+def save(path: str | Path, value: Any, old_format: bool = True) -> None:
+    """Write `value` whole or not at all: tensors, numbers, texts, numpy arrays, in dicts and lists.
+
+    `old_format`: the one that torch before 1.6 reads too. A file in the newer one can be checked, and opened,
+    without reading all of it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as stream:
+            torch.save(value, stream, _use_new_zipfile_serialization=not old_format)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError("cannot write", file=path, found=error, remedy="free space, or another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path, mmap: bool = False) -> Any:
+    """Read what `torch.save` wrote, onto the CPU. Code in the file is refused, never run.
+
+    `mmap` (newer format only): tensors are read when used.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise _not_there(path)
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL [\w.]+|Unsupported class[^\n]*|Trying to call[^\n]*", str(error))
+        if refused is None:
+            raise _damaged(path, error) from None
+        raise InputError(
+            "file holds more than tensors, numbers and texts (reading it could run code), or is damaged",
+            file=path,
+            found=refused.group(0),
+            expected="a state dict saved with torch.save",
+            remedy="save model.state_dict() alone, where you trust the file",
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file may fail anywhere in torch's reader
+        raise _damaged(path, error) from None
+
+
+def save_train_state(ckpt_dir: str | Path, step: int, state: Any, keep: int = 2) -> Path:
+    """Write `train_state_{step}.pt`, remove all but the newest `keep`. Save `model_step_{step}.pt` before."""
+    path = Path(ckpt_dir) / f"train_state_{step}.pt"
+    save(path, state, old_format=False)
+    for _, old in train_states(ckpt_dir)[keep:]:
+        old.unlink(missing_ok=True)
+    for unfinished in path.parent.glob(".*.pt.*.tmp"):  # of a run that was killed while it wrote
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def train_states(ckpt_dir: str | Path) -> list[tuple[int, Path]]:
+    """(step, path) of every train state, newest first."""
+    named = [(re.fullmatch(r"train_state_(\d+)\.pt", path.name), path) for path in Path(ckpt_dir).glob("*.pt")]
+    return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
+
+
+def newest_train_state(ckpt_dir: str | Path, logger: logging.Logger | None = None) -> tuple[int, Path] | None:
+    """(step, path) of the newest train state that can be read and has its `model_step_{step}.pt` beside it.
+
+    States passed over are named in the log. None: there are none. `InputError`: none of them can be used.
+    """
+    states = train_states(ckpt_dir)
+    for step, path in states:
+        if not (path.parent / f"model_step_{step}.pt").is_file():
+            reason = f"model_step_{step}.pt is missing beside it"
+        else:
+            try:
+                _check_sums(path)
+                load(path, mmap=True)
+                return step, path
+            except InputError as error:
+                reason = str(error)
+        (logger or logging.getLogger("uniter")).warning("passed over %s: %s", path, reason)
+    if states:
+        raise InputError(
+            "no train state can be used",
+            file=ckpt_dir,
+            found=", ".join(path.name for _, path in states),
+            remedy="start in another output_dir, with a model_step_N.pt as --checkpoint",
+        )
+    return None
+
+
+def check_output_dir(output_dir: str | Path, resume: bool) -> None:
+    """Refuse a folder that holds something, unless the run resumes. Before anything is written, on rank 0."""
+    path = Path(output_dir)
+    if path.exists() and not path.is_dir():
+        raise InputError("output_dir is a file", file=path, key="output_dir", remedy="name another folder")
+    if path.exists() and not resume:
+        present = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+        if present:
+            raise InputError(
+                "output_dir is not empty",
+                file=path,
+                key="output_dir",
+                found=", ".join(present[:5]) + (", ..." if len(present) > 5 else ""),
+                remedy="--resume to go on with that run, or another --output_dir",
+            )
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError("output_dir cannot be written", file=path, key="output_dir", found=f"no access to {nearest}")
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums inside a file of the newer format, which torch does not look at when it reads."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+    if damaged is not None:
+        raise _damaged(path, ValueError(f"checksum of {damaged}"))
+
+
+def _not_there(path: Path) -> InputError:
+    if path.exists():
+        return InputError("not a file", file=path, found="a folder", expected="a .pt file")
+    beside = sorted(entry.name for entry in path.parent.glob("*.pt"))[:8]
+    return InputError(
+        "file not found",
+        file=path,
+        found=f"beside it: {', '.join(beside)}" if beside else None,
+        remedy="check the path" + ("" if path.is_absolute() else "; it is relative to the working directory"),
+    )
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    named = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
+    text = named[1] if named else (str(error).splitlines() or [""])[0]
+    reason = f"{type(error).__name__}: {text[:160]}"
+    size = f"{path.stat().st_size:,} bytes"
+    return InputError(
+        "not a whole checkpoint of torch",
+        file=path,
+        found=f"{size}; {reason}",
+        remedy="copy or write it again",
+    )
+
+
+def _numpy_globals() -> list[Any]:
+    """What numpy arrays and numbers of plain dtypes need to be read; none of it runs code from the file."""
+    kinds = "?bhilqBHILQefdSU"
+    rebuild, scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar  # type: ignore[attr-defined]
+    return [
+        np.ndarray,
+        np.dtype,
+        rebuild,
+        scalar,
+        (rebuild, "numpy.core.multiarray._reconstruct"),  # its name before numpy 2
+        (scalar, "numpy.core.multiarray.scalar"),
+        *{type(np.dtype(kind)) for kind in kinds},
+    ]
