@@ -47,7 +47,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
     with TextWriter(args.output, meta(args, tokenizer)) as writer:
         for text, record in records(texts, tokenizer, names, counts, args):
             writer.add(text.id, record | {"sentence": text.text})
-    counts.report(args.output)
+    counts.report(args.output, len(names))
 
 
 def prepare_vqa(args: argparse.Namespace) -> None:
@@ -74,7 +74,7 @@ def prepare_vqa(args: argparse.Namespace) -> None:
             writer.add(text.id, record)
     if ans2label:
         write_json(Path(args.output) / "ans2label.json", ans2label)
-    counts.report(args.output)
+    counts.report(args.output, len(names))
     if answers:
         print(f"  {len(ans2label):,} answers; {unreachable:,} questions have no annotator's answer among them")
 
@@ -116,9 +116,9 @@ class Counts:
     longest: int = 0
     unknown: int = 0
 
-    def report(self, output: str) -> None:
+    def report(self, output: str, images: int) -> None:
         """Print one paragraph."""
-        print(f"{output}: {self.kept:,} of {self.read:,} texts")
+        print(f"{output}: {self.kept:,} of {self.read:,} texts, of {images:,} images")
         print(f"  left out: {self.other_images:,} by the image lists, {self.empty:,} without words")
         share = 100 * self.unknown / self.pieces
         mean = self.pieces / self.kept

@@ -19,7 +19,7 @@ from data.mrm import Mrm
 from data.open import Stores
 from data.sampler import Entry
 from model.pretrain import UniterForPretraining, wra_loss
-from model.uniter import UniterConfig, set_dropout
+from model.uniter import IMG_DIM, UniterConfig, set_dropout
 from model.weights import load_checkpoint
 from optim.run import run_training
 from utils.config import DataEntry, RunConfig, load_hps, option
@@ -55,7 +55,7 @@ class Pretraining:
     def __init__(self, config: PretrainConfig):
         self.config = config
         self.model_config = load_hps(config.model_config, UniterConfig)[0]
-        self.stores = Stores(config, self.model_config.vocab_size)
+        self.stores = Stores(config, self.model_config, IMG_DIM)
         self._check(config.train_datasets + config.val_datasets)
 
     def _check(self, sources: list[DataEntry]) -> None:

@@ -17,7 +17,7 @@ from data.concat import Concat
 from data.open import Stores
 from data.sampler import Entry
 from data.vqa import Vqa
-from model.uniter import UniterConfig, set_dropout
+from model.uniter import IMG_DIM, UniterConfig, set_dropout
 from model.vqa import UniterForVisualQuestionAnswering
 from model.weights import load_checkpoint
 from optim.run import run_training
@@ -52,7 +52,7 @@ class VqaTask:
         self.model_config = load_hps(config.model_config, UniterConfig)[0]
         self.ans2label = find_ans2label(config)
         self.answers = label2ans(read_ans2label(self.ans2label))
-        self.stores = Stores(config, self.model_config.vocab_size)
+        self.stores = Stores(config, self.model_config, IMG_DIM)
 
     def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The questions of a text store about the pictures of an image store."""

@@ -20,6 +20,10 @@ class ImageNames:
         self.split = split
         self._picture: dict[str, str | int | None] = {}
 
+    def __len__(self) -> int:
+        """How many pictures were named."""
+        return len(self._picture)
+
     def name(self, text: Text) -> str:
         """The key of the picture of `text`; `InputError` where a field of the pattern is not known for it."""
         fields = {

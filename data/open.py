@@ -12,23 +12,33 @@ from utils.files import read_json, write_json
 class Stores:
     """The text and image stores of one run; `config` brings the options of DESIGN section 4."""
 
-    def __init__(self, config: Any, vocab_size: int, img_dim: int | None = None):
-        """`vocab_size`: of the model; `img_dim`: the feature width it takes (None: whatever the store has)."""
-        self.config, self.vocab_size, self.img_dim = config, vocab_size, img_dim
+    def __init__(self, config: Any, model_config: Any, img_dim: int):
+        """`model_config`: vocabulary and positions that texts must fit; `img_dim`: the feature width it takes."""
+        self.config, self.model_config, self.img_dim = config, model_config, img_dim
         self._images = ImageStores()
         self.reference: tuple[Path, Meta] | None = None  # the first text store: the others must agree with it
 
     def texts(self, path: str, train: bool = False) -> TextStore:
         """A text store; in training, texts longer than `max_txt_len` word pieces are left out, never at test."""
         store = TextStore(path, self.config.max_txt_len if train else None)
-        if store.meta.v_range[1] != self.vocab_size:
+        vocab_size, positions = self.model_config.vocab_size, self.model_config.max_position_embeddings
+        if store.meta.v_range[1] != vocab_size:
             raise InputError(
                 "the text store was made with another vocabulary than the model's",
                 file=Path(path) / "meta.json",
                 key="v_range",
                 found=f"{store.meta.v_range[1]} word pieces",
-                expected=f"{self.vocab_size}, the model's vocab_size",
+                expected=f"{vocab_size}, the model's vocab_size",
                 remedy="prepare the texts with the vocab.txt that the model was trained with",
+            )
+        if len(store) and int(store.lens.max()) + 2 > positions:
+            raise InputError(
+                "a text is longer than the model has positions",
+                file=path,
+                key=store.id(int(store.lens.argmax())),
+                found=f"{int(store.lens.max())} word pieces, [CLS] and [SEP]",
+                expected=f"at most {positions} in all",
+                remedy="lower max_txt_len for training; at test shorten the text or use a model with more positions",
             )
         if self.reference is None:
             self.reference = (Path(path), store.meta)

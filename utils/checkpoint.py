@@ -4,6 +4,7 @@ ckpt/model_step_N.pt    the weights alone, a flat state dict in the format that 
 ckpt/train_state_N.pt   all that resuming from step N needs beside them
 """
 
+import contextlib
 import logging
 import os
 import pickle
@@ -36,7 +37,8 @@ def save(path: str | Path, value: Any, old_format: bool = True) -> None:
     except OSError as error:
         raise InputError("cannot write", file=path, found=error, remedy="free space, or another folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def load(path: str | Path, mmap: bool = False) -> Any:

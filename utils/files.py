@@ -35,5 +35,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError("file not found", file=path, remedy="check the path") from None
+    except OSError as error:
+        raise InputError("cannot be read", file=path, found=error.strerror, expected="a JSON file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError("not a JSON file", file=path, found=error, expected="JSON text") from None

@@ -1,5 +1,6 @@
 """Dataclass fields as options: their metadata, and JSON values made into their types or refused by name."""
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -51,15 +52,19 @@ def unknown_key(key: str, where: str, known: list[str], path: str | Path) -> Inp
 
 
 def convert(value: Any, hint: Any, key: str, path: str | Path, text_numbers: bool = False) -> Any:
-    """A JSON value as the type `hint`; an `InputError` naming key, found and expected where it is not one."""
+    """A JSON value as the type `hint`; an `InputError` naming key, found and expected where it is not one.
+
+    `text_numbers`: accept numbers written as text.
+    """
     origin, arms = typing.get_origin(hint), typing.get_args(hint)
+    plain = hint
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in arms:
             return None
-        (hint,) = (arm for arm in arms if arm is not types.NoneType)  # our options have no other unions
-        return convert(value, hint, key, path, text_numbers)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return _build_entry(value, typing.cast(type, hint), key, path)
+        (plain,) = (arm for arm in arms if arm is not types.NoneType)  # our options have no other unions
+        origin, arms = typing.get_origin(plain), typing.get_args(plain)
+    if dataclasses.is_dataclass(plain) and isinstance(value, dict):
+        return _build_entry(value, typing.cast(type, plain), key, path)
     if origin is list and isinstance(value, list):
         return [convert(item, arms[0], f"{key}[{i}]", path, text_numbers) for i, item in enumerate(value)]
     if origin is tuple and isinstance(value, list) and len(value) == len(arms):
@@ -67,23 +72,16 @@ def convert(value: Any, hint: Any, key: str, path: str | Path, text_numbers: boo
         return tuple(convert(item, arm, f"{key}[{i}]", path, text_numbers) for i, (item, arm) in items)
     if origin is Literal and value in arms and type(value) in map(type, arms):
         return value
-    if hint in (int, float) and text_numbers and isinstance(value, str):
-        try:
-            return hint(value)
-        except ValueError:
-            pass
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
+    if plain in (int, float) and text_numbers and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return plain(value)
+    if plain is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if hint in (bool, int, str) and type(value) is hint:
+    if plain in (bool, int, str) and type(value) is plain:
         return value
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
-    raise InputError(
-        "option of the wrong type",
-        file=path,
-        key=key,
-        found=f"{shown} ({type(value).__name__})",
-        expected=spell(hint),
-    )
+    found = f"{shown} ({type(value).__name__})"
+    raise InputError("option of the wrong type", file=path, key=key, found=found, expected=spell(hint))
 
 
 def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: str | Path) -> T:

@@ -1,0 +1,137 @@
+"""Kill a training run at random moments, resume it, and compare with the run never killed: bit for bit.
+
+python -m scripts.kill_test --config config/demo-pretrain.json --trials 20
+"""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils import checkpoint
+from utils.config import parse
+from utils.errors import InputError, run
+from utils.options import option
+from utils.paths import CHECKOUT
+
+TIMES = ("units_per_s", "examples_per_s")
+WORKERS = list(itertools.product((0, 2), repeat=2))  # before and after the kill
+
+
+@dataclass(kw_only=True)
+class KillTestConfig:
+    """Options of the kill test."""
+
+    config: str = option("", help="JSON of the run to kill (JSON of pretrain.py)")
+    trials: int = option(20, help="runs that are killed and resumed", at_least=1)
+    seed: int = option(0, help="of the moments")
+    folder: str = option("", help="where the runs are kept; default: a temporary folder")
+
+
+def start(config: Path, output: Path, n_workers: int, *flags: str) -> subprocess.Popen:
+    """The run as its own process group, so that a kill takes its workers too."""
+    command = [sys.executable, "pretrain.py", "--config", str(config), "--output_dir", str(output)]
+    command += ["--n_workers", str(n_workers), "--num_threads", "1", *flags]
+    return subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def finish(config: Path, output: Path, n_workers: int, *flags: str) -> None:
+    """Run to the end."""
+    if start(config, output, n_workers, *flags).wait():
+        raise InputError("the run failed", file=output / "log" / "log.txt", remedy="run it by hand to see why")
+
+
+def kill(process: subprocess.Popen, output: Path, delay: float) -> bool:
+    """SIGKILL `process` and its workers `delay` seconds after its first step is logged; False if it ended before."""
+    log = output / "log" / "metrics.jsonl"
+    before = log.stat().st_size if log.exists() else 0
+    while process.poll() is None and (not log.exists() or log.stat().st_size <= before):
+        time.sleep(0.005)
+    try:
+        process.wait(delay)
+        return False
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    """The records of a run, apart from times."""
+    lines = (output / "log" / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
+
+
+def newest(output: Path, name: str) -> Any:
+    """The contents of the newest `ckpt/{name}_{step}.pt`."""
+    paths = {int(path.stem.split("_")[-1]): path for path in (output / "ckpt").glob(f"{name}_[0-9]*.pt")}
+    return checkpoint.load(paths[max(paths)])
+
+
+def difference(a: Any, b: Any, where: str) -> str | None:
+    """The first place where two trees of tensors, numbers and containers are not equal bit for bit."""
+    if type(a) is not type(b):
+        return f"{where}: {type(a).__name__} and {type(b).__name__}"
+    if isinstance(a, torch.Tensor):
+        return None if a.dtype == b.dtype and torch.equal(a, b) else where
+    if isinstance(a, dict):
+        if list(a) != list(b):
+            return f"{where}: keys {list(a)} and {list(b)}"
+        return next((d for key in a if (d := difference(a[key], b[key], f"{where}/{key}"))), None)
+    if isinstance(a, list | tuple):
+        if len(a) != len(b):
+            return f"{where}: {len(a)} and {len(b)} items"
+        return next((d for i, pair in enumerate(zip(a, b)) if (d := difference(*pair, f"{where}[{i}]"))), None)
+    return None if a == b or (a != a and b != b) else f"{where}: {a} and {b}"
+
+
+def compare(whole: Path, killed: Path) -> str | None:
+    """What differs between two finished runs: weights, best weights, train state (optimiser), metrics; or None."""
+    best = "ckpt/model_step_best.pt"
+    return (
+        difference(newest(whole, "model_step"), newest(killed, "model_step"), "weights")
+        or difference(checkpoint.load(whole / best), checkpoint.load(killed / best), "best weights")
+        or difference(newest(whole, "train_state"), newest(killed, "train_state"), "train state")
+        or difference(metrics(whole), metrics(killed), "metrics.jsonl")
+    )
+
+
+def trial(config: Path, output: Path, workers: tuple[int, int], delay: float) -> bool:
+    """One run, killed once and resumed; whether the kill hit it alive."""
+    hit = kill(start(config, output, workers[0]), output, delay)
+    finish(config, output, workers[1], "--resume")
+    return hit
+
+
+def main(argv: list[str] | None = None) -> None:
+    options, _ = parse(KillTestConfig, argv)
+    config, rng = Path(options.config), random.Random(options.seed)
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_test_"))
+    started = time.monotonic()
+    finish(config, folder / "never_killed", 0)
+    seconds = time.monotonic() - started
+    hits = failures = 0
+    for k in range(options.trials):
+        workers, delay = WORKERS[k % len(WORKERS)], rng.uniform(0.0, 0.6 * seconds)
+        hit = trial(config, folder / f"killed_{k}", workers, delay)
+        differs = compare(folder / "never_killed", folder / f"killed_{k}")
+        hits, failures = hits + hit, failures + (differs is not None)
+        killed = f"killed {delay:.2f} s after its first log record" if hit else "ended before the kill"
+        print(f"trial {k}: workers {workers}, {killed}: {differs or 'identical'}", flush=True)
+    print(f"{options.trials} trials, {hits} killed alive, {failures} differ", flush=True)
+    if failures:
+        raise InputError("a resumed run differs from the run never killed", file=folder)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,176 @@
+"""Checkpoints: old and new formats, damaged and malicious files, finding the state to resume from."""
+
+import logging
+import os
+import pickle
+import struct
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from utils import checkpoint
+from utils.errors import InputError
+
+
+class Malicious:
+    """Unpickling one of these would write a file."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return (os.system, (f"touch {self.target}",))
+
+
+def weights() -> OrderedDict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    word = torch.randn(50, 8, generator=generator)
+    return OrderedDict(word=word, tied=word, half=torch.randn(3, generator=generator).half(), ids=torch.arange(5))
+
+
+@pytest.mark.parametrize("old_format", [True, False])
+def test_what_is_saved_is_loaded(tmp_path: Path, old_format: bool) -> None:
+    path = tmp_path / "ckpt" / "model_step_3.pt"
+    checkpoint.save(path, weights(), old_format)
+    found = checkpoint.load(path)
+    assert list(found) == list(weights())
+    assert all(torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in weights().items())
+    assert [entry.name for entry in path.parent.iterdir()] == ["model_step_3.pt"]
+
+
+def test_weights_are_in_the_format_of_old_torch(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "w.pt", weights())
+    with open(tmp_path / "w.pt", "rb") as stream:  # that of torch before 1.6 begins with its number, pickled
+        assert pickle.load(stream) == 0x1950A86A20F9469CFC6C
+
+
+def test_a_train_state_may_hold_numpy(tmp_path: Path) -> None:
+    state = {
+        "step": 3,
+        "negatives": np.arange(6).reshape(2, 3),
+        "ids": np.array([b"a", b"bc"]),
+        "names": np.array(["x", "yz"]),
+        "best": np.float64(0.5),
+        "rng": torch.get_rng_state(),
+        "rest": (1, None, [True, "text"], {2: b"x"}, 2**100),
+    }
+    checkpoint.save_train_state(tmp_path, 3, state)
+    found = checkpoint.load(tmp_path / "train_state_3.pt")
+    assert found["rest"] == state["rest"] and found["best"] == 0.5
+    for key in ("negatives", "ids", "names"):
+        assert found[key].dtype == state[key].dtype and np.array_equal(found[key], state[key])  # type: ignore[attr-defined, arg-type]
+
+
+@pytest.mark.parametrize("kind", ["old", "new", "pickle", "object array"])
+def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path, kind: str) -> None:
+    target, path = tmp_path / "touched", tmp_path / "w.pt"
+    bad: dict[str, Any] = {"w": torch.ones(2), "x": Malicious(target)}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(bad["x"], protocol=2))
+    elif kind == "object array":
+        checkpoint.save(path, np.array([bad["x"]], dtype=object))
+    else:
+        checkpoint.save(path, bad, old_format=kind == "old")
+    with pytest.raises(InputError) as error:
+        checkpoint.load(path)
+    assert str(path) in str(error.value)
+    if kind in ("old", "new"):
+        assert "posix.system" in str(error.value)
+    assert not target.exists()
+    if kind != "object array":  # the file is as malicious as it claims
+        torch.load(path, weights_only=False) if kind != "pickle" else pickle.loads(path.read_bytes())
+        assert target.exists()
+
+
+@pytest.mark.parametrize("old_format", [True, False])
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path, old_format: bool) -> None:
+    path = tmp_path / "w.pt"
+    checkpoint.save(path, weights(), old_format)
+    whole = path.read_bytes()
+    for size in [*range(0, len(whole), 29), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"w\.pt"):
+            checkpoint.load(path)
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "other.pt", weights())
+    with pytest.raises(InputError, match=r"not found(.|\n)*beside it: other\.pt"):
+        checkpoint.load(tmp_path / "w.pt")
+    with pytest.raises(InputError, match="a folder"):
+        checkpoint.load(tmp_path)
+    (tmp_path / "w.pt").write_text("<html>404</html>")
+    with pytest.raises(InputError, match="16 bytes"):
+        checkpoint.load(tmp_path / "w.pt")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    checkpoint.save(path, {"a": torch.ones(3)})
+    with pytest.raises(AttributeError):
+        checkpoint.save(path, {"a": torch.zeros(3), "b": lambda: None})
+    assert checkpoint.load(path)["a"].tolist() == [1, 1, 1]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["w.pt"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        checkpoint.save(tmp_path / "file" / "w.pt", {})
+
+
+def save_steps(folder: Path, steps: list[int], keep: int = 2) -> None:
+    for step in steps:
+        checkpoint.save(folder / f"model_step_{step}.pt", {"w": torch.ones(3)})
+        checkpoint.save_train_state(folder, step, {"step": step, "m": torch.ones(2000)}, keep)
+
+
+def test_only_the_newest_states_are_kept(tmp_path: Path) -> None:
+    (tmp_path / ".train_state_5.pt.123.tmp").write_text("left by a killed run")
+    save_steps(tmp_path, [5, 10, 100, 15], keep=2)
+    assert [step for step, _ in checkpoint.train_states(tmp_path)] == [100, 15]
+    assert sorted(p.name for p in tmp_path.glob("model*")) == [f"model_step_{n}.pt" for n in (10, 100, 15, 5)]
+    assert not list(tmp_path.glob(".*"))
+    assert checkpoint.newest_train_state(tmp_path) == (100, tmp_path / "train_state_100.pt")
+
+
+def test_unusable_states_are_passed_over_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("test")
+    save_steps(tmp_path, [1, 2, 3, 4], keep=4)
+    (tmp_path / "model_step_4.pt").unlink()
+    cut, flipped = tmp_path / "train_state_3.pt", tmp_path / "train_state_2.pt"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    content = bytearray(flipped.read_bytes())
+    content[content.index(struct.pack("<4f", 1, 1, 1, 1)) + 400] ^= 1  # one bit of a weight
+    flipped.write_bytes(content)
+    assert checkpoint.newest_train_state(tmp_path, logger) == (1, tmp_path / "train_state_1.pt")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 3
+    assert "train_state_4.pt: model_step_4.pt is missing" in lines[0]
+    assert "train_state_3.pt" in lines[1] and "not a whole checkpoint" in lines[1]
+    assert "train_state_2.pt" in lines[2] and "checksum" in lines[2]
+    (tmp_path / "train_state_1.pt").write_bytes(b"")
+    with pytest.raises(InputError, match="no train state can be used"):
+        checkpoint.newest_train_state(tmp_path, logger)
+
+
+def test_no_state_at_all_starts_afresh(tmp_path: Path) -> None:
+    assert checkpoint.newest_train_state(tmp_path / "absent") is None
+    checkpoint.save(tmp_path / "model_step_7.pt", {})
+    assert checkpoint.newest_train_state(tmp_path) is None
+
+
+def test_output_dir_must_be_new_unless_resumed(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent" / "deep"):
+        checkpoint.check_output_dir(folder, resume=False)
+        checkpoint.check_output_dir(folder, resume=True)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".hidden").write_text("")
+    checkpoint.check_output_dir(tmp_path, resume=False)
+    (tmp_path / "log").mkdir()
+    checkpoint.check_output_dir(tmp_path, resume=True)
+    with pytest.raises(InputError, match=r"not empty(.|\n)*found: +log(.|\n)*--resume"):
+        checkpoint.check_output_dir(tmp_path, resume=False)
+    with pytest.raises(InputError, match="is a file"):
+        checkpoint.check_output_dir(tmp_path / ".hidden", resume=True)
