@@ -1,6 +1,6 @@
 """Kill a training run at random moments, resume it, and compare with the run never killed: bit for bit.
 
-python -m scripts.kill_test --config config/demo-pretrain.json --trials 20
+python -m scripts.kill_test --run config/demo-pretrain.json --trials 20
 """
 
 import itertools
@@ -32,7 +32,7 @@ WORKERS = list(itertools.product((0, 2), repeat=2))  # before and after the kill
 class KillTestConfig:
     """Options of the kill test."""
 
-    config: str = option("", help="JSON of the run to kill (JSON of pretrain.py)")
+    run: str = option("", help="JSON of the run to kill, as pretrain.py takes it")
     trials: int = option(20, help="runs that are killed and resumed", at_least=1)
     seed: int = option(0, help="of the moments")
     folder: str = option("", help="where the runs are kept; default: a temporary folder")
@@ -115,7 +115,7 @@ def trial(config: Path, output: Path, workers: tuple[int, int], delay: float) ->
 
 def main(argv: list[str] | None = None) -> None:
     options, _ = parse(KillTestConfig, argv)
-    config, rng = Path(options.config), random.Random(options.seed)
+    config, rng = Path(options.run), random.Random(options.seed)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_test_"))
     started = time.monotonic()
     finish(config, folder / "never_killed", 0)
