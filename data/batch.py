@@ -199,7 +199,7 @@ def _slab(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable, int], Tenso
     distinct = {image.key: image for seq in seqs for image in seq.images}
     sizes = [len(image.feat) for image in distinct.values()]
     ends = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-    dtype = torch.from_numpy(next(iter(distinct.values())).feat[:0]).dtype if distinct else torch.float16
+    dtype = torch.from_numpy(np.empty(0, next(iter(distinct.values())).feat.dtype)).dtype if distinct else torch.float16
     feat, pos = _empty((int(ends[-1]), img_dim), dtype), _empty((int(ends[-1]), 7), torch.float32)
     feat_view, pos_view = feat.numpy(), pos.numpy()
     for image, (lo, hi) in zip(distinct.values(), pairwise(ends)):

@@ -50,7 +50,7 @@ def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
         "valid_steps": 20,
         "log_steps": 1,
         "learning_rate": 5e-5,
-        "grad_norm": 0.5,
+        "grad_norm": 0.1,
         "dropout": 0.1,
     }
     one, two = tmp_path / f"one_{precision}", tmp_path / f"two_{precision}"
@@ -59,7 +59,8 @@ def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
     run_script("pretrain.py", "--config", pretrain_options(world, two, **shared), launcher=(*TORCHRUN, port))
     ours, theirs = kill_test.metrics(one), kill_test.metrics(two)
     assert [sorted(r) for r in ours] == [sorted(r) for r in theirs]  # the same task in every step
-    assert min(r["grad_norm"] for r in ours if "grad_norm" in r) > 0.5  # clipping was active
+    clipped = [r["grad_norm"] > shared["grad_norm"] for r in ours if "grad_norm" in r]
+    assert sum(clipped) > 10  # clipping was active
     for a, b in zip(ours, theirs):
         for key, value in a.items():
             exact = key.endswith(("/acc", "/acc_match", "/acc_mismatch")) or key in ("step", "units", "examples")
@@ -73,7 +74,7 @@ def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
 def test_pretraining_learns_and_vqa_runs_on_it(world, tmp_path):
     """All objectives fall; finetuning starts from the checkpoint; the best checkpoint and its files are there."""
     output = tmp_path / "learned"
-    options = pretrain_options(world, output, num_train_steps=300, valid_steps=150, log_steps=50, wrong_picture=True)
+    options = pretrain_options(world, output, num_train_steps=600, valid_steps=300, log_steps=50, wrong_picture=True)
     pretrain.main(["--config", str(options), "--learning_rate", "2e-3"])
     records = kill_test.metrics(output)
     for task in ("itm", "mlm", "mrfr", "mrckl", "mrc"):

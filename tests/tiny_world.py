@@ -10,8 +10,8 @@ import numpy as np
 from data.txt_store import TextWriter
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = 60  # ids 10..69
-VOCAB = 70
+WORDS = 16  # ids 10..25
+VOCAB = 26
 META = {"CLS": 1, "SEP": 2, "MASK": 3, "UNK": 4, "v_range": [10, VOCAB], "tokenizer": "tiny"}
 MODEL = {
     "vocab_size": VOCAB,
