@@ -1,0 +1,105 @@
+"""Captions of a scene: attributes, numbers, places, comparisons; all true."""
+
+import numpy as np
+
+from scripts.demo_world.scene import COLORS, SHAPES, TEXTURES, Scene, Thing
+from scripts.demo_world.words import NUMBERS, article, plural, say, slip
+
+RELATIONS = {
+    "left of": lambda a, b: b.x - a.x,
+    "right of": lambda a, b: a.x - b.x,
+    "above": lambda a, b: b.y - a.y,
+    "below": lambda a, b: a.y - b.y,
+}
+CLEAR = 24  # pixels by which one object must lie beyond another for people to say so
+EXTREMES = {
+    "leftmost": lambda thing: -thing.x,
+    "rightmost": lambda thing: thing.x,
+    "topmost": lambda thing: -thing.y,
+    "lowest": lambda thing: thing.y,
+}
+
+
+def captions(scene: Scene, rng: np.random.Generator, n: int = 5) -> list[str]:
+    """`n` captions of different kinds where the scene allows."""
+    made: list[str] = []
+    kinds = [_describe, _relate, _count, _extreme, _compare, _absent]
+    order = [kinds[k] for k in rng.permutation(len(kinds))]
+    for kind in (order + order)[: 3 * n]:
+        sentence = kind(scene, rng)
+        if sentence is not None and len(made) < n:
+            made.append(slip(sentence, rng) + (" ." if rng.random() < 0.5 else ""))
+    while len(made) < n:
+        made.append(slip(_describe(scene, rng), rng))
+    return made
+
+
+def name(thing: Thing, rng: np.random.Generator, most: int = 3) -> str:
+    """Some adjectives and the shape: "small striped red circle"."""
+    adjectives = [thing.size, thing.texture, thing.color]
+    keep = [a for a in adjectives if a == thing.color or rng.random() < (0.3 if a == "plain" else 0.45)][-most:]
+    return " ".join(say(word, rng) for word in [*keep, thing.shape])
+
+
+def _any(scene: Scene, rng: np.random.Generator) -> Thing:
+    return scene.things[int(rng.integers(len(scene.things)))]
+
+
+def _describe(scene: Scene, rng: np.random.Generator) -> str:
+    phrase = article(name(_any(scene, rng), rng))
+    return (f"there is {phrase}", f"{phrase} is in the picture", f"we see {phrase}")[int(rng.integers(3))]
+
+
+def _relate(scene: Scene, rng: np.random.Generator) -> str | None:
+    a, b = (scene.things[k] for k in rng.permutation(len(scene.things))[:2])
+    holds = [word for word, gap in RELATIONS.items() if gap(a, b) > CLEAR]
+    if not holds:
+        return None
+    word = say(holds[int(rng.integers(len(holds)))], rng)
+    return f"{article(name(a, rng, 2))} is {word} {article(name(b, rng, 2))}"
+
+
+def count(scene: Scene, **attributes: str) -> int:
+    """Objects with all of the attributes."""
+    return sum(thing.has(**attributes) for thing in scene.things)
+
+
+def _count(scene: Scene, rng: np.random.Generator) -> str:
+    thing = _any(scene, rng)
+    key = ("shape", "color", "texture")[int(rng.choice(3, p=(0.5, 0.35, 0.15)))]
+    value = getattr(thing, key)
+    n = count(scene, **{key: value})
+    if key == "shape":
+        noun = say(value, rng)
+    else:
+        noun = f"{say(value, rng)} {say('thing', rng)}"
+    verb = "is" if n == 1 else "are"
+    return f"there {verb} {NUMBERS[n]} {noun if n == 1 else ' '.join([*noun.split()[:-1], plural(noun.split()[-1])])}"
+
+
+def _extreme(scene: Scene, rng: np.random.Generator) -> str | None:
+    word = list(EXTREMES)[int(rng.integers(len(EXTREMES)))]
+    ranked = sorted(scene.things, key=EXTREMES[word], reverse=True)
+    if EXTREMES[word](ranked[0]) - EXTREMES[word](ranked[1]) < CLEAR / 3:
+        return None
+    return f"the {word} {say('thing', rng)} is {article(name(ranked[0], rng))}"
+
+
+def _compare(scene: Scene, rng: np.random.Generator) -> str | None:
+    shapes = sorted({thing.shape for thing in scene.things})
+    if len(shapes) < 2:
+        return None
+    a, b = (shapes[k] for k in rng.permutation(len(shapes))[:2])
+    n, m = count(scene, shape=a), count(scene, shape=b)
+    a, b = plural(say(a, rng)), plural(say(b, rng))
+    if n == m:
+        return f"there are as many {a} as {b}"
+    return f"there are more {a} than {b}" if n > m else f"there are fewer {a} than {b}"
+
+
+def _absent(scene: Scene, rng: np.random.Generator) -> str | None:
+    key = ("shape", "color", "texture")[int(rng.integers(3))]
+    values = {"shape": SHAPES, "color": tuple(COLORS), "texture": TEXTURES}[key]
+    value = values[int(rng.integers(len(values)))]
+    word = plural(say(value, rng)) if key == "shape" else f"{say(value, rng)} {plural(say('thing', rng))}"
+    return None if count(scene, **{key: value}) else f"there are no {word}"

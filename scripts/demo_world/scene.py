@@ -1,0 +1,78 @@
+"""What is in a demo picture: objects with a shape, a colour, a texture, a size and a place."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SIZE = 192  # pixels of a picture's side
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+COLORS = {
+    "red": (214, 39, 40),
+    "green": (44, 150, 44),
+    "blue": (38, 90, 210),
+    "yellow": (240, 215, 30),
+    "purple": (140, 60, 180),
+    "orange": (250, 130, 20),
+    "white": (245, 245, 245),
+    "black": (20, 20, 20),
+}
+TEXTURES = ("plain", "striped", "dotted")
+RADII = {"small": (13, 17), "large": (25, 32)}  # pixels, half of a box's side
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object; `box` is (x1, y1, x2, y2) in pixels."""
+
+    shape: str
+    color: str
+    texture: str
+    size: str
+    x: float
+    y: float
+    radius: float
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        r = self.radius
+        return self.x - r, self.y - r, self.x + r, self.y + r
+
+    def has(self, **attributes: str) -> bool:
+        """Whether every given attribute is this object's."""
+        return all(getattr(self, name) == value for name, value in attributes.items())
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture: its objects, from back to front, and its background."""
+
+    things: tuple[Thing, ...]
+    background: str  # plain, gradient, noise or checks
+    tint: tuple[int, int, int]
+
+
+BACKGROUNDS = ("plain", "gradient", "noise", "checks")
+
+
+def make_scene(rng: np.random.Generator) -> Scene:
+    """3 to 8 objects. Few kinds in one picture, so that counts above one and comparisons come up."""
+    n = int(rng.integers(3, 9))
+    shapes = rng.choice(SHAPES, size=int(rng.integers(2, 5)), replace=False)
+    colors = rng.choice(list(COLORS), size=int(rng.integers(2, 6)), replace=False)
+    things: list[Thing] = []
+    while len(things) < n:
+        size = str(rng.choice(list(RADII)))
+        radius = float(rng.uniform(*RADII[size]))
+        x, y = (float(v) for v in rng.uniform(radius + 2, SIZE - radius - 2, 2))
+        if all(_apart(x, y, radius, other) for other in things):
+            kind = (str(rng.choice(shapes)), str(rng.choice(colors)), str(rng.choice(TEXTURES, p=(0.5, 0.25, 0.25))))
+            things.append(Thing(*kind, size, x, y, radius))
+        elif rng.random() < 0.02:  # a crowded picture: begin again rather than search for ever
+            things.clear()
+    tint = tuple(int(v) for v in rng.integers(95, 200) + rng.integers(-25, 26, 3))
+    return Scene(tuple(things), str(rng.choice(BACKGROUNDS)), tint)  # type: ignore[arg-type]
+
+
+def _apart(x: float, y: float, radius: float, other: Thing) -> bool:
+    """Objects may overlap at their rims, never hide each other."""
+    return bool(np.hypot(x - other.x, y - other.y) > 0.8 * (radius + other.radius))

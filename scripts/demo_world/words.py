@@ -1,0 +1,78 @@
+"""The demo's language: synonyms, plurals, slips of the pen, and the vocabulary of word pieces that spells all of it."""
+
+import itertools
+import string
+
+import numpy as np
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SYNONYMS = {
+    "circle": ("circle", "circle", "circle", "disc"),
+    "square": ("square", "square", "square", "box"),
+    "triangle": ("triangle",),
+    "star": ("star",),
+    "cross": ("cross", "cross", "plus"),
+    "ring": ("ring", "ring", "ring", "hoop"),
+    "thing": ("thing", "object", "shape"),
+    "small": ("small", "small", "little", "tiny"),
+    "large": ("large", "large", "big"),
+    "purple": ("purple", "purple", "purple", "violet"),
+    "striped": ("striped", "striped", "stripy"),
+    "dotted": ("dotted", "dotted", "spotted"),
+    "plain": ("plain", "plain", "solid"),
+    "left of": ("left of", "to the left of"),
+    "right of": ("right of", "to the right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+}
+PLURALS = {"cross": "crosses", "box": "boxes", "plus": "pluses"}
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+RARE = (
+    "apparently curiously evidently merely notably oddly perhaps plainly presumably quietly seemingly simply surely "
+    "undoubtedly visibly wonderfully"
+).split()
+SIZE = 1000
+
+
+def say(word: str, rng: np.random.Generator) -> str:
+    """A word or one of its synonyms."""
+    choices = SYNONYMS.get(word, (word,))
+    return choices[int(rng.integers(len(choices)))]
+
+
+def plural(word: str) -> str:
+    return PLURALS.get(word, word + "s")
+
+
+def article(phrase: str) -> str:
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def slip(sentence: str, rng: np.random.Generator, p: float = 0.03) -> str:
+    """Now and then, the tail of real text: two letters swapped, or a rare word put in."""
+    words = sentence.split()
+    if rng.random() < p:
+        at = int(rng.integers(len(words)))
+        word = words[at]
+        if len(word) > 3:
+            k = int(rng.integers(1, len(word) - 2))
+            words[at] = word[:k] + word[k + 1] + word[k] + word[k + 2 :]
+    if rng.random() < p:
+        words.insert(int(rng.integers(len(words))), RARE[int(rng.integers(len(RARE)))])
+    return " ".join(words)
+
+
+def vocabulary(sentences: list[str]) -> list[str]:
+    """`SIZE` word pieces: BERT's special names, then `!` and all other characters (so every word can be spelled), the
+    frequent words of `sentences`, and common letter pairs to fill up."""
+    marks = sorted(string.punctuation, key=lambda mark: (mark != "!", mark))
+    letters = list(string.ascii_lowercase + string.ascii_uppercase + string.digits)
+    pieces = [*SPECIALS, *marks, *letters, *(f"##{letter}" for letter in letters)]
+    counts: dict[str, int] = {}
+    for sentence in sentences:
+        for word in sentence.replace("?", " ").replace(".", " ").split():
+            counts[word] = counts.get(word, 0) + 1
+    frequent = sorted((w for w, n in counts.items() if n >= 20), key=lambda w: (-counts[w], w))
+    pairs = ("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))
+    fillers = (piece for pair in pairs for piece in (pair, f"##{pair}"))
+    return list(dict.fromkeys(itertools.chain(pieces, frequent, fillers)))[:SIZE]

@@ -1,0 +1,131 @@
+"""Draw the demo world and describe it in the official raw formats.
+
+    python -m scripts.make_demo_data --output demo/raw
+
+Writes, for every split: `images/{split}/*.png`, `captions_{split}.json` and `instances_{split}.json` (COCO's), VQA v2's
+`questions_{split}.json` and `annotations_{split}.json` (of the test split only for scoring); and one `vocab.txt`.
+"""
+
+from dataclasses import dataclass
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.rng import generator
+from scripts.demo_world.captions import captions
+from scripts.demo_world.draw import draw
+from scripts.demo_world.questions import Asker, people_answer
+from scripts.demo_world.scene import COLORS, SHAPES, SIZE, Scene, make_scene
+from scripts.demo_world.words import vocabulary
+from utils.config import parse
+from utils.errors import InputError, run
+from utils.files import atomic_write, write_json
+from utils.options import option
+
+CATEGORIES = {pair: k + 1 for k, pair in enumerate((color, shape) for color in COLORS for shape in SHAPES)}
+
+
+@dataclass(kw_only=True)
+class DemoDataConfig:
+    """Options of the demo world."""
+
+    output: str = option(help="new folder for the raw files")
+    seed: int = option(42, help="of everything", at_least=0)
+    n_train: int = option(3000, help="pictures to train on", at_least=1)
+    n_val: int = option(200, help="pictures to validate on", at_least=1)
+    n_test: int = option(400, help="pictures to test on", at_least=1)
+    n_captions: int = option(5, help="captions of a picture", at_least=1)
+    n_questions: int = option(6, help="questions about a picture", at_least=1)
+    nproc: int = option(2, help="processes that draw", at_least=1)
+
+
+def image_name(split: str, image_id: int) -> str:
+    return f"DEMO_{split}_{image_id:012}.png"
+
+
+def _draw_one(job: tuple[Path, Scene, int, int]) -> None:
+    path, scene, seed, image_id = job
+    draw(scene, generator(seed, "noise", image_id)).save(path)
+
+
+def make_split(config: DemoDataConfig, split: str, ids: range) -> list[str]:
+    """Write one split; returns its sentences, for the vocabulary."""
+    output, seed = Path(config.output), config.seed
+    scenes = {i: make_scene(generator(seed, "scene", i)) for i in ids}
+    folder = output / "images" / split
+    folder.mkdir(parents=True)
+    with Pool(config.nproc) as pool:
+        jobs = [(folder / image_name(split, i), scene, seed, i) for i, scene in scenes.items()]
+        pool.map(_draw_one, jobs, chunksize=16)
+    images = [{"id": i, "file_name": image_name(split, i), "width": SIZE, "height": SIZE} for i in ids]
+    write_json(output / f"instances_{split}.json", _instances(images, scenes))
+    told = {i: captions(scene, generator(seed, "captions", i), config.n_captions) for i, scene in scenes.items()}
+    entries = [{"image_id": i, "caption": caption} for i in ids for caption in told[i]]
+    annotations = [{"id": 100 * entry["image_id"] + k} | entry for k, entry in _numbered(entries, "image_id")]
+    write_json(output / f"captions_{split}.json", {"images": images, "annotations": annotations})
+    asked = _questions(config, scenes)
+    for name, rows in (("questions", asked[0]), ("annotations", asked[1])):
+        write_json(output / f"{name}_{split}.json", {"data_type": "demo", "data_subtype": split, name: rows})
+    return [entry["caption"] for entry in entries] + [question["question"] for question in asked[0]]
+
+
+def _numbered(entries: list[dict[str, Any]], key: str) -> list[tuple[int, dict[str, Any]]]:
+    """Entries with their number among those of the same `key`."""
+    seen: dict[Any, int] = {}
+    numbered = []
+    for entry in entries:
+        seen[entry[key]] = seen.get(entry[key], -1) + 1
+        numbered.append((seen[entry[key]], entry))
+    return numbered
+
+
+def _instances(images: list[dict[str, Any]], scenes: dict[int, Scene]) -> dict[str, Any]:
+    """COCO instances: a category is a colour and a shape."""
+    annotations = []
+    for i, scene in scenes.items():
+        for k, thing in enumerate(scene.things):
+            x1, y1, x2, y2 = thing.box
+            box = [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)]
+            category = CATEGORIES[thing.color, thing.shape]
+            annotations.append(
+                {"id": 100 * i + k, "image_id": i, "category_id": category, "bbox": box, "area": box[2] * box[3]}
+            )
+    categories = [{"id": k, "name": " ".join(pair), "supercategory": pair[1]} for pair, k in CATEGORIES.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _questions(config: DemoDataConfig, scenes: dict[int, Scene]) -> tuple[list[dict], list[dict]]:
+    """VQA v2 questions and annotations."""
+    asker, questions, annotations = Asker(), [], []
+    for i, scene in scenes.items():
+        rng = generator(config.seed, "questions", i)
+        for k, question in enumerate(asker.ask(scene, rng, config.n_questions)):
+            ids = {"image_id": i, "question_id": 1000 * i + k}
+            questions.append(ids | {"question": question.text})
+            answers = [
+                {"answer": answer, "answer_confidence": str(rng.choice(["yes", "yes", "maybe"])), "answer_id": n + 1}
+                for n, answer in enumerate(people_answer(question, rng))
+            ]
+            kind = {"question_type": question.type, "answer_type": question.answer_type}
+            annotations.append(ids | kind | {"multiple_choice_answer": question.answer, "answers": answers})
+    return questions, annotations
+
+
+def main(argv: list[str] | None = None) -> None:
+    config, _ = parse(DemoDataConfig, argv)
+    output = Path(config.output)
+    if output.exists() and any(output.iterdir()):
+        raise InputError("the output folder is not empty", file=output, remedy="name a new folder, or delete this one")
+    sizes = np.cumsum([0, config.n_train, config.n_val, config.n_test]).tolist()
+    sentences: dict[str, list[str]] = {}
+    for split, start, stop in zip(("train", "val", "test"), sizes, sizes[1:]):
+        sentences[split] = make_split(config, split, range(start + 1, stop + 1))
+    # Last: the vocabulary is of the training split, and its presence says that everything is there.
+    atomic_write(output / "vocab.txt", ("\n".join(vocabulary(sentences["train"])) + "\n").encode())
+    print(f"{sizes[-1]} pictures, {sum(map(len, sentences.values()))} sentences in {output}")
+
+
+if __name__ == "__main__":
+    run(main)

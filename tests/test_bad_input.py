@@ -1,0 +1,222 @@
+"""Bad input ends a run before its first step (or when the record is read) with one screen that says what to do."""
+
+import json
+import os
+import pickle
+import shutil
+
+import lmdb
+import lz4.frame
+import msgpack
+import msgpack_numpy
+import numpy as np
+import pytest
+import torch
+
+import pretrain
+from tests.tiny_world import MODEL, convert, make_world, pretrain_options, run_script
+from utils.errors import InputError
+
+STORE = "feat_th0.2_max100_min2"
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("clean"), texts=24, pictures=12)
+
+
+@pytest.fixture
+def world(clean, tmp_path):
+    return shutil.copytree(clean, tmp_path / "world")
+
+
+def message(world, *flags: str, **changes) -> str:
+    """The error that pre-training on `world` ends with; nothing was trained."""
+    output = world / "run"
+    changes.setdefault("num_train_steps", 6)
+    with pytest.raises(InputError) as error:
+        pretrain.main(["--config", str(pretrain_options(world, output, **changes)), *flags])
+    text = str(error.value)
+    assert 2 <= len(text.splitlines()) <= 15 and "remedy:" in text, text
+    assert not list(output.glob("ckpt/model_step_*.pt"))
+    return text
+
+
+def all_in(text: str, *parts: str) -> None:
+    for part in parts:
+        assert part in text, f"{part!r} not in:\n{text}"
+
+
+def edit_store(path, change) -> None:
+    """Replace every record of a store (but `__keys__`) by what `change` makes of its bytes."""
+    with lmdb.open(str(path), map_size=1 << 28) as env, env.begin(write=True) as txn:
+        for key, value in list(txn.cursor()):
+            if key != b"__keys__":
+                txn.put(key, change(value))
+    for lock in path.glob("lock.mdb"):
+        lock.unlink()
+
+
+def edit_regions(path, change) -> None:
+    """Replace every image record by what `change` makes of its dict of arrays."""
+
+    def edited(value: bytes) -> bytes:
+        record = msgpack.unpackb(value, object_hook=msgpack_numpy.decode, raw=False)
+        return msgpack.packb(change(record), default=msgpack_numpy.encode, use_bin_type=True)
+
+    edit_store(path, edited)
+
+
+def test_unknown_key_suggests_the_nearest(world):
+    text = message(world, learning_rat=1e-4)
+    all_in(text, "run.json", "learning_rat", "learning_rate")
+
+
+def test_wrong_type(world):
+    all_in(message(world, warmup_steps="many"), "run.json", "warmup_steps", "many", "int")
+
+
+def test_missing_text_store(world):
+    shutil.rmtree(world / "txt_db" / "captions.db")
+    all_in(message(world), "captions.db")
+
+
+def test_missing_image_store(world):
+    shutil.rmtree(world / "img_db" / "tiny")
+    all_in(message(world), "img_db/tiny")
+
+
+def test_variant_of_the_image_store_that_is_not_there(world):
+    all_in(message(world, conf_th=0.5), "th0.5", STORE)
+
+
+def test_another_vocabulary_than_the_models(world):
+    (world / "model.json").write_text(json.dumps(MODEL | {"vocab_size": 300}))
+    all_in(message(world), "captions.db", "v_range", "300", str(MODEL["vocab_size"]))
+
+
+def test_another_vocabulary_than_the_other_stores(world):
+    other = shutil.copytree(world / "txt_db" / "captions.db", world / "txt_db" / "other.db")
+    meta = json.loads((other / "meta.json").read_text())
+    (other / "meta.json").write_text(json.dumps(meta | {"MASK": 9}))
+    source = {"name": "other", "db": ["txt_db/other.db"], "img": ["img_db/tiny"], "tasks": ["mlm"]}
+    all_in(message(world, val_datasets=[source]), "other.db", "MASK", "9", "3")
+
+
+def test_another_vocabulary_than_the_checkpoints(world):
+    first = world / "first"
+    pretrain.main(["--config", str(pretrain_options(world, first, num_train_steps=2))])
+    marks = json.loads((first / "log" / "vocab.json").read_text())
+    (first / "log" / "vocab.json").write_text(json.dumps(marks | {"CLS": 7}))
+    all_in(message(world, "--checkpoint", str(first / "ckpt" / "model_step_2.pt")), "vocab.json", "CLS", "7")
+
+
+def test_text_longer_than_the_model_has_positions(world):
+    (world / "model.json").write_text(json.dumps(MODEL | {"max_position_embeddings": 8}))
+    all_in(message(world), "captions.db", "8", "max_txt_len")
+
+
+def test_picture_that_the_image_store_lacks(world):
+    (world / "npz" / "tiny_000000000003.npz").unlink()
+    shutil.rmtree(world / "img_db")
+    convert(world / "npz", world / "img_db" / "tiny")
+    all_in(message(world), "tiny_000000000003.npz", "captions.db", "img_db/tiny")
+
+
+@pytest.mark.parametrize("store", [f"img_db/tiny/{STORE}", "txt_db/captions.db"])
+def test_truncated_lmdb(world, store):
+    data = world / store / "data.mdb"
+    os.truncate(data, data.stat().st_size // 2)
+    done = run_script("pretrain.py", "--config", pretrain_options(world, world / "run"), check=False)
+    assert done.returncode == 2, done.stderr[-2000:]  # not a bus error
+    all_in(done.stderr, "data.mdb", "bytes")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("store", [f"img_db/tiny/{STORE}", "txt_db/captions.db"])
+def test_value_that_is_not_msgpack(world, store):
+    packed = b"not msgpack" if store.startswith("img") else lz4.frame.compress(b"\xc1 not msgpack")
+    edit_store(world / store, lambda value: packed)
+    all_in(message(world), store.split("/")[-1], "msgpack")
+
+
+def test_wrong_feature_width(world):
+    edit_regions(world / "img_db/tiny" / STORE, lambda r: r | {"features": r["features"][:, :100]})
+    all_in(message(world), "tiny_0000", "100", "2048")
+
+
+def test_record_with_no_boxes(world):
+    edit_regions(world / "img_db/tiny" / STORE, lambda r: {k: v[:0] for k, v in r.items()})
+    all_in(message(world), "tiny_0000")
+
+
+def test_nan_features(world):
+    edit_regions(world / "img_db/tiny" / STORE, lambda r: r | {"features": r["features"] * np.float16(np.nan)})
+    all_in(message(world), "tiny_0000", "features")
+
+
+class Evil:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+def test_object_array_with_code_in_it_is_not_run(world):
+    evil = {"nd": True, "type": "O", "kind": b"O", "shape": [1], "data": pickle.dumps(Evil(str(world / "ran")))}
+    edit_store(
+        world / "img_db/tiny" / STORE, lambda value: msgpack.packb({"features": evil, "norm_bb": evil, "conf": evil})
+    )
+    all_in(message(world), "tiny_0000")
+    assert not (world / "ran").exists()
+
+
+def test_checkpoint_with_code_in_it_is_not_run(world):
+    torch.save({"weights": Evil(str(world / "ran"))}, world / "evil.pt")
+    all_in(message(world, "--checkpoint", str(world / "evil.pt")), "evil.pt")
+    assert not (world / "ran").exists()
+
+
+def test_checkpoint_with_a_wrong_shape(world):
+    first = world / "first"
+    pretrain.main(["--config", str(pretrain_options(world, first, num_train_steps=2))])
+    shutil.rmtree(first / "log")
+    (world / "model.json").write_text(json.dumps(MODEL | {"hidden_size": 64}))
+    text = message(world, "--checkpoint", str(first / "ckpt" / "model_step_2.pt"))
+    all_in(text, "model_step_2.pt", "word_embeddings.weight", "32)", "64)")
+
+
+def test_output_folder_that_is_not_empty(world):
+    (world / "run").mkdir()
+    (world / "run" / "something").write_text("kept")
+    all_in(message(world), "not empty", "something", "--resume")
+    assert (world / "run" / "something").read_text() == "kept"
+
+
+def test_a_record_that_only_reading_can_see(world):
+    """One bad record among many pictures: it is named when it is read, also from a worker process."""
+    shutil.rmtree(world / "img_db")
+    rng = np.random.default_rng(0)
+    for i in range(12, 400):
+        shutil.copyfile(world / "npz" / f"tiny_{i % 12:012}.npz", world / "npz" / f"tiny_{i:012}.npz")
+    convert(world / "npz", world / "img_db" / "tiny")
+    path, key = world / "img_db/tiny" / STORE, b"tiny_000000000005.npz"
+    with lmdb.open(str(path), map_size=1 << 28) as env, env.begin(write=True) as txn:
+        record = msgpack.unpackb(txn.get(key), object_hook=msgpack_numpy.decode, raw=False)
+        record["features"][0, int(rng.integers(2048))] = np.inf
+        txn.put(key, msgpack.packb(record, default=msgpack_numpy.encode, use_bin_type=True))
+    for n_workers in (0, 2):
+        text = message(world, "--n_workers", str(n_workers), num_train_steps=200, valid_steps=500)
+        all_in(text, "tiny_000000000005.npz", "features")
+        shutil.rmtree(world / "run")
+
+
+def test_an_error_is_one_screen_without_a_traceback(world):
+    options = pretrain_options(world, world / "run", learning_rat=1e-4)
+    done = run_script("pretrain.py", "--config", options, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 24
+    all_in(done.stderr, "error:", "learning_rat", "remedy:")
