@@ -16,6 +16,7 @@ from utils.errors import InputError
 T = TypeVar("T")
 COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_(\d{12})$", re.IGNORECASE)  # the stem of a picture of 2014
 COCO_NUMBER = re.compile(r"\d{12}$")  # ... and of 2017
+MAX_ID_BYTES = 511  # LMDB's limit for a key
 COCO_FOLDER = re.compile(r"/([a-z]+20\d\d)/")  # in a coco_url
 
 
@@ -83,12 +84,12 @@ def caption_lines(path: str | Path) -> Iterator[Text]:
         id_ = entry.get("id") if isinstance(entry, dict) else None
         if type(id_) is int:
             id_ = str(id_)
-        if not isinstance(id_, str) or not id_:
-            raise bad_field(path, f"{where}, id", id_, "text or a number")
+        if not isinstance(id_, str) or not 0 < len(id_.encode(errors="replace")) <= MAX_ID_BYTES:
+            raise bad_field(path, f"{where}, id", id_, f"text of 1 to {MAX_ID_BYTES} bytes, or a number")
         image = take(entry, "image", str, path, where)
         if not Path(image).stem:
             raise bad_field(path, f"{where}, image", image, "a file name")
-        yield Text(id_, take(entry, "text", str, path, where), None, image, None, path)
+        yield Text(encodable(id_), take(entry, "text", str, path, where), None, image, None, path)
 
 
 def vqa_questions(path: str | Path) -> list[Text]:
@@ -198,7 +199,12 @@ def take(entry: Any, key: str, kind: type[T], path: Path, where: str = "", index
         place = where + (f"[{index}]" if index is not None else "")
         found = value if isinstance(entry, dict) else entry
         raise bad_field(path, f"{place}.{key}".lstrip("."), found, KINDS[kind])
-    return value
+    return encodable(value) if isinstance(value, str) else value  # type: ignore[return-value]
+
+
+def encodable(text: str) -> str:
+    """`text` without lone surrogates, which JSON may hold and UTF-8 may not; the tokeniser drops them anyway."""
+    return text if text.isascii() else text.encode(errors="ignore").decode()
 
 
 KINDS = {str: "text", int: "a whole number", list: "a list"}

@@ -101,8 +101,10 @@ def _matrix(length: int) -> np.ndarray:
 
 
 def project(descriptors: np.ndarray) -> np.ndarray:
-    """(n, F) → (n, WIDTH): a fixed linear map and a rectifier, so features are sparse and non-negative as a CNN's are."""
-    return np.maximum(1.5 * descriptors @ _matrix(descriptors.shape[1]) * 2, 0)
+    """(n, F) → (n, WIDTH): made comparable by the spread of the codebook's, then a fixed linear map."""
+    centroids = codebook()
+    standard = (descriptors - centroids.mean(0)) / (centroids.std(0) + 0.05)
+    return standard @ _matrix(descriptors.shape[1])
 
 
 def grid_boxes(width: float, height: float) -> np.ndarray:

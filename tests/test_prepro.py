@@ -135,7 +135,7 @@ def test_image_list_forms(tmp_path: Path) -> None:
 
 def test_jsonl_of_ones_own(tmp_path: Path, vocab: Path) -> None:
     lines = [
-        {"id": "first", "image": "pictures/street dog.jpg", "text": "the dog"},
+        {"id": "first", "image": "pictures/street dog.jpg", "text": "the \ud83d dog"},
         "",
         {"id": 2, "image": "b.npz", "text": "two"},
         {"id": "3", "image": "pictures/street dog.jpg", "text": "\x00"},
@@ -147,6 +147,7 @@ def test_jsonl_of_ones_own(tmp_path: Path, vocab: Path) -> None:
     assert not (tmp_path / "mine.db").exists()
     prepro.main([*common, "--skip_empty"])
     found = read_store(tmp_path / "mine.db")
+    assert found["first"]["sentence"] == "the  dog"  # the lone surrogate is gone
     assert {id_: record["img_fname"] for id_, record in found.items()} == {"first": "street dog.npz", "2": "b.npz"}
 
 
@@ -247,6 +248,7 @@ def test_bad_captions_are_refused(tmp_path: Path, vocab: Path, content: Any, mes
         ("[]", "line 2, id"),
         ({"image": "a.jpg", "text": "two"}, "line 2, id"),
         ({"id": True, "image": "a.jpg", "text": "two"}, "line 2, id"),
+        ({"id": "2" * 512, "image": "a.jpg", "text": "two"}, "line 2, id[\\s\\S]*511 bytes"),
         ({"id": "2", "text": "two"}, r"line 2\.image"),
         ({"id": "2", "image": "", "text": "two"}, "line 2, image"),
         ({"id": "2", "image": "a.jpg", "sentence": "two"}, r"line 2\.text"),

@@ -1,0 +1,99 @@
+"""Image records: msgpack of numpy arrays, decoded in place, or an npz. Nothing in them can run code.
+
+msgpack-numpy writes an array as a map of `nd`, `type`, `shape` and `data`. Its own decoder unpickles object arrays;
+this one knows numeric types only, and gives views into the record instead of copies.
+"""
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+
+NUMERIC = "biuf"
+
+
+def decode(value: memoryview, compressed: bool) -> dict[str, np.ndarray]:
+    """The arrays of a record by name, as views where it is not compressed; `ValueError` if it is no such record."""
+    if compressed:
+        with np.load(io.BytesIO(value), allow_pickle=False) as file:
+            # numpy before 2.1 stored its own argument as a member
+            return {name: file[name] for name in file.files if name != "allow_pickle"}
+    record, end = _item(value, 0)
+    if not isinstance(record, dict) or end != len(value):
+        raise ValueError("not msgpack of a map")
+    return {name: _array(name, fields) for name, fields in record.items()}
+
+
+def _array(name: str, fields: Any) -> np.ndarray:
+    if not isinstance(fields, dict) or "data" not in fields or "type" not in fields:
+        raise ValueError(f"{name} is not an array")
+    kind = fields["type"]
+    dtype = np.dtype(bytes(kind).decode() if isinstance(kind, memoryview) else kind)
+    if dtype.kind not in NUMERIC:
+        raise ValueError(f"{name} holds {dtype} and not numbers")
+    return np.frombuffer(fields["data"], dtype).reshape(fields.get("shape", ()))
+
+
+def _item(data: memoryview, at: int) -> tuple[Any, int]:
+    """One msgpack value starting at `at`, and where the next begins. Binary data stay views."""
+    code = data[at]
+    at += 1
+    if code < 0x80:
+        return code, at
+    if code < 0x90:
+        return _map(data, at, code & 0x0F)
+    if code < 0xA0:
+        return _list(data, at, code & 0x0F)
+    if code < 0xC0:
+        return _text(data, at, code & 0x1F)
+    if code in (0xC2, 0xC3):
+        return code == 0xC3, at
+    if code in _NUMBERS:
+        form, size = _NUMBERS[code]
+        return struct.unpack_from(form, data, at)[0], at + size
+    if code in _SIZED:
+        form, size, make = _SIZED[code]
+        return make(data, at + size, struct.unpack_from(form, data, at)[0])
+    raise ValueError(f"not msgpack of arrays: byte {code:#x}")
+
+
+def _map(data: memoryview, at: int, n: int) -> tuple[dict[str, Any], int]:
+    made = {}
+    for _ in range(n):
+        key, at = _item(data, at)
+        made[bytes(key).decode() if isinstance(key, memoryview) else key], at = _item(data, at)
+    return made, at
+
+
+def _list(data: memoryview, at: int, n: int) -> tuple[list[Any], int]:
+    made = []
+    for _ in range(n):
+        item, at = _item(data, at)
+        made.append(item)
+    return made, at
+
+
+def _text(data: memoryview, at: int, n: int) -> tuple[str, int]:
+    return str(_bytes(data, at, n)[0], "utf-8"), at + n
+
+
+def _bytes(data: memoryview, at: int, n: int) -> tuple[memoryview, int]:
+    if at + n > len(data):
+        raise ValueError("the record ends too early")
+    return data[at : at + n], at + n
+
+
+_NUMBERS = {0xCC: (">B", 1), 0xCD: (">H", 2), 0xCE: (">I", 4), 0xCF: (">Q", 8)}
+_SIZED: dict[int, tuple[str, int, Any]] = {
+    0xC4: (">B", 1, _bytes),
+    0xC5: (">H", 2, _bytes),
+    0xC6: (">I", 4, _bytes),
+    0xD9: (">B", 1, _text),
+    0xDA: (">H", 2, _text),
+    0xDB: (">I", 4, _text),
+    0xDC: (">H", 2, _list),
+    0xDD: (">I", 4, _list),
+    0xDE: (">H", 2, _map),
+    0xDF: (">I", 4, _map),
+}
