@@ -55,11 +55,11 @@ class ImageStore:
         if not self.folder.is_dir():
             raise self._no_such_variant(bounds if conf_th > -1 else f"numbb{num_bb}")
         self._reader = Reader(self.folder)
+        self._img_dim: int | None = None
         sources = [self.folder / "data.mdb", counts]
         index = columns(self.path, f"{self.folder.name} {bounds} {num_bb}", sources, self._build)
         self._names: np.ndarray = index["names"]
         self.nbb: np.ndarray = np.ones(len(self._names), np.int32) if blind else index["nbb"]
-        self._img_dim: int | None = None
 
     def _no_such_variant(self, wanted: str) -> InputError:
         if not self.path.is_dir():

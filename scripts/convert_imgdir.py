@@ -1,28 +1,139 @@
-import argparse, json, glob, os
-import lmdb, msgpack, msgpack_numpy, numpy as np
+"""A folder of `.npz` files, one a picture → an image LMDB in the release's layout.
 
-p = argparse.ArgumentParser()
-for n, d in (
-    ("img_dir", ""),
-    ("output", ""),
-    ("nproc", 8),
-    ("conf_th", 0.2),
-    ("max_bb", 100),
-    ("min_bb", 10),
-    ("num_bb", 100),
-):
-    p.add_argument("--" + n, type=type(d), default=d)
-a = p.parse_args()
-name = f"th{a.conf_th}_max{a.max_bb}_min{a.min_bb}"
-os.makedirs(f"{a.output}/feat_{name}")
-env = lmdb.open(f"{a.output}/feat_{name}", map_size=1 << 34)
-nbb = {}
-with env.begin(write=True) as t:
-    for f in sorted(glob.glob(a.img_dir + "/*.npz")):
-        r = np.load(f)
-        k = os.path.basename(f)
-        n = min(max(int((r["conf"] > a.conf_th).sum()), a.min_bb), a.max_bb)
-        nbb[k] = n
-        t.put(k.encode(), msgpack.dumps({x: r[x][:n] for x in r.files}, default=msgpack_numpy.encode))
-env.close()
-json.dump(nbb, open(f"{a.output}/nbb_{name}.json", "w"))
+    python scripts/convert_imgdir.py --img_dir npz/coco_train2014 --output img_db/coco_train2014
+
+Each `.npz` holds `features` (n, D), `norm_bb` (n, 6: x1, y1, x2, y2, w, h in 0..1), `conf` (n,) and, for MRC,
+`soft_labels` (n, classes, background first), most confident box first. The most confident boxes are kept: those above
+`--conf_th`, at least `--min_bb`, at most `--max_bb`; with `--keep_all` all. With `--conf_th -1` every box is above it;
+readers take the first `num_bb`, which only names the store then.
+This file runs by itself: it imports nothing of the project.
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import sys
+from functools import partial
+from multiprocessing import Pool
+from pathlib import Path
+
+import lmdb
+import msgpack
+import msgpack_numpy
+import numpy as np
+from tqdm import tqdm
+
+MAP_SIZE = 1 << 42  # an upper bound of LMDB's, not a size on disk
+ARRAYS = ("features", "norm_bb", "conf")
+
+
+def compute_num_bb(conf: np.ndarray, conf_th: float, min_bb: int, max_bb: int) -> int:
+    """How many boxes are kept; may be more than there are, as in the release."""
+    return int(min(max(int((conf > conf_th).sum()), min_bb), max_bb))
+
+
+def variant(args: argparse.Namespace) -> str:
+    """The name of the LMDB's folder."""
+    if args.keep_all:
+        name = "all"
+    elif args.conf_th == -1:
+        name = f"feat_numbb{args.num_bb}"
+    else:
+        name = f"feat_th{args.conf_th}_max{args.max_bb}_min{args.min_bb}"
+    return name + ("_compressed" if args.compress else "")
+
+
+def convert(path: Path, args: argparse.Namespace) -> tuple[str, bytes | str, int]:
+    """(name, record, boxes kept) of one file; the record is a text where the file cannot be used."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files if file[name].ndim in (1, 2)}
+    except Exception as error:  # zipfile, numpy and the operating system each have their own
+        return path.name, f"cannot be read: {error}", 0
+    lengths = {len(array) for array in arrays.values()}
+    if any(name not in arrays for name in ARRAYS) or len(lengths) != 1 or 0 in lengths:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        return path.name, f"expected {', '.join(ARRAYS)} with as many rows, found {shapes}", 0
+    if any(not np.isfinite(array).all() for array in arrays.values()):
+        return path.name, "holds NaN or infinity", 0
+    if args.keep_all:
+        kept = lengths.pop()
+    else:
+        kept = compute_num_bb(arrays["conf"], args.conf_th, args.min_bb, args.max_bb)
+    half = {
+        name: (array.astype(np.float16) if array.dtype in (np.float32, np.float64) else array)[:kept]
+        for name, array in arrays.items()
+    }
+    if args.compress:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **half)
+        return path.name, buffer.getvalue(), kept
+    return path.name, msgpack.packb(half, default=msgpack_numpy.encode, use_bin_type=True), kept
+
+
+def write(args: argparse.Namespace) -> str | None:
+    """Write the store; what is wrong, if anything is, and then nothing is left behind."""
+    img_dir, output = Path(args.img_dir), Path(args.output)
+    files = sorted(img_dir.glob("*.npz"))
+    if not files:
+        return f"no .npz files in {img_dir}; expected one a picture (scripts/describe_regions.py makes them)"
+    target = output / variant(args)
+    if target.exists():
+        return f"{target} exists already; remove it, or name another --output"
+    temporary = output / f".{target.name}.{os.getpid()}.tmp"
+    temporary.mkdir(parents=True)
+    counts: dict[str, int] = {}
+    try:
+        with lmdb.open(str(temporary), map_size=MAP_SIZE, lock=False) as env, Pool(args.nproc) as pool:
+            txn = env.begin(write=True)
+            made = pool.imap(partial(convert, args=args), files, chunksize=16)
+            for name, record, kept in tqdm(made, total=len(files), unit="picture", disable=None):
+                if isinstance(record, str):
+                    return f"{img_dir / name}: {record}; extract this picture again"
+                txn.put(name.encode(), record)
+                counts[name] = kept
+                if len(counts) % 1000 == 0:
+                    txn.commit()
+                    txn = env.begin(write=True)
+            txn.put(b"__keys__", json.dumps(list(counts)).encode())
+            txn.commit()
+            env.sync(True)
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if not args.keep_all and args.conf_th != -1:
+        save_json(output / f"nbb_th{args.conf_th}_max{args.max_bb}_min{args.min_bb}.json", counts)
+    if (img_dir / "provenance.json").exists():  # where the features and the classes come from stays with the store
+        shutil.copyfile(img_dir / "provenance.json", output / "provenance.json")
+    print(f"{len(counts)} pictures, {sum(counts.values())} boxes at most, in {target}")
+    return None
+
+
+def save_json(path: Path, value: dict[str, int]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value))
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--img_dir", required=True, help="folder of .npz files")
+    add("--output", required=True, help="folder of the image store; may hold other variants")
+    add("--nproc", type=int, default=8, help="processes")
+    add("--compress", action="store_true", help="records as compressed npz")
+    add("--keep_all", action="store_true", help="keep every box (variant `all`)")
+    add("--conf_th", type=float, default=0.2, help="keep boxes above this confidence; -1: above none, for a fixed number")
+    add("--max_bb", type=int, default=100, help="most boxes kept")
+    add("--min_bb", type=int, default=10, help="fewest boxes kept")
+    add("--num_bb", type=int, default=100, help="boxes that readers take with --conf_th -1")
+    wrong = write(parser.parse_args())
+    if wrong:
+        print(f"error: {wrong}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

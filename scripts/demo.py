@@ -1,20 +1,31 @@
 """The main job on generated data, end to end, with the commands a user would type (`scripts/demo.sh` calls this).
 
-pictures and texts → region features → stores → pre-training → VQA finetuning → answers → scores
+    pictures and texts → region features → stores → pre-training → VQA finetuning → answers → scores
+
+What is finished is not done again; a training run that was interrupted is resumed.
 """
 
+import json
+import os
 import shlex
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from utils.errors import InputError
+import numpy as np
+
+from utils.config import parse
+from utils.errors import InputError, run
+from utils.files import read_json
 from utils.options import option
 
 SPLITS = ("train", "val", "test")
-SEEDS = (42, 43, 44)
+IMG_NAME = "demo_{split}_{image_id:012}.npz"
+SEEDS = (42, 43, 44)  # of the comparison; the first is the main run's
+MICROS = 2  # micro-batches of a step, on one rank or two: the same result
 
 
 @dataclass(kw_only=True)
@@ -22,31 +33,152 @@ class DemoConfig:
     """Options of the demo."""
 
     output: str = option("demo", help="folder of everything it makes")
-    compare: bool = option(False, help="add the controls: blind, and from scratch, over three seeds")
-    n_train: int = option(3000, help="pictures to train on", at_least=8)
+    compare: bool = option(False, help="add the controls over three seeds: blind, and from scratch")
+    n_train: int = option(4000, help="pictures to train on", at_least=8)
     n_val: int = option(200, help="pictures to validate on", at_least=8)
     n_test: int = option(400, help="pictures to test on", at_least=8)
+    pretrain_steps: int = option(0, help="optimiser steps of pre-training; 0: as in config/demo-pretrain.json")
+    vqa_steps: int = option(0, help="optimiser steps of finetuning; 0: as in config/demo-vqa.json")
 
 
 class Demo:
-    """Runs commands one after the other, each printed before; what is finished is not done again."""
+    """Runs the commands, each printed before."""
 
     def __init__(self, config: DemoConfig):
-        self.config, self.root, self.times = config, Path(config.output), {}
+        self.config, self.root = config, Path(config.output)
+        self.ranks = min(MICROS, os.cpu_count() or 1)
 
-    def call(self, done: str, *command: str) -> None:
-        """Run a module or script of this checkout unless `done`, a path below the root, is there already."""
-        if (self.root / done).exists():
+    def call(self, done: Path, *command: str | Path) -> None:
+        """Run a module or script of this checkout, unless `done`, which it writes last, is there."""
+        if done.exists():
             return
-        print("\n$ python " + shlex.join(command), flush=True)
+        line = [str(part) for part in command]
+        print("\n$ python " + shlex.join(line), flush=True)
         started = time.monotonic()
-        status = subprocess.run([sys.executable, *command]).returncode
-        if status:
-            raise InputError("a step of the demo failed", key=shlex.join(command), found=f"exit status {status}")
-        self.times[done] = time.monotonic() - started
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as many processes as cores, one thread each
+        if subprocess.run([sys.executable, *line], env=environment).returncode:
+            raise InputError("a step of the demo failed", key=shlex.join(line), remedy="its own message is above")
+        print(f"({time.monotonic() - started:.0f} s)", flush=True)
 
-    def data(self) -> None:
+    def make_data(self) -> None:
         """Raw files, region features, image stores, text stores."""
         c, root = self.config, self.root
+        raw, vocab = root / "raw", root / "raw" / "vocab.txt"
         sizes = [f"--n_{split}={getattr(c, f'n_{split}')}" for split in SPLITS]
-        self.call("raw", "-m", "scripts.make_demo_data", "--output", f"{root}/raw", *sizes)
+        self.call(vocab, "-m", "scripts.make_demo_data", "--output", raw, *sizes)
+        for split in SPLITS:
+            npz, images = root / "npz" / split, root / "img_db" / f"demo_{split}"
+            boxes = ["--imitate_detector", raw / f"instances_{split}.json"]
+            naming = ["--img_name", IMG_NAME, "--split", split]
+            pictures = ["--images", raw / "images" / split]
+            self.call(
+                npz / "provenance.json", "-m", "scripts.describe_regions", *pictures, *boxes, *naming, "--output", npz
+            )
+            bounds = ["--conf_th", "0.2", "--max_bb", "12", "--min_bb", "3", "--nproc", "2"]
+            self.call(images, "scripts/convert_imgdir.py", "--img_dir", npz, "--output", images, *bounds)
+        for split in ("train", "val"):
+            self.prepare("captions", split, "--annotations", raw / f"captions_{split}.json")
+        answers = root / "txt_db" / "vqa_train.db" / "ans2label.json"
+        for split in SPLITS:
+            told = [] if split == "test" else ["--annotations", raw / f"annotations_{split}.json"]
+            known = ["--ans2label", answers] if split == "val" else []
+            self.prepare("vqa", split, "--questions", raw / f"questions_{split}.json", *told, *known)
+
+    def prepare(self, task: str, split: str, *inputs: str | Path) -> None:
+        """One text store."""
+        store = self.root / "txt_db" / f"{task}_{split}.db"
+        naming = ["--img_name", IMG_NAME, "--split", split, "--vocab", self.root / "raw" / "vocab.txt"]
+        self.call(store / "meta.json", "prepro.py", task, *inputs, *naming, "--output", store)
+
+    def train(self, script: str, config: str, output: Path, steps: int, *flags: str | Path) -> None:
+        """A training script on all ranks, resumed where it was interrupted."""
+        steps = steps or read_json(config)["num_train_steps"]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.ranks)]
+        accumulation = ["--gradient_accumulation_steps", str(MICROS // self.ranks)]
+        where = ["--config", config, "--data_root", self.root, "--output_dir", output]
+        resume = ["--resume"] if output.exists() else []
+        counted = ["--num_train_steps", str(steps)]
+        done = output / "ckpt" / f"model_step_{steps}.pt"
+        self.call(done, *launcher, script, *where, *counted, *accumulation, *flags, *resume)
+
+    def vqa(self, name: str, *flags: str | Path) -> dict[str, Any]:
+        """Finetune, answer the test split, score: official accuracies of one run."""
+        output, raw = self.root / "output" / name, self.root / "raw"
+        self.train("train_vqa.py", "config/demo-vqa.json", output, self.config.vqa_steps, *flags)
+        results = output / "results_test" / "results_best_all.json"
+        stores = ["--txt_db", self.root / "txt_db" / "vqa_test.db", "--img_db", self.root / "img_db" / "demo_test"]
+        self.call(results, "inf_vqa.py", *stores, "--output_dir", output, "--checkpoint", "best", "--n_workers", "1")
+        scores = output / "results_test" / "scores.json"
+        self.call(scores, "-m", "scripts.eval_vqa", results, raw / "annotations_test.json", "--json", scores)
+        return read_json(scores)
+
+    def pretrain(self) -> Path:
+        """Pre-train; returns the last weights."""
+        output, config = self.root / "output" / "pretrain", "config/demo-pretrain.json"
+        self.train("pretrain.py", config, output, self.config.pretrain_steps)
+        return max((output / "ckpt").glob("model_step_[0-9]*.pt"), key=lambda path: int(path.stem.split("_")[-1]))
+
+    def compare(self, weights: Path) -> None:
+        """Three paired seeds: pre-trained, from scratch, blind; the same finetuning steps."""
+        kinds = {
+            "pre-trained": ["--checkpoint", weights.absolute()],
+            "from scratch": ["--checkpoint", "None"],
+            "blind": ["--checkpoint", weights.absolute(), "--blind"],
+        }
+        found: dict[str, list[float]] = {kind: [] for kind in kinds}
+        for seed in SEEDS:
+            for kind, flags in kinds.items():
+                main = kind == "pre-trained" and seed == SEEDS[0]
+                name = "vqa" if main else f"vqa_{kind.replace(' ', '_')}_{seed}"
+                found[kind].append(self.vqa(name, *flags, "--seed", str(seed))["overall"])
+        print(f"\nVQA test accuracy over seeds {', '.join(map(str, SEEDS))}, mean ± standard error:")
+        best = np.array(found["pre-trained"])
+        for kind, values in found.items():
+            lost = best - np.array(values)
+            below = "" if kind == "pre-trained" else f"; below pre-trained by {_spread(lost)} (paired)"
+            print(f"  {kind:<13}{_spread(np.array(values))}{below}")
+        (self.root / "compare.json").write_text(json.dumps(found, indent=2) + "\n")
+
+    def report(self, scores: dict[str, Any]) -> None:
+        """What was learned, and where everything is."""
+        lines = (self.root / "output" / "pretrain" / "log" / "metrics.jsonl").read_text().splitlines()
+        last = json.loads(lines[-1])
+        right, wrong = last["mlm_demo/acc"], last["mlm_demo@wrong_picture/acc"]
+        print("\nPre-training, validation:")
+        for name in sorted(key.removesuffix("/loss") for key in last if key.endswith("/loss") and "@" not in key):
+            accuracy = f", accuracy {100 * last[f'{name}/acc']:.1f} %" if f"{name}/acc" in last else ""
+            print(f"  {name:<12} loss {last[f'{name}/loss']:.4f}{accuracy}")
+        print(f"  masked words with the right picture {100 * right:.1f} %, with another picture {100 * wrong:.1f} %")
+        print(f"\nVQA test accuracy: {scores['overall']:.1f} % of {scores['questions']} questions")
+        for kind, value in scores["question_type"].items():
+            print(f"  {kind:<24}{value:.1f} %")
+        print(f"\nEverything is under {self.root}/:")
+        for what, where in (
+            ("pictures, captions, questions, annotations", "raw/"),
+            ("stores", "img_db/ txt_db/"),
+            ("pre-training: curves, weights", "output/pretrain/log/metrics.jsonl, output/pretrain/ckpt/"),
+            ("VQA: curves, weights", "output/vqa/log/metrics.jsonl, output/vqa/ckpt/"),
+            ("the leaderboard's file of the test split", "output/vqa/results_test/results_best_all.json"),
+        ):
+            print(f"  {what + ':':<46}{where}")
+
+
+def _spread(values: np.ndarray) -> str:
+    """Mean ± standard error in percent."""
+    return f"{values.mean():.1f} ± {values.std(ddof=1) / np.sqrt(len(values)):.1f} %"
+
+
+def main(argv: list[str] | None = None) -> None:
+    config, _ = parse(DemoConfig, argv)
+    demo, started = Demo(config), time.monotonic()
+    demo.make_data()
+    weights = demo.pretrain()
+    scores = demo.vqa("vqa", "--checkpoint", weights.absolute(), "--seed", str(SEEDS[0]))
+    demo.report(scores)
+    if config.compare:
+        demo.compare(weights)
+    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    run(main)

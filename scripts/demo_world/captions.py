@@ -21,16 +21,17 @@ EXTREMES = {
 
 
 def captions(scene: Scene, rng: np.random.Generator, n: int = 5) -> list[str]:
-    """`n` captions of different kinds where the scene allows."""
+    """`n` captions, each of two or three true clauses of different kinds."""
+    kinds = (_describe, _describe, _relate, _relate, _count, _count, _extreme, _compare, _absent)
     made: list[str] = []
-    kinds = [_describe, _relate, _count, _extreme, _compare, _absent]
-    order = [kinds[k] for k in rng.permutation(len(kinds))]
-    for kind in (order + order)[: 3 * n]:
-        sentence = kind(scene, rng)
-        if sentence is not None and len(made) < n:
-            made.append(slip(sentence, rng) + (" ." if rng.random() < 0.5 else ""))
     while len(made) < n:
-        made.append(slip(_describe(scene, rng), rng))
+        chosen = [kinds[k] for k in rng.choice(len(kinds), 3, replace=False)]
+        clauses = [clause for kind in chosen if (clause := kind(scene, rng)) is not None]
+        if rng.random() < 0.4:
+            clauses = clauses[:2]
+        if clauses:
+            joint = " and " if len(clauses) == 2 and rng.random() < 0.5 else " , "
+            made.append(slip(joint.join(clauses), rng) + (" ." if rng.random() < 0.3 else ""))
     return made
 
 
@@ -46,8 +47,7 @@ def _any(scene: Scene, rng: np.random.Generator) -> Thing:
 
 
 def _describe(scene: Scene, rng: np.random.Generator) -> str:
-    phrase = article(name(_any(scene, rng), rng))
-    return (f"there is {phrase}", f"{phrase} is in the picture", f"we see {phrase}")[int(rng.integers(3))]
+    return article(name(_any(scene, rng), rng))
 
 
 def _relate(scene: Scene, rng: np.random.Generator) -> str | None:
@@ -73,8 +73,7 @@ def _count(scene: Scene, rng: np.random.Generator) -> str:
         noun = say(value, rng)
     else:
         noun = f"{say(value, rng)} {say('thing', rng)}"
-    verb = "is" if n == 1 else "are"
-    return f"there {verb} {NUMBERS[n]} {noun if n == 1 else ' '.join([*noun.split()[:-1], plural(noun.split()[-1])])}"
+    return f"{NUMBERS[n]} {noun if n == 1 else ' '.join([*noun.split()[:-1], plural(noun.split()[-1])])}"
 
 
 def _extreme(scene: Scene, rng: np.random.Generator) -> str | None:
@@ -82,7 +81,7 @@ def _extreme(scene: Scene, rng: np.random.Generator) -> str | None:
     ranked = sorted(scene.things, key=EXTREMES[word], reverse=True)
     if EXTREMES[word](ranked[0]) - EXTREMES[word](ranked[1]) < CLEAR / 3:
         return None
-    return f"the {word} {say('thing', rng)} is {article(name(ranked[0], rng))}"
+    return f"the {word} {say('thing', rng)} is {article(name(ranked[0], rng, 2))}"
 
 
 def _compare(scene: Scene, rng: np.random.Generator) -> str | None:
@@ -93,8 +92,8 @@ def _compare(scene: Scene, rng: np.random.Generator) -> str | None:
     n, m = count(scene, shape=a), count(scene, shape=b)
     a, b = plural(say(a, rng)), plural(say(b, rng))
     if n == m:
-        return f"there are as many {a} as {b}"
-    return f"there are more {a} than {b}" if n > m else f"there are fewer {a} than {b}"
+        return f"as many {a} as {b}"
+    return f"more {a} than {b}" if n > m else f"fewer {a} than {b}"
 
 
 def _absent(scene: Scene, rng: np.random.Generator) -> str | None:
@@ -102,4 +101,4 @@ def _absent(scene: Scene, rng: np.random.Generator) -> str | None:
     values = {"shape": SHAPES, "color": tuple(COLORS), "texture": TEXTURES}[key]
     value = values[int(rng.integers(len(values)))]
     word = plural(say(value, rng)) if key == "shape" else f"{say(value, rng)} {plural(say('thing', rng))}"
-    return None if count(scene, **{key: value}) else f"there are no {word}"
+    return None if count(scene, **{key: value}) else f"no {word}"
