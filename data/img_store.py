@@ -64,7 +64,12 @@ class ImageStore:
     def _no_such_variant(self, wanted: str) -> InputError:
         if not self.path.is_dir():
             return InputError(
-                "image LMDB not found", file=self.path, key="img_db", expected="a folder", remedy="check data_root"
+                "image LMDB not found",
+                file=self.path,
+                key="img_db",
+                found="no such folder",
+                expected="a folder with feat_… in it",
+                remedy="check the path and data_root, or make it with scripts/convert_imgdir.py",
             )
         there = sorted(p.name for p in self.path.iterdir() if p.name.startswith(("feat_", "nbb_", "all")))
         return InputError(

@@ -27,30 +27,61 @@ def check_size(folder: Path) -> None:
         raise InputError(
             "no LMDB there",
             file=file,
+            key=folder.name,
             found=_beside(folder),
             expected="data.mdb",
             remedy="check the path and data_root, or prepare the store (docs/DATA.md)",
         )
+    size = file.stat().st_size
     with open(file, "rb") as stream:
         head = stream.read(152)
         page = struct.unpack_from("<I", head, 40)[0] if len(head) == 152 else 0
         magic = struct.unpack_from("<I", head, 16)[0] if page else 0
         if magic != META_MAGIC or page < 512:
             raise InputError(
-                "not an LMDB", file=file, found=f"{file.stat().st_size:,} bytes", expected="LMDB's data.mdb"
+                "not an LMDB",
+                file=file,
+                key=folder.name,
+                found=f"{file.stat().st_size:,} bytes without LMDB's header",
+                expected="LMDB's data.mdb",
+                remedy="copy or prepare it again",
             )
         stream.seek(page)
         second = stream.read(152)
-    pages = [struct.unpack_from("<QQ", meta, 136)[::-1] for meta in (head, second) if len(meta) == 152]
-    needed = (max(pages)[1] + 1) * page  # of the newer of the two headers
-    if file.stat().st_size < needed:
-        raise InputError(
-            "the LMDB is cut short",
-            file=file,
-            found=f"{file.stat().st_size:,} bytes",
-            expected=f"{needed:,} bytes by its header",
-            remedy="copy or prepare it again",
-        )
+        metas = [struct.unpack_from("<QQQ", meta, 128) for meta in (head, second) if len(meta) == 152]
+        root, last, _ = max(metas, key=lambda meta: meta[2])  # the newer of the two headers
+        needed = (last + 1) * page
+        if size < needed and not _used_pages_are_there(stream.fileno(), root, page, size // page):
+            raise InputError(
+                "the LMDB is cut short",
+                file=file,
+                found=f"{size:,} bytes",
+                expected=f"{needed:,} bytes by its header",
+                remedy="copy or prepare it again",
+            )
+
+
+def _used_pages_are_there(fd: int, root: int, page_size: int, pages: int) -> bool:
+    """Whether the tree under page `root`, values of several pages included, lies below page `pages`.
+
+    LMDB does not write free pages at the end of a file, so a whole file may be shorter than its header says.
+    """
+    todo = [] if root == 2**64 - 1 else [root]  # an empty tree has no root
+    while todo:
+        number = todo.pop()
+        if number >= pages:
+            return False
+        page = os.pread(fd, page_size, number * page_size)
+        flags, lower = struct.unpack_from("<HH", page, 10)
+        for at in struct.unpack_from(f"<{(lower - 16) // 2}H", page, 16):
+            low, high, node_flags, key_size = struct.unpack_from("<4H", page, at)
+            if flags & 1:  # a branch: the node points to a page
+                todo.append(low | high << 16 | node_flags << 32)
+            elif node_flags & 1:  # a value on pages of its own
+                first = struct.unpack_from("<Q", page, at + 8 + key_size)[0]
+                if first >= pages or first + struct.unpack("<I", os.pread(fd, 4, first * page_size + 12))[0] > pages:
+                    return False
+    return True
 
 
 def _beside(folder: Path) -> str:
@@ -64,8 +95,8 @@ def _beside(folder: Path) -> str:
 class Reader:
     """Keys and values of one LMDB. Opened when first read, in whichever process that is.
 
-    lmdb refuses to open a path twice in a process, or in a child of a process that holds it open: so the open
-    environments of this process are kept in one table, and a parent closes before its workers fork.
+    lmdb refuses to open a path twice in a process, and counts what a forked child inherited: so the open environments
+    are kept in one table, and a child closes its copy of its parent's before it opens its own.
     """
 
     _open: dict[tuple[int, str], tuple[lmdb.Environment, lmdb.Transaction]] = {}  # noqa: RUF012 (shared on purpose)
@@ -78,6 +109,8 @@ class Reader:
     def _transaction(self) -> lmdb.Transaction:
         key = (os.getpid(), self._real)
         if key not in Reader._open:
+            for inherited in [k for k in Reader._open if k[1] == self._real]:
+                Reader._open.pop(inherited)[0].close()  # this process's copy: the parent's stays open
             try:
                 env = lmdb.open(self._real, readonly=True, lock=False, readahead=False, max_readers=1)
             except lmdb.Error as error:
@@ -131,19 +164,34 @@ def columns(
     arrays = build()
     for home in (beside, cache):
         try:
-            home.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=home, prefix=".building-"))
-        except OSError:  # read-only: the cache folder serves
+            _save(home, name, arrays)
+            return _mapped(home / name)
+        except OSError:  # read-only or full: the cache folder serves
             continue
-        for key, array in arrays.items():
-            np.save(temporary / f"{key}.npy", array, allow_pickle=False)
-        try:
-            os.rename(temporary, home / name)
-        except OSError:  # another process was faster
-            shutil.rmtree(temporary)
-        return _mapped(home / name)
     return arrays
 
 
+def _save(home: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(dir=home, prefix=".building-"))
+    try:
+        making.chmod(0o755)
+        for key, array in arrays.items():
+            with open(making / f"{key}.npy", "wb") as stream:
+                np.save(stream, array, allow_pickle=False)
+                stream.flush()
+                os.fsync(stream.fileno())
+        try:
+            os.rename(making, home / name)
+        except OSError:
+            if not (home / name).is_dir():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
 def _mapped(folder: Path) -> dict[str, np.ndarray]:
-    return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in folder.glob("*.npy")}
+    # plain arrays over the map: reading single elements of np.memmap itself is slow
+    return {
+        path.stem: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for path in folder.glob("*.npy")
+    }

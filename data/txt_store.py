@@ -37,7 +37,12 @@ def read_meta(path: Path) -> Meta:
     """`meta.json` of a store, by whichever writer: the tokeniser's name has three spellings."""
     if not path.is_dir():
         raise InputError(
-            "text LMDB not found", file=path, key="txt_db", expected="a folder NAME.db", remedy="check data_root"
+            "text LMDB not found",
+            file=path,
+            key="txt_db",
+            found="no such folder",
+            expected="a folder NAME.db",
+            remedy="check the path and data_root, or prepare it with prepro.py",
         )
     meta = read_json(path / "meta.json")
     try:
@@ -56,6 +61,7 @@ def read_meta(path: Path) -> Meta:
         raise InputError(
             "not the meta.json of a text store",
             file=path / "meta.json",
+            key="CLS, SEP, MASK, UNK, v_range",
             found=repr(error),
             expected="CLS, SEP, MASK, UNK and v_range [low, high]",
             remedy="prepare the store with prepro.py",

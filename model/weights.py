@@ -64,8 +64,10 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) 
         raise InputError(
             "no weight of the checkpoint fits the model",
             file=source,
+            key="checkpoint",
             found=", ".join(list(state)[:3]) + ", …",
             expected=", ".join(list(own)[:3]) + ", …",
+            remedy="give a checkpoint of UNITER, or of BERT under its own names",
         )
     present = {id(own[key]) for key in shared}
     with torch.no_grad():

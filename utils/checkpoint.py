@@ -59,6 +59,7 @@ def load(path: str | Path, mmap: bool = False) -> Any:
         raise InputError(
             "file holds more than tensors, numbers and texts (reading it could run code), or is damaged",
             file=path,
+            key="checkpoint",
             found=refused.group(0),
             expected="a state dict saved with torch.save",
             remedy="save model.state_dict() alone, where you trust the file",
@@ -126,6 +127,7 @@ def check_output_dir(output_dir: str | Path, resume: bool) -> None:
                 file=path,
                 key="output_dir",
                 found=", ".join(present[:5]) + (", ..." if len(present) > 5 else ""),
+                expected="a new or an empty folder",
                 remedy="--resume to go on with that run, or another --output_dir",
             )
     nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
@@ -151,7 +153,9 @@ def _not_there(path: Path) -> InputError:
     return InputError(
         "file not found",
         file=path,
-        found=f"beside it: {', '.join(beside)}" if beside else None,
+        key="checkpoint",
+        found=f"beside it: {', '.join(beside)}" if beside else "no .pt file beside it",
+        expected="a weight file",
         remedy="check the path" + ("" if path.is_absolute() else "; it is relative to the working directory"),
     )
 
@@ -164,7 +168,9 @@ def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
         "not a whole checkpoint of torch",
         file=path,
+        key="checkpoint",
         found=f"{size}; {reason}",
+        expected="what torch.save writes",
         remedy="copy or write it again",
     )
 

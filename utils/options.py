@@ -48,7 +48,8 @@ def required(field: "dataclasses.Field[Any]") -> bool:
 def unknown_key(key: str, where: str, known: list[str], path: str | Path) -> InputError:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     remedy = f"did you mean {near[0]!r}? else remove it" if near else "remove it; --help lists the options"
-    return InputError("unknown option", file=path, key=where, remedy=remedy)
+    expected = near[0] if near else "an option that --help lists"
+    return InputError("unknown option", file=path, key=where, found=key, expected=expected, remedy=remedy)
 
 
 def convert(value: Any, hint: Any, key: str, path: str | Path, text_numbers: bool = False) -> Any:
@@ -81,7 +82,14 @@ def convert(value: Any, hint: Any, key: str, path: str | Path, text_numbers: boo
         return value
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
     found = f"{shown} ({type(value).__name__})"
-    raise InputError("option of the wrong type", file=path, key=key, found=found, expected=spell(hint))
+    raise InputError(
+        "option of the wrong type",
+        file=path,
+        key=key,
+        found=found,
+        expected=spell(hint),
+        remedy="write a value of that type; --help says what the option means",
+    )
 
 
 def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: str | Path) -> T:
@@ -91,7 +99,14 @@ def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: st
             raise unknown_key(name, f"{key}.{name}", list(known), path)
     missing = [f.name for f in dataclasses.fields(entry_class) if required(f) and f.name not in value]  # type: ignore[arg-type]
     if missing:
-        raise InputError("key missing", file=path, key=f"{key}.{missing[0]}", expected=spell(known[missing[0]]))
+        raise InputError(
+            "key missing",
+            file=path,
+            key=f"{key}.{missing[0]}",
+            found=", ".join(value),
+            expected=spell(known[missing[0]]),
+            remedy="add the key",
+        )
     return entry_class(**{name: convert(item, known[name], f"{key}.{name}", path) for name, item in value.items()})
 
 
