@@ -3,6 +3,7 @@
 Legend: n regions of a picture, D feature width, C classes.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from utils.files import read_json
 
 KEYS = b"__keys__"
 SAMPLE = 64  # records decoded when a store is checked at the start of a run
-EXPONENT = {np.dtype(np.float16): (np.uint16, 0x7C00)}  # all ones in NaN and infinity
 
 
 @dataclass
@@ -47,7 +47,7 @@ class ImageStore:
         without its `nbb…json`, counts come from the variant `all`. `blind`: one empty region a picture."""
         self.path, self.blind, self.compressed = Path(path), blind, compressed
         self.conf_th, self.max_bb, self.min_bb, self.num_bb = conf_th, max_bb, min_bb, num_bb
-        bounds = f"th{conf_th}_max{max_bb}_min{min_bb}"
+        bounds = f"th{float(conf_th)}_max{max_bb}_min{min_bb}"
         counts = self.path / f"nbb_{bounds}.json"
         self._counts = counts if conf_th > -1 and counts.exists() else None
         name = f"feat_numbb{num_bb}" if conf_th <= -1 else f"feat_{bounds}" if self._counts else "all"
@@ -61,6 +61,10 @@ class ImageStore:
         self._names: np.ndarray = index["names"]
         self.nbb: np.ndarray = np.ones(len(self._names), np.int32) if blind else index["nbb"]
 
+    def __reduce__(self) -> tuple[Any, ...]:  # another process opens it for itself
+        options = self.conf_th, self.max_bb, self.min_bb, self.num_bb, self.compressed, self.blind
+        return ImageStore, (self.path, *options)
+
     def _no_such_variant(self, wanted: str) -> InputError:
         if not self.path.is_dir():
             return InputError(
@@ -72,18 +76,38 @@ class ImageStore:
                 remedy="check the path and data_root, or make it with scripts/convert_imgdir.py",
             )
         there = sorted(p.name for p in self.path.iterdir() if p.name.startswith(("feat_", "nbb_", "all")))
+        suffix = "_compressed" if self.compressed else ""
+        if f"feat_{wanted}{suffix}" in there:
+            return InputError(
+                "the numbers of regions are missing: the LMDB is there, the JSON that belongs to it is not",
+                file=self.path / f"nbb_{wanted}.json",
+                found="no such file",
+                expected='{"NAME": REGIONS, …}, written with the LMDB',
+                remedy="copy this file too, or make the store again with scripts/convert_imgdir.py",
+            )
         return InputError(
             "the image store has no such variant",
             file=self.folder,
             key="conf_th, max_bb, min_bb, num_bb, compressed_db",
             found=f"{', '.join(there) or 'no variant at all'} in {self.path}",
-            expected=f"nbb_{wanted}.json and feat_{wanted}{'_compressed' if self.compressed else ''}",
+            expected=f"feat_{wanted}{suffix}" + (f" and nbb_{wanted}.json" if wanted.startswith("th") else ""),
             remedy="set those keys to a variant that is there, or make this one with scripts/convert_imgdir.py",
         )
 
     def _build(self) -> dict[str, np.ndarray]:
         """Names, sorted, and how many regions of each are used."""
-        keys = sorted(key for key in self._reader.keys() if key != KEYS)
+        keys = [key for key, _ in self._reader.items() if key != KEYS]
+        listed = self._reader.get(KEYS)
+        absent = sorted(set(json.loads(bytes(listed))) - {key.decode() for key in keys}) if listed else []
+        if absent or not keys:
+            raise InputError(
+                "an image LMDB is not whole",
+                file=self.folder / "data.mdb",
+                key=", ".join(absent[:3]) or None,
+                found=f"{len(keys)} pictures; {len(absent)} that __keys__ lists are not there",
+                expected="every picture, at least one",
+                remedy="copy the whole folder again, or make it again with scripts/convert_imgdir.py",
+            )
         if self._counts is not None:
             counts: dict[str, int] = read_json(self._counts)
             absent = sorted(set(counts) - {key.decode() for key in keys})
@@ -133,21 +157,29 @@ class ImageStore:
         key = bytes(self._names[row])
         record = self._decode(key)
         n = min(int(self.nbb[row]), len(record["features"]))
-        feat, box = record["features"][:n], record["norm_bb"][:n].astype(np.float32)
-        if not (_finite(feat) and np.isfinite(box).all()):
-            raise self._bad(key, "features or boxes that are not finite", "NaN or infinity", "finite numbers")
-        if box.shape[1] == 4:
-            box = np.concatenate([box, box[:, 2:] - box[:, :2]], axis=1)
-        pos = np.concatenate([box, box[:, 4:5] * box[:, 5:6]], axis=1)
+        feat = self._half(key, "features", record["features"][:n])
         labels = None
         if soft_labels:
             if "soft_labels" not in record:
                 raise self._bad(key, "no soft labels", ", ".join(record), "soft_labels, for MRC and MRC-kl")
-            labels = record["soft_labels"][:n].astype(np.float16, copy=False)
-        feat = feat.astype(np.float16, copy=False)
+            labels = self._half(key, "soft_labels", record["soft_labels"][:n])
+        pos = positions(record["norm_bb"][:n])
+        if not (pos.min() >= -1 and pos.max() <= 2):  # false for NaN too; a box may leave the picture a little
+            found = f"norm_bb from {pos.min()} to {pos.max()}"
+            raise self._bad(key, "boxes that are not shares of the picture", found, "corners and sizes in 0..1")
         if self.blind:
             feat, pos = np.zeros_like(feat), np.zeros_like(pos)
         return Regions(feat, pos, record["conf"][:n] if "conf" in record else np.ones(n, np.float16), labels)
+
+    def _half(self, key: bytes, name: str, array: np.ndarray) -> np.ndarray:
+        """The array as float16, all of it finite: seen by its bits, ten times faster than `np.isfinite`."""
+        if array.dtype != np.float16:
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float16)
+        if (array.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
+            found = f"{int((~np.isfinite(array)).sum())} of {array.size} are NaN, infinite or beyond float16"
+            raise self._bad(key, f"{name} that are not finite", found, "finite numbers")
+        return array
 
     def _decode(self, key: bytes) -> dict[str, np.ndarray]:
         """A record, its shapes checked."""
@@ -165,7 +197,8 @@ class ImageStore:
         sizes = {len(array) for name, array in record.items() if name in ("features", "norm_bb", "conf", "soft_labels")}
         if sizes != {len(feat)} or len(feat) == 0:
             shapes = {name: array.shape for name, array in record.items()}
-            raise self._bad(key, "an image without boxes, or of uneven arrays", shapes, "the same number of rows, 1 or more")
+            expected = "the same number of rows, 1 or more"
+            raise self._bad(key, "an image without boxes, or of uneven arrays", shapes, expected)
         if self._img_dim is not None and feat.shape[1] != self._img_dim:
             raise self._bad(key, "features of another width", feat.shape[1], self._img_dim)
         return record
@@ -191,13 +224,9 @@ class ImageStore:
             self.check_record(int(row))
         self.close()
 
-    def check_record(self, row: int) -> None:
+    def check_record(self, row: int) -> Regions:
         """One record in full, soft labels included where it has them."""
-        key = bytes(self._names[row])
-        labelled = "soft_labels" in self._decode(key)
-        labels = self.read(row, soft_labels=labelled).soft_labels
-        if labels is not None and not _finite(labels):
-            raise self._bad(key, "soft_labels that are not finite", "NaN or infinity", "finite numbers")
+        return self.read(row, soft_labels="soft_labels" in self._decode(bytes(self._names[row])))
 
     def close(self) -> None:
         """Close the LMDB in this process; a later read opens it again."""
@@ -218,9 +247,11 @@ class ImageStores:
         return self._stores[key]
 
 
-def _finite(array: np.ndarray) -> bool:
-    """Whether all numbers are finite; fp16 by its bits, several times faster than arithmetic on it."""
-    if array.dtype not in EXPONENT:
-        return bool(np.isfinite(array).all())
-    kind, mask = EXPONENT[array.dtype]
-    return bool(((array.view(kind) & mask) != mask).all())
+def positions(norm_bb: np.ndarray) -> np.ndarray:
+    """(n, 6) x1, y1, x2, y2, w, h, or (n, 4) without w and h → (n, 7) float32 with w·h, a product of float32."""
+    pos = np.empty((len(norm_bb), 7), np.float32)
+    pos[:, : norm_bb.shape[1]] = norm_bb
+    if norm_bb.shape[1] == 4:
+        pos[:, 4:6] = pos[:, 2:4] - pos[:, :2]
+    np.multiply(pos[:, 4], pos[:, 5], out=pos[:, 6])
+    return pos

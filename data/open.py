@@ -43,6 +43,7 @@ class Stores:
         if self.reference is None:
             self.reference = (Path(path), store.meta)
         check_same_vocabulary(store.meta, Path(path), self.reference[1], self.reference[0])
+        store.check()
         return store
 
     def images(self, path: str | None) -> ImageStore | None:

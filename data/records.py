@@ -5,12 +5,20 @@ this one knows numeric types only, and gives views into the record instead of co
 """
 
 import io
+import re
 import struct
 from typing import Any
 
 import numpy as np
 
 NUMERIC = "biuf"
+KINDS: dict[bytes, np.dtype[Any]] = {b"<f2": np.dtype("<f2"), b"<f4": np.dtype("<f4")}
+SIZE = rb"([\x00-\x7f]|\xcc.|\xcd..)"
+HEAD = re.compile(  # name, then a map of nd, type, kind, shape and data, up to the data
+    rb"[\xa0-\xbf](features|norm_bb|conf|soft_labels)\x85\xc4\x02nd\xc3\xc4\x04type\xa3(<f[24])\xc4\x04kind\xc4\x00"
+    rb"\xc4\x05shape[\x91\x92]" + SIZE + SIZE + rb"?\xc4\x04data(\xc4.|\xc5..|\xc6....)",
+    re.DOTALL,
+)
 
 
 def decode(value: memoryview, compressed: bool) -> dict[str, np.ndarray]:
@@ -19,10 +27,35 @@ def decode(value: memoryview, compressed: bool) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(value), allow_pickle=False) as file:
             # numpy before 2.1 stored its own argument as a member
             return {name: file[name] for name in file.files if name != "allow_pickle"}
+    usual = _usual(value)
+    if usual is not None:
+        return usual
     record, end = _item(value, 0)
     if not isinstance(record, dict) or end != len(value):
         raise ValueError("not msgpack of a map")
     return {name: _array(name, fields) for name, fields in record.items()}
+
+
+def _usual(value: memoryview) -> dict[str, np.ndarray] | None:
+    """The arrays of a record in the very bytes that msgpack-numpy makes of float16 and float32; None of any other."""
+    arrays: dict[str, np.ndarray] = {}
+    at = 1
+    for _ in range(value[0] & 0x0F if value[0] >> 4 == 0x8 else 0):
+        head = HEAD.match(value, at)
+        if head is None:
+            return None
+        name, kind, rows, width, size = head.groups()
+        dtype = KINDS[kind]
+        shape = (_number(rows), _number(width)) if width else (_number(rows),)
+        data = np.frombuffer(value, dtype, _number(size) // dtype.itemsize, head.end())
+        arrays[name.decode()] = data.reshape(shape)
+        at = head.end() + data.nbytes
+    return arrays if at == len(value) else None
+
+
+def _number(data: bytes) -> int:
+    """A length or size of HEAD: one byte is the number itself, else a tag comes before it."""
+    return data[0] if len(data) == 1 else int.from_bytes(data[1:], "big")
 
 
 def _array(name: str, fields: Any) -> np.ndarray:

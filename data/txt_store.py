@@ -12,11 +12,13 @@ import msgpack
 import numpy as np
 
 from data.lmdb_io import Reader, columns
+from data.txt_index import text_columns
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
 LENGTHS = ("id2len.json", "id2len_qar.json", "id2len_qa.json")
 MAP_SIZE = 1 << 40  # an upper bound of LMDB's, not a size on disk
+VCR_TOKENS = 81  # for persons and objects, appended to the vocabulary
 SAMPLE = 64  # records decoded when a store is opened
 
 
@@ -69,64 +71,74 @@ def read_meta(path: Path) -> Meta:
 
 
 class TextStore:
-    """Texts by number, in the order of `id2len.json`: lengths and pictures without opening the LMDB, records from it."""
+    """Texts 0 .. n-1 of a text LMDB, in the order of `id2len.json`.
 
-    def __init__(self, path: str | Path, max_txt_len: int | None = None):
-        """`max_txt_len`: longer texts (word pieces, without [CLS] and [SEP]) are left out; None or -1: none are."""
-        self.path = Path(path)
+    `lens` (n,) int32: word pieces without [CLS] and [SEP]. `img_names` (m,) bytes, sorted, distinct: the pictures;
+    `img_index` (n, k) int32 into it: those of each text (k = 2 for NLVR2 and VCR). All memory-mapped.
+    """
+
+    def __init__(self, path: str | Path, max_txt_len: int | None = None, lengths: str | None = None):
+        """`max_txt_len`: longer texts (word pieces, without [CLS] and [SEP]) are left out; None or -1: none are.
+
+        `lengths`: the side file to take them from, where there are several (VCR); None: the first of `LENGTHS`.
+        """
+        self.path, self._options = Path(path), (max_txt_len, lengths)
         self.meta = read_meta(self.path)
         self._reader = Reader(self.path)
-        sources = [self.path / name for name in ("data.mdb", "txt2img.json", *LENGTHS)]
-        index = columns(self.path, "text", sources, self._build)
-        lens = index["lens"]
-        keep = slice(None) if max_txt_len in (None, -1) else np.flatnonzero(lens <= max_txt_len)
-        self._ids, self.lens = index["ids"][keep], lens[keep]
-        self.img_names, self.img_index = index["img_names"], index["img_index"][keep]
+        there = [name for name in LENGTHS if (self.path / name).exists()]
+        self.lengths = lengths or (there or LENGTHS)[0]
+        sources = [self.path / name for name in ("data.mdb", "txt2img.json", self.lengths)]
+        index = columns(self.path, f"text {self.lengths}", sources, self._build)
+        self._ids, self._sorted, self.img_names = index["ids"], index["sorted"], index["img_names"]
+        self.lens, self.img_index = index["lens"], index["img_index"]
+        self._kept: np.ndarray | None = None  # rows of the texts that are left, where some were left out
+        if max_txt_len is not None and max_txt_len >= 0 and (self.lens > max_txt_len).any():
+            self._kept = np.flatnonzero(self.lens <= max_txt_len).astype(np.int32)
+            self.lens, self.img_index = self.lens[self._kept], self.img_index[self._kept]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TextStore, (self.path, *self._options)  # another process opens it for itself
 
     def _build(self) -> dict[str, np.ndarray]:
-        """Columns: ids, lens (n,), the distinct picture names, sorted, and which of them each text is about (n, k)."""
-        lengths = next((self.path / name for name in LENGTHS if (self.path / name).exists()), self.path / LENGTHS[0])
-        id2len: dict[str, int] = read_json(lengths)
-        keys = set(self._reader.keys())
-        absent = [id_ for id_ in id2len if id_.encode() not in keys]
-        if absent or not id2len:
-            raise InputError(
-                "the lengths and the LMDB do not belong together",
-                file=lengths,
-                key=", ".join(absent[:3]),
-                found=f"{len(absent)} of {len(id2len)} ids are not in {self.path / 'data.mdb'}",
-                expected="every id, at least one",
-                remedy="copy the whole folder again, or prepare it again",
-            )
-        txt2img = self.path / "txt2img.json"
-        if txt2img.exists():
-            pictures = read_json(txt2img)
-            named = [pictures.get(id_) for id_ in id2len]
-        else:
-            named = [self._decode(id_.encode()).get("img_fname") for id_ in id2len]
-        if any(name is None for name in named):
-            bad = next(id_ for id_, name in zip(id2len, named) if name is None)
-            raise InputError("a text has no picture", file=txt2img, key=bad, expected="the name of a picture")
-        pairs = [[name] if isinstance(name, str) else list(name) for name in named]
-        names, inverse = np.unique([name.encode() for pair in pairs for name in pair], return_inverse=True)
+        keys = (key for key, _ in self._reader.items())
+        made = text_columns(self.path, self.lengths, keys, self._decode)
         self._reader.close()
-        return {
-            "ids": np.array([id_.encode() for id_ in id2len]),
-            "lens": np.fromiter(id2len.values(), np.int32, len(id2len)),
-            "img_names": names,
-            "img_index": inverse.astype(np.int32).reshape(len(pairs), -1),
-        }
+        return made
 
     def __len__(self) -> int:
         return len(self.lens)
 
     def id(self, i: int) -> str:
         """The id of text `i`."""
-        return bytes(self._ids[i]).decode()
+        return self._key(i).decode()
+
+    def index_of(self, id: str) -> int:
+        """The text with this id; `InputError` where there is none."""
+        key = np.bytes_(id.encode())
+        at = int(np.searchsorted(self._ids, key, sorter=self._sorted))
+        row = int(self._sorted[min(at, len(self._ids) - 1)])
+        i = row if self._kept is None else int(np.searchsorted(self._kept, row))
+        if self._ids[row] != key or i >= len(self) or self._key(i) != key:
+            raise InputError("no text with this id, or it was left out for its length", file=self.path, key=id)
+        return i
+
+    def _key(self, i: int) -> bytes:
+        return self._ids[i if self._kept is None else self._kept[i]]
 
     def read(self, i: int) -> dict[str, Any]:
         """The record of text `i`: `input_ids`, `img_fname` and the fields of its dataset."""
-        return self._decode(bytes(self._ids[i]))
+        record = self._decode(self._key(i))
+        high = self.meta.v_range[1] + (VCR_TOKENS if "input_ids_as" in record else 0)
+        if not all(type(t) is int and 0 <= t < high for t in record["input_ids"]):
+            raise InputError(
+                "word pieces outside the vocabulary",
+                file=self.path / "data.mdb",
+                key=self.id(i),
+                found=str(record["input_ids"])[:200],
+                expected=f"integers 0..{high - 1}, as v_range in meta.json says",
+                remedy="prepare the store again with one vocab.txt",
+            )
+        return record
 
     def _decode(self, key: bytes) -> dict[str, Any]:
         value = self._reader.get(key)
@@ -147,19 +159,23 @@ class TextStore:
         )
 
     def check(self, seed: int = 0) -> None:
-        """Decode a sample of records by seed; ids of word pieces must lie in the vocabulary."""
+        """Read a sample of records drawn by seed, and close the LMDB, so that it is not open when workers fork."""
         rng = np.random.default_rng(seed)
-        for i in rng.choice(len(self), min(SAMPLE, len(self)), replace=False) if len(self) else ():
+        for i in rng.choice(len(self), min(SAMPLE, len(self)), replace=False):
             self.check_record(int(i))
-        self._reader.close()
+        self.close()
 
     def check_record(self, i: int) -> None:
-        """One record: its length as announced, its ids in the vocabulary."""
-        ids = self.read(i)["input_ids"]
-        high = self.meta.v_range[1] + 100  # VCR appends 81 tokens for persons and objects
-        if any(type(t) is not int or not 0 <= t < high for t in ids):
+        """One record, its length as announced (VCR's lengths count more than `input_ids`)."""
+        n = len(self.read(i)["input_ids"])
+        if self.lengths == LENGTHS[0] and n != self.lens[i]:
             raise InputError(
-                "word pieces outside the vocabulary", file=self.path, key=self.id(i), expected=f"0..{high - 1}"
+                "a text of another length than announced",
+                file=self.path / self.lengths,
+                key=self.id(i),
+                found=f"{n} word pieces in data.mdb",
+                expected=int(self.lens[i]),
+                remedy="copy the whole folder again, or prepare it again",
             )
 
     def close(self) -> None:

@@ -56,21 +56,23 @@ def convert(path: Path, args: argparse.Namespace) -> tuple[str, bytes | str, int
     if any(name not in arrays for name in ARRAYS) or len(lengths) != 1 or 0 in lengths:
         shapes = {name: array.shape for name, array in arrays.items()}
         return path.name, f"expected {', '.join(ARRAYS)} with as many rows, found {shapes}", 0
-    if any(not np.isfinite(array).all() for array in arrays.values()):
-        return path.name, "holds NaN or infinity", 0
+    conf = arrays["conf"]  # counted as it comes, before it is rounded
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused
+        arrays = {
+            name: a.astype(np.float16) if a.dtype in (np.float32, np.float64) else a for name, a in arrays.items()
+        }
+    if any(array.dtype.kind not in "fiub" or not np.isfinite(array).all() for array in arrays.values()):
+        return path.name, "holds NaN, infinity, a number beyond float16 (65504) or no numbers", 0
     if args.keep_all:
         kept = lengths.pop()
     else:
-        kept = compute_num_bb(arrays["conf"], args.conf_th, args.min_bb, args.max_bb)
-    half = {
-        name: (array.astype(np.float16) if array.dtype in (np.float32, np.float64) else array)[:kept]
-        for name, array in arrays.items()
-    }
+        kept = compute_num_bb(conf, args.conf_th, args.min_bb, args.max_bb)
+    arrays = {name: array[:kept] for name, array in arrays.items()}
     if args.compress:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **half)
+        np.savez_compressed(buffer, **arrays)
         return path.name, buffer.getvalue(), kept
-    return path.name, msgpack.packb(half, default=msgpack_numpy.encode, use_bin_type=True), kept
+    return path.name, msgpack.packb(arrays, default=msgpack_numpy.encode, use_bin_type=True), kept
 
 
 def write(args: argparse.Namespace) -> str | None:
@@ -100,11 +102,11 @@ def write(args: argparse.Namespace) -> str | None:
             txn.put(b"__keys__", json.dumps(list(counts)).encode())
             txn.commit()
             env.sync(True)
+        if not args.keep_all and args.conf_th != -1:  # before the LMDB, whose folder says that all is done
+            save_json(output / f"nbb_th{args.conf_th}_max{args.max_bb}_min{args.min_bb}.json", counts)
         os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if not args.keep_all and args.conf_th != -1:
-        save_json(output / f"nbb_th{args.conf_th}_max{args.max_bb}_min{args.min_bb}.json", counts)
     if (img_dir / "provenance.json").exists():  # where the features and the classes come from stays with the store
         shutil.copyfile(img_dir / "provenance.json", output / "provenance.json")
     print(f"{len(counts)} pictures, {sum(counts.values())} boxes at most, in {target}")
@@ -125,7 +127,7 @@ def main() -> None:
     add("--nproc", type=int, default=8, help="processes")
     add("--compress", action="store_true", help="records as compressed npz")
     add("--keep_all", action="store_true", help="keep every box (variant `all`)")
-    add("--conf_th", type=float, default=0.2, help="keep boxes above this confidence; -1: above none, for a fixed number")
+    add("--conf_th", type=float, default=0.2, help="keep boxes above this confidence; -1: any, for a fixed number")
     add("--max_bb", type=int, default=100, help="most boxes kept")
     add("--min_bb", type=int, default=10, help="fewest boxes kept")
     add("--num_bb", type=int, default=100, help="boxes that readers take with --conf_th -1")

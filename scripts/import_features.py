@@ -1,18 +1,17 @@
 """Features of bottom-up attention from its tsv files (also LXMERT's) → one `.npz` a picture, for `convert_imgdir.py`.
 
-    python -m scripts.import_features --tsv train2014_obj36.tsv --img_name 'coco_train2014_{image_id:012}.npz' --output npz/coco
+    python -m scripts.import_features --tsv train2014_obj36.tsv --output npz/coco
 
 Two layouts are read: LXMERT's (img_id, img_h, img_w, objects_id, objects_conf, attrs_id, attrs_conf, num_boxes, boxes,
 features) and the older one without classes (image_id, image_w, image_h, num_boxes, boxes, features). Arrays are base64.
-Soft labels, which neither layout has, are made from the best class: its confidence on it, the rest spread evenly.
+Soft labels, which neither layout has, are made from the best class: its confidence on it, the rest spread evenly over
+all classes; without a class all of it is spread, so that MRC and MRC-kl have nothing to learn from.
 """
 
 import base64
-import binascii
 import csv
 import gzip
-import io
-import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from scripts.output import NpzNames, new_folder
 from scripts.regions import CLASSES, WIDTH, soft_labels
 from utils.config import parse
 from utils.errors import InputError, run
-from utils.files import atomic_write, write_json
+from utils.files import write_json
 from utils.options import option
 
-LXMERT = "img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features".split()  # noqa: SIM905
-BUTD = "image_id image_w image_h num_boxes boxes features".split()  # noqa: SIM905
+_LXMERT = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf")
+_ARRAYS = ("num_boxes", "boxes", "features")
+LAYOUTS = ((*_LXMERT, *_ARRAYS), ("image_id", "image_w", "image_h", *_ARRAYS))
 UNKNOWN_CONFIDENCE = 0.5  # of the layout without classes: its boxes have passed the detector's own threshold
+HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(kw_only=True)
@@ -38,52 +40,54 @@ class ImportConfig:
 
     tsv: list[str] = option(help="tsv files, .gz too")
     output: str = option(help="new folder for the .npz files")
-    img_name: str = option("{img_id}.npz", help="name of a picture's file: {img_id}, or {image_id}, its last number")
+    img_name: str | None = option(
+        None,
+        help="name of a picture's file: a format string over {img_id}, {image_id} (the number that ends it), {split}. "
+        "Default: {img_id}.npz, for COCO's pictures coco_{split}_{image_id:012}.npz",
+    )
+    split: str | None = option(None, help="what {split} stands for, where COCO's file names do not tell")
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, fields) of a tsv in either layout, told apart by the number of columns."""
     csv.field_size_limit(2**31 - 1)
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else open(path)
-    with opened as stream:
-        for number, row in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            names = {len(LXMERT): LXMERT, len(BUTD): BUTD}.get(len(row))
-            if names is None:
-                raise InputError(
-                    "not a tsv of bottom-up attention or LXMERT",
-                    file=path,
-                    key=f"line {number}",
-                    found=f"{len(row)} columns",
-                    expected=f"{len(LXMERT)} ({', '.join(LXMERT)}) or {len(BUTD)} ({', '.join(BUTD)})",
-                )
-            if row[0] not in ("img_id", "image_id"):  # a header line
-                yield number, dict(zip(names, row))
+    layouts = {len(names): names for names in LAYOUTS}
+    number = 0
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as stream:
+            for number, row in enumerate(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+                if len(row) not in layouts:
+                    raise InputError(
+                        "not a tsv of bottom-up attention or LXMERT",
+                        file=path,
+                        key=f"line {number}",
+                        found=f"{len(row)} columns",
+                        expected=" or ".join(f"{n} ({', '.join(names)})" for n, names in layouts.items()),
+                    )
+                if row[0] not in ("img_id", "image_id"):  # a header line
+                    yield number, dict(zip(layouts[len(row)], row))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        raise InputError("cannot be read", file=path, key=f"after line {number}", found=error) from None
 
 
 def convert(row: dict[str, str], where: dict[str, Any]) -> dict[str, np.ndarray]:
     """One row → `features`, `norm_bb`, `conf`, `soft_labels`, most confident box first."""
     try:
         n = int(row["num_boxes"])
-        prefix = "img" if "img_w" in row else "image"
-        width, height = float(row[f"{prefix}_w"]), float(row[f"{prefix}_h"])
+        width, height = (float(row[f"{'img' if 'img_w' in row else 'image'}_{side}"]) for side in "wh")
         boxes = _array(row["boxes"], np.float32).reshape(n, 4)
         features = _array(row["features"], np.float32).reshape(n, WIDTH)
+        classes, conf = None, np.full(n, UNKNOWN_CONFIDENCE, np.float32)
         if "objects_id" in row:
             classes = _array(row["objects_id"], np.int64).reshape(n) + 1  # background is class 0
             conf = _array(row["objects_conf"], np.float32).reshape(n)
-        else:
-            classes, conf = None, np.full(n, UNKNOWN_CONFIDENCE, np.float32)
-    except (ValueError, KeyError, binascii.Error) as error:
-        raise InputError(
-            "a row that does not decode",
-            **where,
-            found=error,
-            expected=f"num_boxes × 4 boxes, × {WIDTH} features, float32",
-        ) from None
-    if n < 1 or not (np.isfinite(features).all() and np.isfinite(boxes).all()):
-        raise InputError("a row without boxes, or with numbers that are not finite", **where, found=f"{n} boxes")
-    if classes is not None and not (1 <= classes.min() and classes.max() < CLASSES):
-        raise InputError("a class out of range", **where, found=int(classes.max()) - 1, expected=f"0..{CLASSES - 2}")
+    except ValueError as error:
+        expected = f"num_boxes × 4 boxes and × {WIDTH} features, float32, base64"
+        raise InputError("a row that does not decode", **where, found=error, expected=expected) from None
+    _check(boxes, features, conf, width, height, where)
+    if classes is not None and (classes.min() < 1 or classes.max() >= CLASSES):
+        wrong = classes[(classes < 1) | (classes >= CLASSES)][0] - 1
+        raise InputError("a class out of range", **where, found=int(wrong), expected=f"0..{CLASSES - 2}")
     labels = soft_labels(classes, conf) if classes is not None else np.full((n, CLASSES), 1 / CLASSES)
     order = np.argsort(-conf, kind="stable")
     corners = np.clip(boxes / np.array([width, height] * 2), 0, 1)
@@ -99,43 +103,47 @@ def _array(text: str, dtype: Any) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text, validate=True), dtype)
 
 
-def file_name(pattern: str, img_id: str, where: dict[str, Any]) -> str:
-    """The name of a picture's `.npz`."""
-    digits = re.search(r"(\d+)$", img_id)
-    try:
-        name = pattern.format(img_id=img_id, image_id=int(digits[1]) if digits else None)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise InputError("cannot name a picture's file", **where, found=f"{pattern}: {error}") from None
-    if not name.endswith(".npz") or "/" in name:
-        raise InputError("cannot name a picture's file", **where, found=name, expected="a name ending in .npz")
-    return name
+def _check(
+    boxes: np.ndarray, features: np.ndarray, conf: np.ndarray, width: float, height: float, where: dict[str, Any]
+) -> None:
+    """Refuse what would make a wrong record. Boxes may lie a little outside (they are cut), not altogether."""
+    if not (0 < width < np.inf and 0 < height < np.inf):
+        raise InputError("a picture without a size", **where, found=f"{width} × {height}")
+    if len(boxes) < 1:
+        raise InputError("a picture without boxes", **where, remedy="take its line out")
+    for name, array, most in (
+        ("boxes", boxes, np.inf),
+        ("features", features, HALF_MAX),
+        ("objects_conf", conf, 1.001),
+    ):
+        wrong = array[~(np.abs(array) <= most) | np.isinf(array)]
+        if len(wrong):
+            raise InputError(f"{name} out of range", **where, found=wrong[0], expected=f"numbers up to {most:g}")
+    if conf.min() < 0:
+        raise InputError("objects_conf out of range", **where, found=conf.min(), expected="0..1")
+    inside = (boxes[:, :2] < boxes[:, 2:]) & (boxes[:, :2] < (width, height)) & (boxes[:, 2:] > 0)
+    if not inside.all():
+        box = boxes[~inside.all(1)][0].round(1).tolist()
+        expected = f"x1 < x2 and y1 < y2, within {width:g} × {height:g} pixels"
+        raise InputError("a box that is none, or outside of its picture", **where, found=box, expected=expected)
 
 
 def main(argv: list[str] | None = None) -> None:
     config, _ = parse(ImportConfig, argv)
-    output = Path(config.output)
-    if output.exists() and any(output.iterdir()):
-        raise InputError("the output folder is not empty", file=output, remedy="name a new folder, or delete this one")
-    written: dict[str, str] = {}
-    for path in map(Path, config.tsv):
-        if not path.is_file():
-            raise InputError("file not found", file=path, key="--tsv")
-        for number, row in tqdm(read_rows(path), unit="picture", disable=None):
-            img_id = row.get("img_id") or row["image_id"]
-            where = {"file": path, "key": f"line {number}, {img_id}"}
-            name = file_name(config.img_name, img_id, where)
-            if name in written:
-                raise InputError("two rows give one file name", **where, found=name, remedy="another --img_name")
-            buffer = io.BytesIO()
-            np.savez(buffer, **convert(row, where))  # type: ignore[arg-type]
-            atomic_write(output / name, buffer.getvalue())
-            written[name] = img_id
-    if not written:
-        raise InputError("no pictures", file=", ".join(config.tsv))
-    write_json(
-        output / "provenance.json", {"features": config.tsv, "soft_labels": "made from the best class"}, indent=2
-    )
-    print(f"{len(written)} pictures in {output}")
+    names, count = NpzNames((config.img_name or "").replace("{img_id", "{stem") or None, config.split), 0
+    with new_folder(config.output) as output:
+        for path in map(Path, config.tsv):
+            for number, row in tqdm(read_rows(path), unit="picture", disable=None):
+                img_id = row.get("img_id") or row["image_id"]
+                arrays = convert(row, {"file": path, "key": f"line {number}, {img_id}"})
+                # the suffix keeps a dot inside of an id from being taken for one
+                np.savez(output / names.name(f"{img_id}.jpg", None, path), **arrays)  # type: ignore[arg-type]
+                count += 1
+        if not count:
+            raise InputError("no pictures", file=", ".join(config.tsv))
+        provenance = {"features": config.tsv, "pictures": count, "soft_labels": "made from the best class"}
+        write_json(output / "provenance.json", provenance, indent=2)
+    print(f"{count} pictures in {config.output}")
 
 
 if __name__ == "__main__":

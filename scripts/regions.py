@@ -100,11 +100,16 @@ def _matrix(length: int) -> np.ndarray:
     return (generator("projection", length).standard_normal((length, WIDTH)) / np.sqrt(length)).astype(np.float32)
 
 
+@cache
+def _scale() -> tuple[np.ndarray, np.ndarray]:
+    """(F,) means and spreads of the codebook's descriptors."""
+    return codebook().mean(0), codebook().std(0) + 0.05
+
+
 def project(descriptors: np.ndarray) -> np.ndarray:
     """(n, F) → (n, WIDTH): made comparable by the spread of the codebook's, then a fixed linear map."""
-    centroids = codebook()
-    standard = (descriptors - centroids.mean(0)) / (centroids.std(0) + 0.05)
-    return standard @ _matrix(descriptors.shape[1])
+    mean, spread = _scale()
+    return (descriptors - mean) / spread @ _matrix(descriptors.shape[1])
 
 
 def grid_boxes(width: float, height: float) -> np.ndarray:

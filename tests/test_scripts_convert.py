@@ -1,6 +1,7 @@
 """convert_imgdir against the reference's own stores, in every variant."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -53,7 +54,7 @@ def test_the_references_store_is_reproduced(tmp_path, name):
     ours.close()
 
 
-@pytest.mark.parametrize("spoil", ["nan", "no boxes", "not an npz", "uneven"])
+@pytest.mark.parametrize("spoil", ["nan", "beyond float16", "no boxes", "not an npz", "uneven"])
 def test_a_bad_file_is_named_and_nothing_is_left(tmp_path, spoil):
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -61,6 +62,8 @@ def test_a_bad_file_is_named_and_nothing_is_left(tmp_path, spoil):
         rows = {"features": np.ones((4, 8)), "norm_bb": np.ones((4, 6)), "conf": np.ones(4)}
         if k == 1 and spoil == "nan":
             rows["features"][2, 3] = np.nan
+        elif k == 1 and spoil == "beyond float16":
+            rows["features"][2, 3] = 70000
         elif k == 1 and spoil == "no boxes":
             rows = {name: array[:0] for name, array in rows.items()}
         elif k == 1 and spoil == "uneven":
@@ -74,8 +77,9 @@ def test_a_bad_file_is_named_and_nothing_is_left(tmp_path, spoil):
 
 
 def test_the_converted_store_is_read(tmp_path):
-    convert(FORMATS / "raw_npz" / "nlvr2_dev", tmp_path)
-    ours, golden = ImageStore(tmp_path), ImageStore(FORMATS / "img_db" / "nlvr2_dev")
+    convert(FORMATS / "raw_npz" / "nlvr2_dev", tmp_path / "ours")
+    shutil.copytree(FORMATS / "img_db" / "nlvr2_dev", tmp_path / "golden")  # an index appears beside what is opened
+    ours, golden = ImageStore(tmp_path / "ours"), ImageStore(tmp_path / "golden")
     assert [ours.name(k) for k in range(len(ours))] == [golden.name(k) for k in range(len(golden))]
     np.testing.assert_array_equal(ours.nbb, golden.nbb)
     ours.close()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 from data.txt_store import TextWriter
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -143,15 +144,15 @@ def validate(config: Any) -> list[str]:
         raise InputError("option out of range", key="dropout", found=config.dropout, expected="less than 1")
     if config.grad_norm == 0 or (config.grad_norm < 0 and config.grad_norm != -1):
         raise InputError("option out of range", key="grad_norm", found=config.grad_norm, expected="above 0, or -1: off")
-    warnings = []
+    found = []
     if config.warmup_steps > config.num_train_steps:
-        warnings.append(
+        found.append(
             f"warmup_steps {config.warmup_steps} > num_train_steps {config.num_train_steps}: "
             "the learning rate never reaches its peak"
         )
     if config.fp16 and config.precision not in (None, "fp16"):
-        warnings.append(f"precision {config.precision} decides; fp16 is ignored")
-    return warnings
+        found.append(f"precision {config.precision} decides; fp16 is ignored")
+    return found
 
 
 def _read_object(path: str | Path) -> dict[str, Any]:
@@ -191,14 +192,16 @@ def _parse_flags(config_class: type, values: dict[str, Any], flags: list[str]) -
             )
     parts = [(name, dataclasses.make_dataclass(name, fields)) for name, fields in groups.items()]
     flag_class = dataclasses.make_dataclass("Flags", [(n, t, dataclasses.field(default_factory=t)) for n, t in parts])
-    parsed: Any = tyro.cli(
-        flag_class,
-        args=flags,
-        config=(tyro.conf.OmitArgPrefixes,),
-        description=f"{config_class.__doc__}\n\n--config FILE: a JSON of these options; flags override it.",
-        use_underscores=True,
-        console_outputs=os.environ.get("RANK", "0") == "0",  # all ranks see the same wrong flag: one message
-    )
+    with warnings.catch_warnings():  # of ABSENT, a text, as the default of a required list
+        warnings.filterwarnings("ignore", category=UserWarning, module="tyro")
+        parsed: Any = tyro.cli(
+            flag_class,
+            args=flags,
+            config=(tyro.conf.OmitArgPrefixes,),
+            description=f"{config_class.__doc__}\n\n--config FILE: a JSON of these options; flags override it.",
+            use_underscores=True,
+            console_outputs=os.environ.get("RANK", "0") == "0",  # all ranks see the same wrong flag: one message
+        )
     for name, _ in parts:
         merged.update(vars(getattr(parsed, name)))
     return merged

@@ -15,7 +15,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
     side = SIZE * SCALE
     canvas = Image.fromarray(_background(scene, side, rng))
     for thing in scene.things:
-        corner = tuple(round((v - thing.radius) * SCALE) for v in (thing.x, thing.y))
+        corner = round((thing.x - thing.radius) * SCALE), round((thing.y - thing.radius) * SCALE)
         patch = round(2 * thing.radius * SCALE) + 1
         mask = Image.new("L", (patch, patch))
         _outline(ImageDraw.Draw(mask), thing.shape, thing.radius * SCALE)
@@ -27,7 +27,7 @@ def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 def _background(scene: Scene, side: int, rng: np.random.Generator) -> np.ndarray:
     ramp = np.linspace(-1, 1, side, dtype=np.float32)
-    shade = np.zeros((side, side), np.float32)
+    shade: np.ndarray = np.zeros((side, side), np.float32)
     if scene.background == "gradient":
         angle = rng.uniform(0, 2 * math.pi)
         shade = 30 * (math.cos(angle) * ramp[None] + math.sin(angle) * ramp[:, None])

@@ -7,6 +7,7 @@ sees no picture stays near the prior of the type.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -171,7 +172,7 @@ def _relation(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
 
 def _more(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
     shapes = _shuffled(sorted({thing.shape for thing in scene.things}), rng)
-    for a, b in zip(shapes, shapes[1:]):
+    for a, b in pairwise(shapes):
         n, m = count(scene, shape=a), count(scene, shape=b)
         if n != m:
             more, fewer = (a, b) if n > m else (b, a)

@@ -27,10 +27,7 @@ SYNONYMS = {
 }
 PLURALS = {"cross": "crosses", "box": "boxes", "plus": "pluses"}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
-RARE = (
-    "apparently curiously evidently merely notably oddly perhaps plainly presumably quietly seemingly simply surely "
-    "undoubtedly visibly wonderfully"
-).split()
+RARE = ["apparently", "curiously", "evidently", "merely", "notably", "oddly", "perhaps", "plainly", "presumably", "quietly", "seemingly", "simply", "surely", "undoubtedly", "visibly", "wonderfully"]
 SIZE = 1000
 
 

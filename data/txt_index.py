@@ -1,0 +1,146 @@
+"""The columns that `TextStore` keeps of a text LMDB, made pair by pair: ten million texts fit in memory."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.errors import InputError
+
+CHUNK = 100_000  # pairs that are Python objects at one time
+TEXT = 1 << 22  # characters of JSON in memory at one time; a pair is shorter than a quarter of it
+KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:\s*')
+NEXT = re.compile(r"\s*([,}])")
+
+
+def text_columns(
+    folder: Path, lengths: str, keys: Iterator[bytes], record: Callable[[bytes], dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """ids (n,) bytes in the order of the file `lengths`, sorted (n,) int32: what sorts them, lens (n,) int32,
+    img_names (m,) bytes, distinct and sorted, img_index (n, k) int32: the pictures of each text.
+
+    `keys`: of the LMDB; every id must be there. `record` reads one, for pictures where `txt2img.json` is not there.
+    """
+    file, names_file = folder / lengths, folder / "txt2img.json"
+    ids, lens = _table(file, lambda value: [value] if type(value) is int and value >= 0 else None, np.int32)
+    stored = np.concatenate([np.array(part) for part in iter(lambda: list(islice(keys, CHUNK)), [])] or [ids[:0]])
+    absent = ids[~np.isin(ids, stored)]
+    del stored
+    if len(absent):
+        raise InputError(
+            "the lengths and the LMDB do not belong together",
+            file=file,
+            key=", ".join(key.decode() for key in absent[:3]),
+            found=f"{len(absent):,} of {len(ids):,} ids are not in {folder / 'data.mdb'}",
+            expected="every id",
+            remedy="copy the whole folder again, or prepare it again",
+        )
+    number: dict[str, int] = {}  # distinct pictures, as they come
+    if names_file.exists():
+        named, pictures = _table(names_file, lambda value: _numbers(value, number), np.int32)
+        if not np.array_equal(named, ids):
+            pictures = pictures[_places(names_file, named, ids)]
+    else:
+        pictures = _rows((_numbers(record(key).get("img_fname"), number) for key in ids), folder / "data.mdb", np.int32)
+    names = np.array([name.encode() for name in number])
+    order = np.argsort(names)
+    place = np.empty(len(names), np.int32)
+    place[order] = np.arange(len(names), dtype=np.int32)
+    by_id = np.argsort(ids, kind="stable").astype(np.int32)
+    return {"ids": ids, "sorted": by_id, "lens": lens[:, 0], "img_names": names[order], "img_index": place[pictures]}
+
+
+def json_items(file: Path) -> Iterator[tuple[str, Any]]:
+    """Keys and values of a JSON object, in the file's order; `InputError` where it is none."""
+    decode = json.JSONDecoder().raw_decode
+    try:
+        with open(file, encoding="utf-8") as stream:
+            text = stream.read(TEXT).lstrip()
+            at, last = 1, False
+            if not text.startswith("{"):
+                raise ValueError("it does not begin with {")
+            if text[1:].lstrip() == "}":
+                return
+            while True:
+                if len(text) - at < TEXT // 4 and not last:
+                    more = stream.read(TEXT)
+                    text, at, last = text[at:] + more, 0, not more
+                key = KEY.match(text, at)
+                if key is None:
+                    raise ValueError(f"a key and its value belong where {text[at : at + 40]!r} is")
+                value, at = decode(text, key.end())
+                yield json.loads(key[1]), value
+                after = NEXT.match(text, at)
+                if after is None:
+                    raise ValueError(f"a comma belongs where {text[at : at + 40]!r} is")
+                if after[1] == "}":
+                    return
+                at = after.end()
+    except FileNotFoundError:
+        raise InputError("file not found", file=file, remedy="copy the whole folder of the store") from None
+    except ValueError as error:
+        raise InputError(
+            "not a JSON file", file=file, found=error, expected='{"ID": …, …}', remedy="copy or prepare the store again"
+        ) from None
+
+
+def _table(file: Path, numbers: Callable[[Any], list[int] | None], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The keys of a JSON object (n,) bytes and what `numbers` makes of each value (n, k)."""
+    keys: list[np.ndarray] = []
+
+    def values() -> Iterator[list[int] | None]:
+        items = json_items(file)
+        while chunk := list(islice(items, CHUNK)):
+            keys.append(np.array([key.encode() for key, _ in chunk]))
+            yield from (numbers(value) for _, value in chunk)
+
+    rows = _rows(values(), file, dtype)
+    return np.concatenate(keys), rows
+
+
+def _rows(rows: Iterator[list[int] | None], file: Path, dtype: Any) -> np.ndarray:
+    """(n, k) of n lists of k numbers each."""
+    parts: list[np.ndarray] = []
+    while chunk := list(islice(rows, CHUNK)):
+        width = parts[0].shape[1] if parts else len(chunk[0] or ())
+        bad = next((i for i, row in enumerate(chunk) if row is None or len(row) != width), None)
+        if bad is not None:
+            raise InputError(
+                "a text without its length or its picture's name, or with another number of names than the first",
+                file=file,
+                key=f"entry {len(parts) * CHUNK + bad + 1}",
+                expected="for each text a length of 0 or more, and one name, or two",
+                remedy="copy the store again, or prepare it again",
+            )
+        parts.append(np.array(chunk, dtype))
+    if not parts:
+        raise InputError("a text store without texts", file=file, found="no entries", remedy="prepare it again")
+    return np.concatenate(parts)
+
+
+def _numbers(names: Any, number: dict[str, int]) -> list[int] | None:
+    """The numbers of a text's pictures, new ones counted on; None where they are no names."""
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    return [number.setdefault(name, len(number)) for name in names]
+
+
+def _places(file: Path, named: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Where in `named` each of `ids` is."""
+    order = np.argsort(named)
+    at = order[np.minimum(np.searchsorted(named, ids, sorter=order), len(named) - 1)]
+    absent = ids[named[at] != ids]
+    if len(absent):
+        raise InputError(
+            f"{len(absent):,} texts have no picture",
+            file=file,
+            key=absent[0].decode(),
+            expected="the name of a picture",
+            remedy="copy the whole folder again, or prepare it again",
+        )
+    return at
