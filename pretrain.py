@@ -22,7 +22,7 @@ from model.pretrain import UniterForPretraining, wra_loss
 from model.uniter import IMG_DIM, UniterConfig, set_dropout
 from model.weights import load_checkpoint
 from optim.run import run_training
-from utils.config import DataEntry, RunConfig, load_hps, option
+from utils.config import DataEntry, RunConfig, check_paired, load_hps, option
 from utils.distributed import launch
 from utils.errors import InputError
 
@@ -59,14 +59,19 @@ class Pretraining:
         self._check(config.train_datasets + config.val_datasets)
 
     def _check(self, sources: list[DataEntry]) -> None:
+        """What can be seen wrong before a store is opened."""
         for source in sources:
+            where = f"of {source.name}"
+            check_paired(**{f"db {where}": source.db, f"img {where}": source.img or [None] * len(source.db)})
+            check_paired(**{f"tasks {where}": source.tasks, f"mix_ratio {where}": source.mix_ratio or source.tasks})
             unknown = [task for task in source.tasks if task not in TASKS]
             if unknown:
                 raise InputError(
                     "unknown pre-training task",
-                    key=f"tasks of {source.name}",
+                    key=f"tasks {where}",
                     found=unknown[0],
                     expected=", ".join(TASKS),
+                    remedy="name tasks of that list",
                 )
 
     def _entries(self, source: DataEntry, train: bool, wrong_picture: bool = False) -> list[Entry]:

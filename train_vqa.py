@@ -21,11 +21,11 @@ from model.uniter import IMG_DIM, UniterConfig, set_dropout
 from model.vqa import UniterForVisualQuestionAnswering
 from model.weights import load_checkpoint
 from optim.run import run_training
-from utils.config import RunConfig, load_hps, option
+from utils.config import RunConfig, check_paired, load_hps, option
 from utils.distributed import launch
 from utils.metrics import vqa_soft_score
 from utils.submission import vqa_predictions, write_vqa
-from utils.vqa_answers import label2ans, read_ans2label
+from utils.vqa_answers import check_same_answers, label2ans, read_ans2label
 
 
 @dataclass(kw_only=True)
@@ -56,11 +56,13 @@ class VqaTask:
 
     def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The questions of a text store about the pictures of an image store."""
+        check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label)
         return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(self.answers))
 
     def train_data(self) -> list[Entry]:
         c = self.config
-        paired = zip(c.train_txt_dbs, c.train_img_dbs, strict=True)
+        check_paired(train_txt_dbs=c.train_txt_dbs, train_img_dbs=c.train_img_dbs)
+        paired = zip(c.train_txt_dbs, c.train_img_dbs)
         entries = [Entry("vqa", Concat([self.data(text, image, train=True) for text, image in paired]))]
         self.stores.check_against(c.checkpoint)
         return entries

@@ -3,7 +3,6 @@
 python -m scripts.kill_test --run config/demo-pretrain.json --trials 20
 """
 
-import itertools
 import json
 import os
 import random
@@ -25,7 +24,7 @@ from utils.options import option
 from utils.paths import CHECKOUT
 
 TIMES = ("units_per_s", "examples_per_s")
-WORKERS = list(itertools.product((0, 2), repeat=2))  # before and after the kill
+WORKERS = [(before, after) for before in (0, 2) for after in (0, 2)]  # loader processes around the kill
 
 
 @dataclass(kw_only=True)

@@ -48,7 +48,7 @@ def image_name(split: str, image_id: int) -> str:
 
 def _draw_one(job: tuple[Path, Scene, int, int]) -> None:
     path, scene, seed, image_id = job
-    # The noise hardly compresses: a higher level takes three times as long for a tenth of the size.
+    # The noise hardly compresses: a higher level takes three times as long to save a twentieth.
     draw(scene, generator(seed, "noise", image_id)).save(path, compress_level=1)
 
 

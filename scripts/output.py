@@ -17,9 +17,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """A folder to write into; it appears at `path` when the block ends well, else nothing does."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(
-            "the output exists and is not empty", file=path, remedy="name a new folder, or delete this one"
-        )
+        raise InputError("the output is there and not empty", file=path, remedy="name a new folder, or delete this one")
     making = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     making.mkdir(parents=True)
     try:
@@ -33,7 +31,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 
 class NpzNames:
-    """Names `.npz` files, by default as `prepro.py` names the pictures of texts: COCO's in its own way, else `{stem}.npz`.
+    """Names `.npz` files, by default as `prepro.py` names the pictures of texts: COCO's its own way, else `{stem}.npz`.
 
     `pattern`: a format string over `split`, `image_id`, `file_name`, `stem`.
     """

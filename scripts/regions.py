@@ -31,7 +31,7 @@ def crops(image: Image.Image, boxes: np.ndarray) -> np.ndarray:
 
 
 def describe(patches: np.ndarray) -> np.ndarray:
-    """(n, CROP, CROP, 3) → (n, F): thumbnail, figure against ground, colours, texture, outline; each about 1 in size."""
+    """(n, CROP, CROP, 3) → (n, F): thumbnail, figure against ground, colours, texture, outline; each about 1."""
     n = len(patches)
     rim = np.concatenate([patches[:, :2].reshape(n, -1, 3), patches[:, -2:].reshape(n, -1, 3)], 1)
     ground = np.median(rim, axis=1)  # (n, 3)

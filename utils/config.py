@@ -126,6 +126,19 @@ def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]
     return config_class(**values), {k: v for k, v in saved.items() if k not in known}
 
 
+def check_paired(**lists: list[Any]) -> None:
+    """Two options (by name) that must list as many things, at least one."""
+    (first, a), (second, b) = lists.items()
+    if len(a) != len(b) or not a:
+        raise InputError(
+            "two options that belong together differ in length, or are empty",
+            key=f"{first}, {second}",
+            found=f"{len(a)} and {len(b)} entries",
+            expected="as many, at least one",
+            remedy=f"give every entry of {first} its own in {second}",
+        )
+
+
 def validate(config: Any) -> list[str]:
     """Check ranges and the options that depend on each other: `InputError`, or a list of warnings."""
     for name, metadata in field_metadata(type(config)).items():

@@ -124,3 +124,16 @@ def read_ans2label(path: str | Path = "release") -> dict[str, int]:
 def label2ans(ans2label: dict[str, int]) -> list[str]:
     """Label to answer."""
     return sorted(ans2label, key=ans2label.__getitem__)
+
+
+def check_same_answers(beside: Path, used: Path) -> None:
+    """A store's labels mean the answers it was made with: they must be the run's."""
+    if beside.exists() and read_ans2label(beside) != read_ans2label(used):
+        raise InputError(
+            "the text store was made with other answers than the run's",
+            file=beside,
+            key="ans2label",
+            found=f"{len(read_ans2label(beside))} answers, or in another order",
+            expected=f"those of {used}",
+            remedy=f"prepare the store again with prepro.py vqa --ans2label {used}",
+        )

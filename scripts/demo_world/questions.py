@@ -15,18 +15,19 @@ from scripts.demo_world.captions import CLEAR, EXTREMES, RELATIONS, count
 from scripts.demo_world.scene import COLORS, SHAPES, TEXTURES, Scene, Thing
 from scripts.demo_world.words import article, plural, say
 
-# Share of each type. The first four look at one object; the rest, 52 %, need several.
+# How often each type is tried; some scenes have no such question, so what comes out differs. The first four look at one
+# object; the rest, 52 % of what comes out, need several.
 MIX = {
-    "is there a": 0.16,
-    "what color is the": 0.14,
-    "what shape is the": 0.10,
-    "what pattern is on the": 0.08,
-    "how many": 0.18,
-    "what color is at the": 0.10,
-    "is the _ beside the": 0.10,
-    "are there more": 0.07,
-    "is the _ bigger than": 0.04,
-    "do they share a color": 0.03,
+    "is there a": 0.15,
+    "what color is the": 0.22,
+    "what shape is the": 0.14,
+    "what pattern is on the": 0.05,
+    "how many": 0.155,
+    "what color is at the": 0.095,
+    "is the _ beside the": 0.09,
+    "are there more": 0.06,
+    "is the _ bigger than": 0.03,
+    "do they share a color": 0.01,
 }
 COMPLEX = tuple(MIX)[4:]
 HUMAN_SYNONYMS = {"purple": "violet", "circle": "disc", "ring": "hoop", "square": "box", "plain": "solid"}

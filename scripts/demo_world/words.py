@@ -27,7 +27,10 @@ SYNONYMS = {
 }
 PLURALS = {"cross": "crosses", "box": "boxes", "plus": "pluses"}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
-RARE = ["apparently", "curiously", "evidently", "merely", "notably", "oddly", "perhaps", "plainly", "presumably", "quietly", "seemingly", "simply", "surely", "undoubtedly", "visibly", "wonderfully"]
+RARE = (
+    *("apparently", "curiously", "evidently", "merely", "notably", "oddly", "perhaps", "plainly", "presumably"),
+    *("quietly", "seemingly", "simply", "surely", "undoubtedly", "visibly", "wonderfully"),
+)
 SIZE = 1000
 
 
