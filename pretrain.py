@@ -62,8 +62,10 @@ class Pretraining:
         """What can be seen wrong before a store is opened."""
         for source in sources:
             where = f"of {source.name}"
-            check_paired(**{f"db {where}": source.db, f"img {where}": source.img or [None] * len(source.db)})
-            check_paired(**{f"tasks {where}": source.tasks, f"mix_ratio {where}": source.mix_ratio or source.tasks})
+            images: list[Any] = source.img or [None] * len(source.db)
+            ratios: list[Any] = source.mix_ratio or [1] * len(source.tasks)
+            check_paired({f"db {where}": source.db, f"img {where}": images})
+            check_paired({f"tasks {where}": source.tasks, f"mix_ratio {where}": ratios})
             unknown = [task for task in source.tasks if task not in TASKS]
             if unknown:
                 raise InputError(

@@ -61,7 +61,7 @@ class VqaTask:
 
     def train_data(self) -> list[Entry]:
         c = self.config
-        check_paired(train_txt_dbs=c.train_txt_dbs, train_img_dbs=c.train_img_dbs)
+        check_paired({"train_txt_dbs": c.train_txt_dbs, "train_img_dbs": c.train_img_dbs})
         paired = zip(c.train_txt_dbs, c.train_img_dbs)
         entries = [Entry("vqa", Concat([self.data(text, image, train=True) for text, image in paired]))]
         self.stores.check_against(c.checkpoint)

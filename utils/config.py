@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -126,7 +127,7 @@ def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]
     return config_class(**values), {k: v for k, v in saved.items() if k not in known}
 
 
-def check_paired(**lists: list[Any]) -> None:
+def check_paired(lists: Mapping[str, Sequence[Any]]) -> None:
     """Two options (by name) that must list as many things, at least one."""
     (first, a), (second, b) = lists.items()
     if len(a) != len(b) or not a:
