@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data.batch import PackedBatch, collate
@@ -40,7 +41,7 @@ def batches(
         sampler=works,
         batch_size=None,
         num_workers=n_workers,
-        pin_memory=pin_memory,
+        pin_memory=pin_memory and torch.cuda.is_available(),  # pinning is for copies to a GPU
         prefetch_factor=4 if n_workers else None,
     )
     try:

@@ -31,6 +31,7 @@ class Task(Protocol):
     """The contract of DESIGN section 3: what an entry script gives the loop."""
 
     head: str | None  # the part of the model that learns `lr_mul` times faster
+    model_config: Any  # a dataclass, kept as log/model.json
 
     def train_data(self) -> Sequence[Entry]:
         """Training data by name and weight."""
@@ -52,6 +53,9 @@ class Task(Protocol):
 
     def main_metric(self, scores: dict[str, float]) -> float:
         """The number, higher is better, that decides which checkpoint is the best."""
+
+    def keep(self, output_dir: Path) -> None:
+        """Leave in the output folder what later runs on its weights need."""
 
 
 class Trainer:

@@ -39,7 +39,8 @@ class Updater:
         # 0 × loss: nothing when it is finite; otherwise it spreads through the all-reduce to every rank.
         with_grad[0].grad.view(-1)[0].add_(0.0 * torch.stack(list(losses)).sum())  # type: ignore[union-attr]
         self.world.average_gradients(self.params, self.divisor)
-        self.precision.scaler.unscale_(self.optimizer) if self.precision.scaler.is_enabled() else None
+        if self.precision.scaler.is_enabled():
+            self.precision.scaler.unscale_(self.optimizer)
         limit = self.config.grad_norm if self.config.grad_norm > 0 else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(with_grad, limit)
         bad = ~torch.isfinite(norm)
