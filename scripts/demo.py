@@ -40,7 +40,7 @@ class DemoConfig:
     n_test: int = option(400, help="pictures to test on", at_least=8)
     pretrain_steps: int = option(0, help="optimiser steps of pre-training; 0: as in config/demo-pretrain.json")
     vqa_steps: int = option(0, help="optimiser steps of finetuning; 0: as in config/demo-vqa.json")
-    compare_steps: int = option(1100, help="optimiser steps of every finetuning of the comparison", at_least=1)
+    compare_steps: int = option(700, help="optimiser steps of every finetuning of the comparison", at_least=1)
 
 
 class Demo:
