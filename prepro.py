@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.txt_store import TextWriter
 from tqdm import tqdm
 
 from data import annotations as read
 from data.image_names import COCO_IMG_NAME, OWN_IMG_NAME, ImageNames
 from data.tokenizer import WordPiece
+from data.txt_store import TextWriter
 from utils.errors import InputError, run
 from utils.files import write_json
 from utils.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
