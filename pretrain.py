@@ -5,7 +5,6 @@ torchrun --nproc_per_node 8 pretrain.py --config …
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +15,11 @@ from data.concat import Concat
 from data.itm import Itm
 from data.mlm import Mlm
 from data.mrm import Mrm
-from data.open import Stores
 from data.sampler import Entry
 from model.pretrain import UniterForPretraining, wra_loss
-from model.uniter import IMG_DIM, UniterConfig, set_dropout
-from model.weights import load_checkpoint
 from optim.run import run_training
-from utils.config import DataEntry, RunConfig, check_paired, load_hps, option
+from optim.task import Task
+from utils.config import DataEntry, RunConfig, check_paired, option
 from utils.distributed import launch
 from utils.errors import InputError
 
@@ -47,15 +44,11 @@ class PretrainConfig(RunConfig):
     wrong_picture: bool = option(False, help="validate a second time, every text beside another text's picture")
 
 
-class Pretraining:
+class Pretraining(Task):
     """All objectives over all datasets; each (task, dataset) is an entry of its own, such as `mlm_coco`."""
 
-    head = None
-
     def __init__(self, config: PretrainConfig):
-        self.config = config
-        self.model_config = load_hps(config.model_config, UniterConfig)[0]
-        self.stores = Stores(config, self.model_config, IMG_DIM)
+        super().__init__(config)
         self._check(config.train_datasets + config.val_datasets)
 
     def _check(self, sources: list[DataEntry]) -> None:
@@ -109,11 +102,8 @@ class Pretraining:
             for entry in self._entries(source, train=False, wrong_picture=wrong)
         }
 
-    def build_model(self) -> UniterForPretraining:
-        model = UniterForPretraining(self.model_config)
-        set_dropout(model, self.config.dropout)
-        load_checkpoint(model, self.config.checkpoint)
-        return model
+    def new_model(self) -> UniterForPretraining:
+        return UniterForPretraining(self.model_config)
 
     def loss(self, model: UniterForPretraining, batch: PackedBatch) -> Tensor:
         """The mean over a micro-batch's own elements (DESIGN section 5); ITM adds word-region alignment."""
@@ -168,10 +158,6 @@ class Pretraining:
         accuracies = [value for name, value in own.items() if name.endswith("/acc")]
         losses = [value for name, value in own.items() if name.endswith("/loss")]
         return float(np.mean(accuracies)) if accuracies else -float(np.mean(losses or [0.0]))
-
-    def keep(self, output_dir: Path) -> None:
-        """Leave the vocabulary's marks with the run."""
-        self.stores.write_vocabulary(output_dir / "log" / "vocab.json")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -13,7 +13,7 @@ class Concat:
 
     def __init__(self, parts: Sequence[Any]):
         self.parts = list(parts)
-        self.task, self.specials = parts[0].task, parts[0].specials
+        self.task, self.counted = parts[0].task, parts[0].counted
         self.ends = np.cumsum([0] + [len(part) for part in parts])
 
     def __len__(self) -> int:
@@ -35,19 +35,27 @@ class Concat:
 
     def pairs(self, uniform: np.ndarray) -> np.ndarray:
         """As each part's own; texts are numbered from the first part's first."""
-        made = []
-        for part, start, stop in zip(self.parts, self.ends, self.ends[1:]):
-            made.append(part.pairs(uniform[start:stop]) + np.array([start, 0], np.int32))
-        return np.concatenate(made)
+        parts = zip(self.parts, self.ends, self.ends[1:])
+        return np.concatenate([_renumbered(part.pairs(uniform[start:stop]), start) for part, start, stop in parts])
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
-        """Units of every example, in the order of `pairs`; rows must be whole parts, end to end."""
-        made = []
-        for part, start, stop in zip(self.parts, self.ends, self.ends[1:]):
-            made.append(part.lens(pairs[start:stop] - np.array([start, 0], np.int32)))
-        return np.concatenate(made)
+        """What the release counts of every example, in the order of `pairs`: whole parts, end to end."""
+        parts = zip(self.parts, self.ends, self.ends[1:])
+        return np.concatenate([part.lens(_renumbered(pairs[start:stop], -start)) for part, start, stop in parts])
 
-    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
+    def units(self, pairs: np.ndarray) -> np.ndarray:
+        """Units of every example, in the same order."""
+        parts = zip(self.parts, self.ends, self.ends[1:])
+        return np.concatenate([part.units(_renumbered(pairs[start:stop], -start)) for part, start, stop in parts])
+
+    def example(self, text: int, *pictures_and_rng: Any) -> Example:
         """The example of its part."""
         part, start = self._part(text)
-        return part.example(text - start, picture, rng)
+        return part.example(text - start, *pictures_and_rng)
+
+
+def _renumbered(pairs: np.ndarray, by: int) -> np.ndarray:
+    """`pairs` (n, 1 + k) with other numbers for the texts."""
+    moved = pairs.copy()
+    moved[:, 0] += by
+    return moved

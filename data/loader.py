@@ -24,9 +24,9 @@ class Maker(Dataset):
         data = self.sources[work.source]
         try:
             examples = []
-            for i, (text, picture) in zip(work.indices.tolist(), work.pairs.tolist()):
+            for i, pair in zip(work.indices.tolist(), work.pairs.tolist()):
                 rng = generator(*work.key, data.id(i) if self.by_id else i)
-                examples.append(data.example(text, picture, rng))
+                examples.append(data.example(*pair, rng))
             return work, collate(data.task, examples, data.img_dim)
         except InputError as error:
             return error  # raised where the user sees it, without a worker's traceback

@@ -46,20 +46,23 @@ class Stores:
         store.check()
         return store
 
-    def images(self, path: str | None) -> ImageStore | None:
-        """An image store, its side files, sizes and a sample of its records checked; None for text alone."""
+    def images(self, path: str | None, **variant: Any) -> ImageStore | None:
+        """An image store, its side files, sizes and a sample of its records checked; None for text alone.
+
+        `variant`: `conf_th`, `num_bb` and the like where a task's store has others than the options say.
+        """
         if path is None:
             return None
         c = self.config
-        store = self._images.get(
-            path,
-            conf_th=c.conf_th,
-            max_bb=c.max_bb,
-            min_bb=c.min_bb,
-            num_bb=c.num_bb,
-            compressed=c.compressed_db,
-            blind=c.blind,
-        )
+        options = {
+            "conf_th": c.conf_th,
+            "max_bb": c.max_bb,
+            "min_bb": c.min_bb,
+            "num_bb": c.num_bb,
+            "compressed": c.compressed_db,
+            "blind": c.blind,
+        }
+        store = self._images.get(path, **options | variant)
         store.check(img_dim=self.img_dim)
         return store
 

@@ -52,10 +52,16 @@ def _sorted_buckets(lens: np.ndarray, order: np.ndarray, bucket: int) -> Iterato
 
 
 def make_batches(
-    lens: np.ndarray, specials: int, order: np.ndarray, budget: int, batching: Batching, name: str
+    data: Any, pairs: np.ndarray, order: np.ndarray, budget: int, batching: Batching, name: str
 ) -> list[np.ndarray]:
-    """Batches of at most `budget` units; `lens` leaves out `specials` units an example, which "full" counts."""
-    longest = int(lens.max(initial=0)) + specials
+    """Batches of at most `budget` units, or, where `data` counts examples, of `budget` examples in `order`.
+
+    `"release"` counts `data.lens`, `"full"` what is really there, `data.units`.
+    """
+    if data.counted == "examples":
+        return [order[at : at + budget] for at in range(0, len(order), budget)]
+    sizes = data.lens(pairs) if batching == "release" else data.units(pairs)
+    longest = int(sizes.max(initial=0))
     if longest > budget:
         raise InputError(
             "an example is larger than a batch",
@@ -64,9 +70,9 @@ def make_batches(
             remedy="raise the batch size, or lower max_txt_len or max_bb",
         )
     if batching == "release":
-        batches = release_batches(lens, order, budget)
+        batches = release_batches(sizes, order, budget)
     else:
-        batches = full_batches(lens + specials, order, budget)
+        batches = full_batches(sizes, order, budget)
     if not batches:
         raise InputError(
             "the release's batching makes no batch: too few examples, or too small a budget",
@@ -82,7 +88,7 @@ class Entry:
     """One source of training batches, logged under its own name (`mlm_coco`) and drawn with its own weight."""
 
     name: str
-    data: Any  # a dataset: `pairs`, `lens`, `specials`, `example`
+    data: Any  # a dataset: `pairs`, `lens`, `units`, `counted`, `example`
     weight: float = 1.0
 
 
@@ -92,7 +98,7 @@ class Work:
 
     source: int  # entry or evaluation set
     indices: np.ndarray
-    pairs: np.ndarray  # (len(indices), 2): text and picture of each
+    pairs: np.ndarray  # (len(indices), 1 + k): text and pictures of each
     key: tuple[int | str, ...]  # with an example's index or id: the seed of its random choices
     step: int = 0
     micro: int = 0  # which of the step's world × accumulation micro-batches
@@ -136,17 +142,16 @@ class TrainStream:
             uniform = generator(self.seed, entry.name, epoch, "pairs").random((len(entry.data), 3))
             pairs = entry.data.pairs(uniform)
             rng = generator(self.seed, entry.name, epoch, "order")
-            batches = make_batches(
-                entry.data.lens(pairs),
-                entry.data.specials,
-                rng.permutation(len(entry.data)),
-                self.budget,
-                self.batching,
-                entry.name,
-            )
+            order = rng.permutation(len(entry.data))
+            batches = make_batches(entry.data, pairs, order, self.budget, self.batching, entry.name)
             batches = [batches[k] for k in rng.permutation(len(batches))]
             cached = self._epochs[entry.name] = (epoch, batches, pairs)
         return cached[1], cached[2]
+
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in which a run of one entry sees all of it once."""
+        (entry,) = self.entries
+        return -(-len(self.epoch(entry, 0)[0]) // (self.size * self.accumulation))
 
     def __iter__(self) -> Iterator[Work]:
         while True:
@@ -175,6 +180,6 @@ def eval_works(data: Any, source: int, budget: int, rank: int = 0, size: int = 1
     uniform = np.stack([generator("eval", data.task, data.id(i)).random(3) for i in range(len(data))])
     pairs = data.pairs(uniform)
     order = np.arange(len(data))
-    batches = make_batches(data.lens(pairs), data.specials, order, budget, "full", f"{data.task} evaluation")
+    batches = make_batches(data, pairs, order, budget, "full", f"{data.task} evaluation")
     works = [Work(source, ids, pairs[ids], ("eval", data.task), step=k) for k, ids in enumerate(batches)]
     return works[rank::size]

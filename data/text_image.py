@@ -1,5 +1,6 @@
 """Texts of one store joined with their pictures of another: what every dataset of text and picture starts from."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from data.txt_store import TextStore
 from utils.errors import InputError
 
 Masking = Literal["conditional", "joint"]
+Counted = Literal["units", "examples"]
 
 
 class TextImage:
@@ -19,6 +21,7 @@ class TextImage:
     """
 
     task = ""
+    counted: Counted = "units"  # what a batch size counts
     min_regions = 1  # what a task needs of an image store: 0 for tasks that also run on text alone
 
     def __init__(self, texts: TextStore, images: ImageStore | None, wrong_picture: bool = False):
@@ -34,24 +37,8 @@ class TextImage:
         self.texts, self.images, self.wrong_picture = texts, images, wrong_picture
         self.pictures = np.full(len(texts), -1, np.int32)  # (n,) row of the image store, -1 for text alone
         if images is not None:
-            self.pictures = self._join(texts, images)
+            self.pictures = join(texts, images)
         self._others = np.unique(self.pictures)  # pictures that stand in for a text's own
-
-    @staticmethod
-    def _join(texts: TextStore, images: ImageStore) -> np.ndarray:
-        rows = images.rows(texts.img_names)[texts.img_index[:, 0]]
-        absent = np.flatnonzero(rows < 0)
-        if len(absent):
-            names = np.unique(texts.img_names[texts.img_index[absent, 0]])
-            raise InputError(
-                f"{len(names)} pictures that the texts name are not in the image store",
-                file=images.path,
-                key=", ".join(name.decode() for name in names[:3]),
-                found=f"named in {texts.path}",
-                expected="every picture of the text store",
-                remedy="pair the text store with its own image store, or prepare the missing pictures",
-            )
-        return rows.astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -61,7 +48,7 @@ class TextImage:
         return self.texts.id(i)
 
     def pairs(self, uniform: np.ndarray) -> np.ndarray:
-        """(n, 3) uniform numbers → (n, 2) int32: the text and the picture of every example."""
+        """(n, 3) uniform numbers → (n, 1 + k) int32: the text and the k pictures of every example; here k = 1."""
         texts = np.arange(len(self), dtype=np.int32)
         pictures = self.other_pictures(uniform[:, 2]) if self.wrong_picture else self.pictures
         return np.stack([texts, pictures], axis=1)
@@ -81,10 +68,9 @@ class TextImage:
         lens = self.texts.lens[pairs[:, 0]].astype(np.int64)
         return lens if self.images is None else lens + self.images.nbb[pairs[:, 1]]
 
-    @property
-    def specials(self) -> int:
-        """Units that `lens` leaves out of every example."""
-        return 2
+    def units(self, pairs: np.ndarray) -> np.ndarray:
+        """(n,) units of every example, all of its sequences and [CLS] and [SEP] counted; at least what is there."""
+        return self.lens(pairs) + 2
 
     @property
     def img_dim(self) -> int:
@@ -93,10 +79,7 @@ class TextImage:
 
     def image(self, picture: int, soft_labels: bool = False) -> list[Image]:
         """The regions of a picture; an empty list for text alone."""
-        if self.images is None:
-            return []
-        regions = self.images.read(picture, soft_labels)
-        return [Image((str(self.images.path), picture), regions.features, regions.pos, regions.soft_labels)]
+        return [] if self.images is None else [read_image(self.images, picture, soft_labels)]
 
     def tokens(self, record: dict) -> np.ndarray:
         """The word pieces of a record, (t,) int64, without [CLS] and [SEP]."""
@@ -110,3 +93,34 @@ class TextImage:
     def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
         """One example of the task; every random choice in it comes from `rng`."""
         raise NotImplementedError
+
+
+def read_image(images: ImageStore, picture: int, soft_labels: bool = False) -> Image:
+    """The regions of the picture in row `picture` of a store."""
+    regions = images.read(picture, soft_labels)
+    return Image((str(images.path), picture), regions.features, regions.pos, regions.soft_labels)
+
+
+def join(
+    texts: TextStore, images: ImageStore, column: int = 0, rename: Callable[[str], str] | None = None
+) -> np.ndarray:
+    """(n,) int32: the row of the image store of every text's picture `column` (of k), by name.
+
+    `rename`: from the name that the text store has to the image store's. Texts without picture there are an error.
+    """
+    names = texts.img_names
+    if rename is not None:
+        names = np.array([rename(name.decode()).encode() for name in names])
+    rows = images.rows(names)[texts.img_index[:, column]]
+    absent = np.flatnonzero(rows < 0)
+    if len(absent):
+        missing = np.unique(names[texts.img_index[absent, column]])
+        raise InputError(
+            f"{len(missing)} pictures that the texts name are not in the image store",
+            file=images.path,
+            key=", ".join(name.decode() for name in missing[:3]),
+            found=f"named in {texts.path}",
+            expected="every picture of the text store",
+            remedy="pair the text store with its own image store, or prepare the missing pictures",
+        )
+    return rows.astype(np.int32)

@@ -1,29 +1,34 @@
-"""What every `inf_*.py` shares: its flags, and a finished run's options, weights and ranks."""
+"""What every `inf_*.py` shares: its flags, a finished run's options and weights, predictions on any number of ranks."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
+
+import numpy as np
 
 from optim.evaluate import predict
 from optim.precision import Precision
+from optim.task import Task
 from utils import distributed
-from utils.config import load_hps, option
-from utils.distributed import World
+from utils.config import load_hps, parse
 from utils.errors import InputError
+from utils.options import option
 
-T = TypeVar("T")
+LOG = logging.getLogger("uniter")
 
 
 @dataclass(kw_only=True)
 class InferenceConfig:
-    """Flags of inference under the release's names."""
+    """Flags of inference under the release's names; a script redeclares what differs."""
 
     txt_db: str = option(help="text LMDB to predict for", path="own")
     img_db: str = option(help="its image LMDB", path="own")
     output_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
-    checkpoint: str = option("best", help="a step of that run, `best`, or the path of a weight file")
-    batch_size: int = option(8192, help="units of a batch", at_least=1)
-    save_logits: bool = option(False, help="also write the scores of every answer")
+    checkpoint: str = option("best", help="a step (RE: an epoch) of that run, `best`, or the path of a weight file")
+    batch_size: int | None = option(8192, help="units of a batch; none: the run's val_batch_size", at_least=1)
+    save_logits: bool = option(False, help="also write the scores behind every prediction, for scripts/ensemble.py")
     compressed_db: bool = option(False, help="the image store is the compressed one")
     fp16: bool = option(False, help="half precision: bf16 where the hardware has it, else fp16")
     precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(None, help="decides instead of fp16")
@@ -31,11 +36,9 @@ class InferenceConfig:
     pin_mem: bool = option(False, help="page-locked batches, for faster copies to a GPU")
 
     @property
-    def weights(self) -> Path:
-        """The weight file that `checkpoint` means."""
-        if self.checkpoint.isdigit() or self.checkpoint == "best":
-            return Path(self.output_dir) / "ckpt" / f"model_step_{self.checkpoint}.pt"
-        return Path(self.checkpoint)
+    def run_dir(self) -> Path:
+        """The finished run."""
+        return Path(self.output_dir)
 
     @property
     def name(self) -> str:
@@ -43,33 +46,77 @@ class InferenceConfig:
         return Path(self.checkpoint).stem
 
 
-def restore(config: InferenceConfig, config_type: type[T]) -> tuple[T, list[str]]:
-    """The options of the run in `output_dir`, set to run on `config`'s data and weights, and notes for the log."""
-    log = Path(config.output_dir) / "log"
+class Inference:
+    """A finished run as a task that predicts; `world` is this process's place among the ranks."""
+
+    def __init__(
+        self,
+        config_type: type,
+        task_type: type[Task],
+        run_type: type,
+        argv: list[str] | None = None,
+        changes: Callable[[Any], dict[str, Any]] = lambda config: {},
+    ):
+        """Parse `argv` into `config_type`, restore the run's options as `run_type` and its task.
+
+        `changes(config)`: options of the run that inference sets otherwise.
+        """
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        self.config, notes = parse(config_type, argv)
+        self.world = distributed.start()
+        self.run, more_notes = restore(self.config, run_type, task_type.saves)
+        for key, value in changes(self.config).items():
+            setattr(self.run, key, value)
+        for note in notes + more_notes if self.world.is_main else []:
+            LOG.info(note)
+        self.task = task_type(self.run)
+        self._model: Any = None
+
+    def predict(self, data: Any) -> dict[str, np.ndarray]:
+        """The task's predictions for all of `data`: the same on every rank and for any number of ranks."""
+        c = self.config
+        precision = Precision(c.precision, c.fp16, self.world.device)
+        if self._model is None:
+            self.task.stores.check_against(self.run.checkpoint)
+            self._model = precision.cast(self.task.build_model())
+        batch_size = c.batch_size or self.run.val_batch_size
+        return predict(self.task, self._model, data, batch_size, self.world, precision, c.n_workers, c.pin_mem)
+
+    def publish(self, predictions: dict[str, np.ndarray], data: Any, path: Path) -> Path:
+        """Let the task write the leaderboard's file to `path`, and with --save_logits its scores beside it."""
+        if self.world.is_main:
+            self.task.write(predictions, path, data)
+            if self.config.save_logits:
+                self.task.write_logits(predictions, path.parent / f"logits_{self.config.name}_all.npz")
+            LOG.info("%d predictions in %s", len(data), path)
+        return path
+
+
+def weight_file(run_dir: Path, checkpoint: str, saves: str) -> Path:
+    """The weight file that `checkpoint` means: of a run's step or epoch, its best, or a path."""
+    if checkpoint.isdigit() or checkpoint == "best":
+        return run_dir / "ckpt" / f"model_{saves}_{checkpoint}.pt"
+    return Path(checkpoint)
+
+
+def restore(config: Any, run_type: type, saves: str) -> tuple[Any, list[str]]:
+    """The options of the finished run, set to run on `config`'s data and weights, and notes for the log."""
+    log = config.run_dir / "log"
     if not (log / "hps.json").exists():
         raise InputError(
             "not the output folder of a run",
             file=log / "hps.json",
             found="no such file",
             expected="log/hps.json and log/model.json, as training leaves them",
-            remedy="give the folder that the training script wrote to as --output_dir",
+            remedy="give the folder that the training script wrote to",
         )
-    run, unknown = load_hps(log / "hps.json", config_type)
+    run, unknown = load_hps(log / "hps.json", run_type)
     for key, value in {
         "model_config": str(log / "model.json"),
-        "checkpoint": str(config.weights),
+        "checkpoint": str(weight_file(config.run_dir, config.checkpoint, saves)),
         "compressed_db": config.compressed_db,
         "fp16": config.fp16,
         "precision": config.precision,
     }.items():
         setattr(run, key, value)
     return run, [f"{log / 'hps.json'}: keys that nothing reads: {', '.join(unknown)}"] if unknown else []
-
-
-def predictions(task: Any, config: InferenceConfig, data: Any) -> tuple[World, dict[str, Any]]:
-    """The task's predictions for all of `data`, the same on every rank and for any number of ranks."""
-    world = distributed.start()
-    precision = Precision(config.precision, config.fp16, world.device)
-    model = precision.cast(task.build_model())
-    found = predict(task, model, data, config.batch_size, world, precision, config.n_workers, config.pin_mem)
-    return world, found

@@ -33,13 +33,14 @@ def run_training(
         log.info(note)
     trainer = Trainer(task, config, world)
     micros = world.size * config.gradient_accumulation_steps
+    counted = trainer.entries[0].data.counted if trainer.entries else "units"
+    accumulated = config.gradient_accumulation_steps
     log.info(
-        f"{world.size} ranks × {config.gradient_accumulation_steps} micro-batches × {config.train_batch_size} units: a "
-        f"global batch of at most {micros * config.train_batch_size} units; accumulation {config.accumulation}, "
+        f"{world.size} ranks × {accumulated} micro-batches × {config.train_batch_size} {counted}: a global batch of at most {micros * config.train_batch_size} {counted}; accumulation {config.accumulation}, "
         f"batching {config.batching}, precision {trainer.precision.name} on {world.device}"
     )
     if config.eval_only:
-        scores = trainer.evaluate()
+        scores = trainer.evaluate(trainer.eval_sets)
     else:
         if world.is_main:
             for change in write_run_files(config.output_dir, config, asdict(task.model_config)):

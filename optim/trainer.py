@@ -1,61 +1,29 @@
 """THE training loop: accumulation, schedule, logging, validation, checkpoints, resume. It knows no task.
 
-A task (`Task`) decides what is learned from what; everything else about a run is decided here, once.
+A task (`optim.task.Task`) decides what is learned from what; everything else about a run is decided here, once.
 """
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from data.batch import PackedBatch
 from data.loader import Maker, batches
 from data.rng import torch_seed
-from data.sampler import Entry, TrainStream
+from data.sampler import TrainStream
 from optim.evaluate import predict
 from optim.precision import Precision
 from optim.prefetch import to_device
+from optim.task import Task
 from optim.update import Updater
 from utils import checkpoint
 from utils.log import Metrics, Progress
 
 LOG = logging.getLogger("uniter")
-
-
-class Task(Protocol):
-    """The contract of DESIGN section 3: what an entry script gives the loop."""
-
-    head: str | None  # the part of the model that learns `lr_mul` times faster
-    model_config: Any  # a dataclass, kept as log/model.json
-
-    def train_data(self) -> Sequence[Entry]:
-        """Training data by name and weight."""
-
-    def eval_data(self) -> Mapping[str, Any]:
-        """Evaluation data by name."""
-
-    def build_model(self) -> nn.Module:
-        """The model with its head, weights loaded."""
-
-    def loss(self, model: nn.Module, batch: PackedBatch) -> Tensor:
-        """The scalar whose gradient a micro-batch gives."""
-
-    def predict(self, model: nn.Module, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """What is kept of a batch for `score` and `write`: arrays that join along their first axis."""
-
-    def score(self, predictions: dict[str, np.ndarray], data: Any) -> dict[str, float]:
-        """Metrics of one evaluation set."""
-
-    def main_metric(self, scores: dict[str, float]) -> float:
-        """The number, higher is better, that decides which checkpoint is the best."""
-
-    def keep(self, output_dir: Path) -> None:
-        """Leave in the output folder what later runs on its weights need."""
 
 
 class Trainer:
@@ -68,10 +36,12 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.entries = [] if config.eval_only else list(task.train_data())
         self.eval_sets = task.eval_data()
+        self.final_sets = {} if config.eval_only else task.final_data()
         self.model = self.precision.cast(task.build_model())
         self.step = 0
         self.best: tuple[float, int] | None = None  # main metric and step
         self.stream_state: dict[str, Any] | None = None
+        self.refreshed: dict[str, np.ndarray] | None = None  # what the task's last refresh made
         self._window: list[tuple[int, Tensor, Tensor]] = []  # since the last log record: entry, loss, gradient norm
         self._seen = np.zeros(2, np.int64)  # since then, of this rank: units, examples
 
@@ -79,33 +49,47 @@ class Trainer:
         """Run to `num_train_steps`, from the newest train state if there is one; returns the last scores."""
         c = self.config
         self.updater = Updater(self.model, c, self.precision, self.world, self.task.head)
+        self.valid_steps = c.valid_steps or self._stream().steps_per_epoch()
         self._resume()
         scores: dict[str, float] = {}
-        stream = TrainStream(
-            self.entries,
-            c.seed,
-            c.train_batch_size,
-            c.batching,
-            c.gradient_accumulation_steps,
-            self.world.rank,
-            self.world.size,
-            self.stream_state,
-        )
-        maker = Maker([entry.data for entry in self.entries], by_id=False)
-        made = to_device(batches(maker, stream, c.n_workers, c.pin_mem), self.world.device)
+        made = None
         self.model.train()
         self.bar = Progress(c.num_train_steps, self.step, self.world.rank)
         self._started = time.perf_counter()
         while self.step < c.num_train_steps:
+            if self.task.refresh_steps and self.step % self.task.refresh_steps == 0:
+                made = self._refresh()
+            made = made or self._batches()
             self._train_step(made)
-            due = self.step % c.valid_steps == 0 or self.step == c.num_train_steps
+            due = self.step % self.valid_steps == 0 or self.step == c.num_train_steps
             if due or self.step % c.log_steps == 0:
                 self._log()
             if due:
                 scores = self._validate_and_save()
         self.bar.close()
+        scores = scores or self.evaluate(self.eval_sets)
+        if self.final_sets:
+            scores |= self.evaluate(self.final_sets)
+            self.metrics.write({"step": self.step, **scores})
         self.metrics.close()
-        return scores or self.evaluate()
+        return scores
+
+    def _stream(self) -> TrainStream:
+        c, world = self.config, self.world
+        sizes = c.train_batch_size, c.batching, c.gradient_accumulation_steps, world.rank, world.size
+        return TrainStream(self.entries, c.seed, *sizes, self.stream_state)
+
+    def _batches(self) -> Any:
+        """This rank's micro-batches from where the stream stands."""
+        maker = Maker([entry.data for entry in self.entries], by_id=False)
+        made = batches(maker, self._stream(), self.config.n_workers, self.config.pin_mem)
+        return to_device(made, self.world.device)
+
+    def _refresh(self) -> Any:
+        """Let the task rebuild its training data; returns batches of the new."""
+        self.refreshed = self.task.refresh(self.model, self.step, self._predict)
+        self.task.restore(self.refreshed)
+        return self._batches()
 
     def _train_step(self, made: Any) -> None:
         """One optimiser step over this rank's micro-batches, all of one entry."""
@@ -151,28 +135,42 @@ class Trainer:
         LOG.info(self.bar.show(self.step, *shown))
         self._window, self._seen = [], np.zeros(2, np.int64)
 
-    def evaluate(self) -> dict[str, float]:
-        """The scores of every evaluation set, named `set/metric`, the same on every rank."""
+    def _predict(self, data: Any) -> dict[str, np.ndarray]:
         c = self.config
+        budget = c.val_batch_size
+        return predict(self.task, self.model, data, budget, self.world, self.precision, c.n_workers, c.pin_mem)
+
+    def evaluate(self, sets: dict[str, Any]) -> dict[str, float]:
+        """The scores of evaluation sets, named `set/metric`, the same on every rank."""
         scores: dict[str, float] = {}
-        for name, data in self.eval_sets.items():
-            found = predict(
-                self.task, self.model, data, c.val_batch_size, self.world, self.precision, c.n_workers, c.pin_mem
-            )
-            scores |= {f"{name}/{key}": value for key, value in self.task.score(found, data).items()}
+        for name, data in sets.items():
+            found = self.task.score(self._predict(data), data)
+            scores |= {f"{name}/{key}": value for key, value in found.items()}
         return scores
+
+    def _weights(self, step: int) -> Path:
+        """The weight file of a step: numbered by steps, or by epochs where the task's are."""
+        if self.task.saves == "step":
+            return self.ckpt / f"model_step_{step}.pt"
+        if step % self.valid_steps:
+            return self.ckpt / f"model_epoch_{step}_final.pt"
+        return self.ckpt / f"model_epoch_{step // self.valid_steps}.pt"
 
     def _validate_and_save(self) -> dict[str, float]:
         """Scores, then weights, then the train state: whatever instant a kill comes at, the last state is whole."""
-        scores = self.evaluate()
+        scores = self.evaluate(self.eval_sets)
         main = self.task.main_metric(scores)
         self.metrics.write({"step": self.step, **scores})
         LOG.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
         if self.world.is_main:
             weights = self.model.state_dict()
-            checkpoint.save(self.ckpt / f"model_step_{self.step}.pt", weights)
+            files = [self._weights(self.step)]
             if self.best is None or main > self.best[0]:
-                checkpoint.save(self.ckpt / "model_step_best.pt", weights)
+                files.append(self.ckpt / f"model_{self.task.saves}_best.pt")
+            if self.task.final_weights and self.step == self.config.num_train_steps:
+                files.append(self.ckpt / f"model_{self.task.saves}_{self.step}_final.pt")
+            for file in dict.fromkeys(files):
+                checkpoint.save(file, weights)
         if self.best is None or main > self.best[0]:
             self.best = (main, self.step)
         if self.world.is_main:
@@ -186,19 +184,23 @@ class Trainer:
             "step": self.step,
             "stream": self.stream_state,
             "best": self.best,
+            "refreshed": self.refreshed,
             "num_threads": torch.get_num_threads(),
             **self.updater.state_dict(),
         }
 
     def _resume(self) -> None:
         """Continue from the newest whole train state, with its weights, and cut the metrics back to it."""
-        found = checkpoint.newest_train_state(self.ckpt, LOG) if self.config.resume else None
+        found = checkpoint.newest_train_state(self.ckpt, self._weights, LOG) if self.config.resume else None
         if found is not None:
             self.step, path = found
             state = checkpoint.load(path)
-            self.model.load_state_dict(checkpoint.load(self.ckpt / f"model_step_{self.step}.pt"))
+            self.model.load_state_dict(checkpoint.load(self._weights(self.step)))
             self.updater.load_state_dict(state)
             self.best, self.stream_state = state["best"], state["stream"]
+            self.refreshed = state.get("refreshed")
+            if self.refreshed is not None:
+                self.task.restore(self.refreshed)
             LOG.info("resumed from %s", path)
             if state["num_threads"] != torch.get_num_threads():
                 LOG.warning(

@@ -107,7 +107,7 @@ def test_lens_are_those_of_the_drawn_pairs():
     pairs = data.pairs(uniform(len(data)))
     for (text, picture), length in zip(pairs, data.lens(pairs)):
         seq = data.example(text, picture, generator(0)).seqs[0]
-        assert length + data.specials == len(seq.input_ids) + len(seq.images[0].feat)
+        assert length + 2 == len(seq.input_ids) + len(seq.images[0].feat)
 
 
 def test_wrong_picture_is_always_another():

@@ -41,20 +41,30 @@ def test_full_batches_fill_the_budget_and_drop_nothing():
     assert np.mean([lens[batch].sum() for batch in release]) / 1024 < 0.75  # what "full" is for
 
 
+PAIRS = np.zeros((2, 2), np.int32)
+
+
 def test_an_example_larger_than_the_budget_is_an_error():
     with pytest.raises(InputError, match="larger than a batch"):
-        make_batches(np.array([5, 70]), 2, np.arange(2), 64, "full", "mlm_coco")
+        make_batches(Numbers(2, [5, 70]), PAIRS, np.arange(2), 64, "full", "mlm_coco")
     with pytest.raises(InputError, match='"batching": "full"'):
-        make_batches(np.array([5, 7]), 2, np.arange(2), 64, "release", "mlm_coco")
+        make_batches(Numbers(2, [5, 7]), PAIRS, np.arange(2), 64, "release", "mlm_coco")
+
+
+def test_examples_are_counted_where_a_dataset_says_so():
+    data = Numbers(5, [1, 2, 3, 4, 5])
+    data.counted = "examples"
+    made = make_batches(data, np.zeros((5, 2), np.int32), np.array([3, 1, 4, 0, 2]), 2, "release", "re")
+    assert [batch.tolist() for batch in made] == [[3, 1], [4, 0], [2]]
 
 
 class Numbers:
-    """A stand-in dataset of `n` examples of ten units."""
+    """A stand-in dataset of `n` examples of ten units, or of `lens` and two more."""
 
-    specials = 2
+    counted = "units"
 
-    def __init__(self, n):
-        self.n = n
+    def __init__(self, n, lens=None):
+        self.n, self.sizes = n, np.array(lens if lens else [8] * n)
 
     def __len__(self):
         return self.n
@@ -64,7 +74,10 @@ class Numbers:
         return np.stack([texts, (uniform[:, 0] * 1000).astype(np.int32)], 1)
 
     def lens(self, pairs):
-        return np.full(len(pairs), 8)
+        return self.sizes
+
+    def units(self, pairs):
+        return self.sizes + 2
 
 
 def take(n_steps, accumulation=1, rank=0, size=1, state=None, n=(30, 50), weights=(2, 1)):

@@ -105,7 +105,7 @@ def test_pretraining_learns_and_vqa_runs_on_it(tmp_path):
         "--n_workers": 0,
     }
     scores = train_vqa.main([str(part) for pair in flags.items() for part in pair])
-    assert scores["vqa/score"] > 0.6
+    assert scores["val/score"] > 0.6
     assert json.loads((finetuned / "ckpt" / "ans2label.json").read_text()) == {"no": 0, "yes": 1}
     for name in ("log/hps.json", "log/model.json", "log/git_info.json", "log/log.txt", "ckpt/model_step_best.pt"):
         assert (finetuned / name).exists()

@@ -127,15 +127,23 @@ def save_steps(folder: Path, steps: list[int], keep: int = 2) -> None:
 
 
 def test_only_the_newest_states_are_kept(tmp_path: Path) -> None:
+
+    def weights(step):
+        return tmp_path / f"model_step_{step}.pt"
+
     (tmp_path / ".train_state_5.pt.123.tmp").write_text("left by a killed run")
     save_steps(tmp_path, [5, 10, 100, 15], keep=2)
     assert [step for step, _ in checkpoint.train_states(tmp_path)] == [100, 15]
     assert sorted(p.name for p in tmp_path.glob("model*")) == [f"model_step_{n}.pt" for n in (10, 100, 15, 5)]
     assert not list(tmp_path.glob(".*"))
-    assert checkpoint.newest_train_state(tmp_path) == (100, tmp_path / "train_state_100.pt")
+    assert checkpoint.newest_train_state(tmp_path, weights) == (100, tmp_path / "train_state_100.pt")
 
 
 def test_unusable_states_are_passed_over_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+
+    def weights(step):
+        return tmp_path / f"model_step_{step}.pt"
+
     logger = logging.getLogger("test")
     save_steps(tmp_path, [1, 2, 3, 4], keep=4)
     (tmp_path / "model_step_4.pt").unlink()
@@ -144,7 +152,7 @@ def test_unusable_states_are_passed_over_with_a_line(tmp_path: Path, caplog: pyt
     content = bytearray(flipped.read_bytes())
     content[content.index(struct.pack("<4f", 1, 1, 1, 1)) + 400] ^= 1  # one bit of a weight
     flipped.write_bytes(content)
-    assert checkpoint.newest_train_state(tmp_path, logger) == (1, tmp_path / "train_state_1.pt")
+    assert checkpoint.newest_train_state(tmp_path, weights, logger) == (1, tmp_path / "train_state_1.pt")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 3
     assert "train_state_4.pt: model_step_4.pt is missing" in lines[0]
@@ -152,13 +160,17 @@ def test_unusable_states_are_passed_over_with_a_line(tmp_path: Path, caplog: pyt
     assert "train_state_2.pt" in lines[2] and "checksum" in lines[2]
     (tmp_path / "train_state_1.pt").write_bytes(b"")
     with pytest.raises(InputError, match="no train state can be used"):
-        checkpoint.newest_train_state(tmp_path, logger)
+        checkpoint.newest_train_state(tmp_path, weights, logger)
 
 
 def test_no_state_at_all_starts_afresh(tmp_path: Path) -> None:
-    assert checkpoint.newest_train_state(tmp_path / "absent") is None
+
+    def weights(step):
+        return tmp_path / f"model_step_{step}.pt"
+
+    assert checkpoint.newest_train_state(tmp_path / "absent", weights) is None
     checkpoint.save(tmp_path / "model_step_7.pt", {})
-    assert checkpoint.newest_train_state(tmp_path) is None
+    assert checkpoint.newest_train_state(tmp_path, weights) is None
 
 
 def test_output_dir_must_be_new_unless_resumed(tmp_path: Path) -> None:

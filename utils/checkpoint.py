@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def load(path: str | Path, mmap: bool = False) -> Any:
 
 
 def save_train_state(ckpt_dir: str | Path, step: int, state: Any, keep: int = 2) -> Path:
-    """Write `train_state_{step}.pt`, remove all but the newest `keep`. Save `model_step_{step}.pt` before."""
+    """Write `train_state_{step}.pt`, remove all but the newest `keep`. Save the weights of the step before."""
     path = Path(ckpt_dir) / f"train_state_{step}.pt"
     save(path, state, old_format=False)
     for _, old in train_states(ckpt_dir)[keep:]:
@@ -87,15 +88,17 @@ def train_states(ckpt_dir: str | Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
 
 
-def newest_train_state(ckpt_dir: str | Path, logger: logging.Logger | None = None) -> tuple[int, Path] | None:
-    """(step, path) of the newest train state that can be read and has its `model_step_{step}.pt` beside it.
+def newest_train_state(
+    ckpt_dir: str | Path, weights: Callable[[int], Path], logger: logging.Logger | None = None
+) -> tuple[int, Path] | None:
+    """(step, path) of the newest train state that can be read and has the weights of its step, `weights(step)`.
 
     States passed over are named in the log. None: there are none. `InputError`: none of them can be used.
     """
     states = train_states(ckpt_dir)
     for step, path in states:
-        if not (path.parent / f"model_step_{step}.pt").is_file():
-            reason = f"model_step_{step}.pt is missing beside it"
+        if not weights(step).is_file():
+            reason = f"{weights(step).name} is missing beside it"
         else:
             try:
                 _check_sums(path)

@@ -38,6 +38,57 @@ class DataEntry:
 
 
 @dataclasses.dataclass(kw_only=True)
+class ListedStores:
+    """Stores of a task that trains on several (VQA, VCR, retrieval), under the release's keys."""
+
+    train_txt_dbs: list[str] = option([], path=True, help="text LMDBs to train on")
+    train_img_dbs: list[str] = option([], path=True, help="their image LMDBs, one each")
+    val_txt_db: str | None = option(None, path=True, help="text LMDB to validate on")
+    val_img_db: str | None = option(None, path=True, help="its image LMDB")
+    test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where the task does")
+    test_img_db: str | None = option(None, path=True, help="its image LMDB")
+
+    def stores(self, split: str) -> list[tuple[str, str]]:
+        """(text LMDB, image LMDB) of a split, none where the options name none."""
+        if split == "train":
+            check_paired({"train_txt_dbs": self.train_txt_dbs, "train_img_dbs": self.train_img_dbs})
+            return list(zip(self.train_txt_dbs, self.train_img_dbs))
+        return one_pair(self, split)
+
+
+@dataclasses.dataclass(kw_only=True)
+class SplitStores:
+    """Stores of a task that trains on one (NLVR2, VE, referring expressions), under the release's keys."""
+
+    train_txt_db: str | None = option(None, path=True, help="text LMDB to train on")
+    train_img_db: str | None = option(None, path=True, help="its image LMDB")
+    val_txt_db: str | None = option(None, path=True, help="text LMDB to validate on")
+    val_img_db: str | None = option(None, path=True, help="its image LMDB")
+    test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where it has labels")
+    test_img_db: str | None = option(None, path=True, help="its image LMDB")
+
+    def stores(self, split: str) -> list[tuple[str, str]]:
+        """(text LMDB, image LMDB) of a split, none where the options name none."""
+        found = one_pair(self, split)
+        if split == "train" and not found:
+            raise InputError("nothing to train on", key="train_txt_db, train_img_db", remedy="name both")
+        return found
+
+
+def one_pair(config: Any, split: str) -> list[tuple[str, str]]:
+    """`{split}_txt_db` and `{split}_img_db` of `config`: both, or neither."""
+    texts, images = getattr(config, f"{split}_txt_db"), getattr(config, f"{split}_img_db")
+    if (texts is None) != (images is None):
+        raise InputError(
+            "a text LMDB without image LMDB, or the other way round",
+            key=f"{split}_txt_db, {split}_img_db",
+            found=f"{texts} and {images}",
+            remedy="name both, or neither",
+        )
+    return [] if texts is None else [(texts, images)]
+
+
+@dataclasses.dataclass(kw_only=True)
 class RunConfig:
     """What training scripts share. They subclass it, redeclare defaults and add their own options."""
 
@@ -75,7 +126,9 @@ class RunConfig:
     warmup_steps: int = option(4000, "steps of linear warm-up", group="optimisation", at_least=0)
     num_train_steps: int = option(100000, "optimiser steps", group="optimisation", at_least=0)
 
-    valid_steps: int = option(1000, "validate and save every so many steps", group="run", at_least=1)
+    valid_steps: int = option(
+        1000, "validate and save every so many steps; 0: after every epoch", group="run", at_least=0
+    )
     log_steps: int = option(100, "log every so many steps", group="run", at_least=1)
     keep_states: int = option(2, "train states kept for --resume", group="run", at_least=1)
     resume: bool = option(False, "go on from the newest train state in output_dir", group="run")
