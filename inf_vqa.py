@@ -14,8 +14,7 @@ def main(argv: list[str] | None = None) -> Path:
     """Write `results_test/results_{checkpoint}_all.json` in the run's folder; returns its path."""
     run = Inference(InferenceConfig, VqaTask, VqaConfig, argv, answers_of_the_run)
     data = run.task.data(run.config.txt_db, run.config.img_db)
-    path = run.config.run_dir / "results_test" / f"results_{run.config.name}_all.json"
-    return run.publish(run.predict(data), data, path)
+    return run.publish(run.predict(data), data, run.results("test"))
 
 
 def answers_of_the_run(config: InferenceConfig) -> dict[str, str]:

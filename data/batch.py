@@ -106,6 +106,44 @@ class PackedBatch:
         """The batch in page-locked memory (called by torch's DataLoader)."""
         return self._map(Tensor.pin_memory)
 
+    def select(self, sequences: Tensor) -> "PackedBatch":
+        """The batch of these sequences alone, (b,) int64 on any device, in their order, on the batch's own device.
+
+        Pictures are shared: `img_feat` and `img_pos_feat` stay whole. Groups are numbered anew in order of appearance
+        and `ids` are theirs. Targets are dropped. `sequences` and `group` are brought to the host: lengths live there.
+        """
+        kept = sequences.cpu()
+        txt_lens, img_lens = self.txt_lens[kept].numpy(), (self.seqlens - self.txt_lens)[kept].numpy()
+        ends = np.concatenate([[0], np.cumsum(txt_lens + img_lens)]).astype(np.int32)
+        group = self.group.cpu()[kept].tolist()
+        place = {old: new for new, old in enumerate(dict.fromkeys(group))}
+        device = self.input_ids.device
+
+        def move(rows: np.ndarray) -> Tensor:
+            return torch.from_numpy(rows).to(device, non_blocking=True)
+
+        tokens, regions = move(_units(self.txt_lens, kept)), move(_units(self.seqlens - self.txt_lens, kept))
+        return replace(
+            self,
+            ids=[self.ids[old] for old in place],
+            group=move(np.array([place[old] for old in group], np.int64)),
+            input_ids=self.input_ids[tokens],
+            position_ids=self.position_ids[tokens],
+            txt_type_ids=self.txt_type_ids[tokens],
+            img_row=self.img_row[regions],
+            img_masks=None if self.img_masks is None else self.img_masks[regions],
+            img_type_ids=self.img_type_ids[regions],
+            txt_index=move(_ranges(list(zip(ends[:-1], txt_lens)))),
+            img_index=move(_ranges(list(zip(ends[:-1] + txt_lens, img_lens)))),
+            cu_seqlens=move(ends),
+            seqlens=self.seqlens[kept],
+            txt_lens=self.txt_lens[kept],
+            max_seqlen=int(self.seqlens[kept].max()),
+            targets={},
+            layout={"seq_targets": {}, "example_targets": {}}
+            | {name: [self.layout[name][b] for b in kept.tolist()] for name in ("masked", "images")},
+        )
+
     def example(self, i: int) -> Example:
         """Example `i` as it went in (its pictures' soft labels live on in its targets only)."""
         seqs = [self._seq(b) for b in range(len(self.group)) if int(self.group[b]) == i]
@@ -233,6 +271,12 @@ def _targets(
 
 def _joined(parts: Sequence[np.ndarray], dtype: Any) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(dtype, copy=False))
+
+
+def _units(lens: Tensor, kept: Tensor) -> np.ndarray:
+    """Where the units of the sequences `kept` sit among those of sequences of `lens` (B,), int64."""
+    starts = lens.cumsum(0) - lens
+    return _ranges(list(zip(starts[kept].tolist(), lens[kept].tolist())))
 
 
 def _ranges(spans: Sequence[tuple[int, int]]) -> np.ndarray:

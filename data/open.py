@@ -18,9 +18,12 @@ class Stores:
         self._images = ImageStores()
         self.reference: tuple[Path, Meta] | None = None  # the first text store: the others must agree with it
 
-    def texts(self, path: str, train: bool = False) -> TextStore:
-        """A text store; in training, texts longer than `max_txt_len` word pieces are left out, never at test."""
-        store = TextStore(path, self.config.max_txt_len if train else None)
+    def texts(self, path: str, train: bool = False, lengths: str | None = None, marks: int = 2) -> TextStore:
+        """A text store; in training, texts longer than `max_txt_len` word pieces are left out, never at test.
+
+        `lengths`: the side file to take lengths from; `marks`: how many [CLS] and [SEP] a sequence has.
+        """
+        store = TextStore(path, self.config.max_txt_len if train else None, lengths)
         vocab_size, positions = self.model_config.vocab_size, self.model_config.max_position_embeddings
         if store.meta.v_range[1] != vocab_size:
             raise InputError(
@@ -31,12 +34,12 @@ class Stores:
                 expected=f"{vocab_size}, the model's vocab_size",
                 remedy="prepare the texts with the vocab.txt that the model was trained with",
             )
-        if len(store) and int(store.lens.max()) + 2 > positions:
+        if len(store) and int(store.lens.max()) + marks > positions:
             raise InputError(
                 "a text is longer than the model has positions",
                 file=path,
                 key=store.id(int(store.lens.argmax())),
-                found=f"{int(store.lens.max())} word pieces, [CLS] and [SEP]",
+                found=f"{int(store.lens.max())} word pieces and {marks} of [CLS] and [SEP]",
                 expected=f"at most {positions} in all",
                 remedy="lower max_txt_len for training; at test shorten the text or use a model with more positions",
             )

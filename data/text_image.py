@@ -37,7 +37,7 @@ class TextImage:
         self.texts, self.images, self.wrong_picture = texts, images, wrong_picture
         self.pictures = np.full(len(texts), -1, np.int32)  # (n,) row of the image store, -1 for text alone
         if images is not None:
-            self.pictures = join(texts, images)
+            self.pictures = self.own_pictures(texts, images)
         self._others = np.unique(self.pictures)  # pictures that stand in for a text's own
 
     def __len__(self) -> int:
@@ -46,6 +46,10 @@ class TextImage:
     def id(self, i: int) -> str:
         """The id of example `i`."""
         return self.texts.id(i)
+
+    def own_pictures(self, texts: TextStore, images: ImageStore) -> np.ndarray:
+        """(n,) int32: the row of the image store of every text's own picture."""
+        return join(texts, images)
 
     def pairs(self, uniform: np.ndarray) -> np.ndarray:
         """(n, 3) uniform numbers → (n, 1 + k) int32: the text and the k pictures of every example; here k = 1."""

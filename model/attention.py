@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.layers import full, rows
+
 try:  # variable-length flash attention: torch 2.10 and later, used on CUDA only
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:
@@ -116,3 +118,31 @@ def to_padded(x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
     padded = x.new_zeros(*mask.shape, *x.shape[1:])
     padded[mask.to(x.device)] = x
     return padded, mask.to(x.device)
+
+
+def owners(lens: Tensor, device: torch.device) -> Tensor:
+    """The segment of each unit, (sum of `lens`,) int64 on the device, of lengths that the host knows."""
+    return torch.repeat_interleave(torch.arange(len(lens)), lens.long()).to(device, non_blocking=True)
+
+
+def segment_sum(x: Tensor, owner: Tensor, segments: int) -> Tensor:
+    """Sums inside each segment: (N, …) and the segment of each unit (N,) -> (segments, …)."""
+    return x.new_zeros(segments, *x.shape[1:]).index_add(0, owner, x)
+
+
+def segment_max(x: Tensor, owner: Tensor, segments: int) -> Tensor:
+    """The largest value of each segment, without a gradient: (N,), (N,) -> (segments,)."""
+    x = x.detach()
+    return x.new_full((segments,), -torch.inf).scatter_reduce(0, owner, x, "amax")
+
+
+def segment_log_softmax(x: Tensor, owner: Tensor, segments: int) -> Tensor:
+    """Log-softmax inside each segment, in fp32 at least: (N,), (N,) -> (N,)."""
+    x = full(x)
+    shifted = x - rows(segment_max(x, owner, segments), owner)
+    return shifted - rows(segment_sum(shifted.exp(), owner, segments).log(), owner)
+
+
+def segment_softmax(x: Tensor, owner: Tensor, segments: int) -> Tensor:
+    """Softmax inside each segment, in fp32 at least: (N,), (N,) -> (N,)."""
+    return segment_log_softmax(x, owner, segments).exp()

@@ -3,6 +3,7 @@
 Legend: H hidden size, rows: any number of units.
 """
 
+import torch
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-12  # BERT's, everywhere
@@ -32,3 +33,8 @@ def init_weights(module: nn.Module, std: float) -> None:
 def rows(x: Tensor, index: Tensor) -> Tensor:
     """x[index] along the first axis; unlike indexing, its backward is the same on every run."""
     return x.index_select(0, index)
+
+
+def full(x: Tensor) -> Tensor:
+    """fp32 at least: softmax and losses are not taken in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

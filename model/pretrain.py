@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import init_weights, layer_norm, rows, transform
+from model.layers import full, init_weights, layer_norm, rows, transform
 from model.ot import pair_distances
 from model.uniter import IMG_DIM, IMG_LABEL_DIM, UniterConfig, UniterModel
 
@@ -67,6 +67,7 @@ class UniterForPretraining(nn.Module):
 
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM, img_label_dim: int = IMG_LABEL_DIM):
         super().__init__()
+        self.growth = config.growth()  # VCR's second stage starts from fewer types and words
         self.uniter = UniterModel(config, img_dim)
         self.cls = nn.ModuleDict({"predictions": WordPrediction(config, self.uniter.embeddings.word_embeddings.weight)})
         self.feat_regress = RegionRegression(config, img_dim, self.uniter.img_embeddings.img_linear.weight)
@@ -78,24 +79,24 @@ class UniterForPretraining(nn.Module):
     def mlm(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Masked language modelling (equation 1): scores (M, V), cross-entropy (M,)."""
         scores = self.cls["predictions"](rows(self.uniter(batch), batch.targets["mlm_index"]))
-        return scores, F.cross_entropy(_full(scores), batch.targets["mlm_labels"], reduction="none")
+        return scores, F.cross_entropy(full(scores), batch.targets["mlm_labels"], reduction="none")
 
     def mrfr(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Masked region feature regression: predictions (M, D), squared error (M, D)."""
         predicted = self.feat_regress(rows(self.uniter(batch), batch.targets["mrm_index"]))
         true = rows(batch.img_feat, batch.targets["mrm_row"])
-        return predicted, F.mse_loss(_full(predicted), true.to(_full(predicted).dtype), reduction="none")
+        return predicted, F.mse_loss(full(predicted), true.to(full(predicted).dtype), reduction="none")
 
     def mrc(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Masked region classification on the detector's best class, background aside: (M, C), (M,)."""
         scores = self._region_scores(batch)
         labels = batch.targets["soft_labels"][:, 1:].argmax(dim=-1) + 1
-        return scores, F.cross_entropy(_full(scores), labels, reduction="none")
+        return scores, F.cross_entropy(full(scores), labels, reduction="none")
 
     def mrckl(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Masked region classification against the detector's distribution by KL divergence: (M, C), (M, C)."""
         scores = self._region_scores(batch)
-        log_p = F.log_softmax(_full(scores), dim=-1)
+        log_p = F.log_softmax(full(scores), dim=-1)
         return scores, F.kl_div(log_p, batch.targets["soft_labels"].to(log_p.dtype), reduction="none")
 
     def itm(self, batch: Any, transport: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -105,7 +106,7 @@ class UniterForPretraining(nn.Module):
         """
         hidden = self.uniter(batch)
         scores = self.itm_output(self.uniter.pooler(hidden, batch.cu_seqlens))
-        loss = F.cross_entropy(_full(scores), batch.targets["itm_labels"], reduction="none")
+        loss = F.cross_entropy(full(scores), batch.targets["itm_labels"], reduction="none")
         distances = pair_distances(hidden, batch.seqlens, batch.txt_lens) if transport else None
         return scores, loss, distances
 
@@ -119,8 +120,3 @@ def wra_loss(distances: Tensor, labels: Tensor) -> Tensor:
     (sum of the matching distances - sum of the others) / B, a scalar.
     """
     return (distances * torch.where(labels == 1, 1.0, -1.0).to(distances.dtype)).sum() / len(distances)
-
-
-def _full(x: Tensor) -> Tensor:
-    """fp32 at least: losses are not taken in half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

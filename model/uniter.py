@@ -33,6 +33,43 @@ class UniterConfig:
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
 
+    def growth(self) -> "dict[str, Growth]":
+        """The weights that a checkpoint may bring with fewer rows than the model has: none."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A weight that may also come with `rows` rows: the new ones copy row `copied`, or (None) stay as initialised."""
+
+    rows: int
+    copied: int | None = None
+
+
+@dataclass
+class GrownConfig(UniterConfig):
+    """A model with more token types or words than the checkpoint that it starts from; made by `grown_config`."""
+
+    old_types: int = 2
+    old_words: int = 0
+    copied_type: int = 0
+
+    def growth(self) -> dict[str, Growth]:
+        """The embeddings and, in pre-training, the bias and the tied decoder of the masked-word head."""
+        words = ("uniter.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", "cls.predictions.bias")
+        types = {"uniter.embeddings.token_type_embeddings.weight": Growth(self.old_types, self.copied_type)}
+        return types | {name: Growth(self.old_words) for name in words}
+
+
+def grown_config(config: UniterConfig, types: int, words: int = 0, copied_type: int = 0) -> GrownConfig:
+    """`config` with `types` token types in all and `words` more words; new types start as copies of `copied_type`.
+
+    NLVR2 has 3 types (the third a copy of the picture's, 1); VCR 4 (copies of the text's, 0) and 81 more words.
+    """
+    grown = {"type_vocab_size": types, "vocab_size": config.vocab_size + words}
+    old = {"old_types": config.type_vocab_size, "old_words": config.vocab_size, "copied_type": copied_type}
+    return GrownConfig(**{**vars(config), **grown, **old})
+
 
 class TextEmbeddings(nn.Module):
     """Word + position + type embeddings, normalised."""

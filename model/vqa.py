@@ -5,11 +5,10 @@ Legend: E examples (= sequences), A answers, H hidden size.
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.layers import init_weights, transform
+from model.layers import full, init_weights, transform
 from model.uniter import IMG_DIM, UniterConfig, UniterModel
 
 
@@ -29,6 +28,6 @@ class UniterForVisualQuestionAnswering(nn.Module):
     def losses(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Scores (E, A) and binary cross-entropy against the soft scores (E, A)."""
         scores = self(batch)
-        full = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        target = batch.targets["answer_scores"].to(full.dtype)
-        return scores, F.binary_cross_entropy_with_logits(full, target, reduction="none")
+        logits = full(scores)
+        target = batch.targets["answer_scores"].to(logits.dtype)
+        return scores, F.binary_cross_entropy_with_logits(logits, target, reduction="none")

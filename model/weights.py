@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from model.uniter import Growth
 from utils import checkpoint
 from utils.errors import InputError
 
@@ -22,10 +23,11 @@ BERT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 
 @dataclass
 class LoadReport:
-    """What a checkpoint did not bring (`missing`) and what the model has no place for (`unexpected`), by name."""
+    """By name: what a checkpoint did not bring, what the model has no place for, what came with fewer rows."""
 
     missing: list[str]
     unexpected: list[str]
+    grown: list[str] = field(default_factory=list)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -45,13 +47,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) -> LoadReport:
     """Copy `state` into `model`, cast to the model's own precision.
 
-    A shape that differs is an error naming the key and both shapes; so is a checkpoint of which nothing fits. Of two
-    names of one tied tensor, the one later in the model wins; a tied name that is absent is not missing.
+    A shape that differs is an error naming the key and both shapes, unless the model expects that weight to grow (its
+    `growth`, where it has one); so is a checkpoint of which nothing fits. Of two names of one tied tensor, the one
+    later in the model wins; a tied name that is absent is not missing.
     """
     own = model.state_dict(keep_vars=True)
     shared = [key for key in own if key in state]
-    for key in shared:
-        if own[key].shape != state[key].shape:
+    growth: Mapping[str, Growth] = getattr(model, "growth", {})
+    differ = [key for key in shared if own[key].shape != state[key].shape]
+    for key in differ:
+        if key not in growth or state[key].shape != (growth[key].rows, *own[key].shape[1:]):
             raise InputError(
                 "a weight of the checkpoint has another shape than the model's",
                 file=source,
@@ -72,23 +77,37 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) 
     present = {id(own[key]) for key in shared}
     with torch.no_grad():
         for key in shared:
-            own[key].copy_(state[key])
+            if key in differ:
+                _grow(own[key], state[key], growth[key].copied)
+                source = "stay as initialised" if growth[key].copied is None else f"copy row {growth[key].copied}"
+                LOG.info("%s: %d rows became %d, the new ones %s", key, len(state[key]), len(own[key]), source)
+            else:
+                own[key].copy_(state[key])
     return LoadReport(
         missing=[key for key in own if key not in state and id(own[key]) not in present],
         unexpected=[key for key in state if key not in own],
+        grown=differ,
     )
 
 
-def load_checkpoint(model: nn.Module, path: str | Path | None) -> None:
+def _grow(own: Tensor, given: Tensor, copied: int | None) -> None:
+    """Fill the first rows of `own`; the new ones copy a given row, or stay as they are."""
+    own[: len(given)] = given
+    if copied is not None:
+        own[len(given) :] = given[copied]
+
+
+def load_checkpoint(model: nn.Module, path: str | Path | None) -> LoadReport:
     """Load a checkpoint into `model`, if one is given, and log by name what it lacks and what is left over."""
     if not path:
         LOG.info("no checkpoint: weights are as initialised")
-        return
+        return LoadReport(missing=list(model.state_dict()), unexpected=[])
     report = load_weights(model, read_weights(path), path)
     LOG.info("loaded %s", path)
     for what, keys in (("not in the checkpoint", report.missing), ("left over", report.unexpected)):
         if keys:
             LOG.info("%s: %d weights: %s", what, len(keys), ", ".join(keys))
+    return report
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:

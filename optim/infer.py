@@ -62,6 +62,7 @@ class Inference:
         `changes(config)`: options of the run that inference sets otherwise.
         """
         logging.basicConfig(level=logging.INFO, format="%(message)s")
+        self.config: Any
         self.config, notes = parse(config_type, argv)
         self.world = distributed.start()
         self.run, more_notes = restore(self.config, run_type, task_type.saves)
@@ -69,7 +70,7 @@ class Inference:
             setattr(self.run, key, value)
         for note in notes + more_notes if self.world.is_main else []:
             LOG.info(note)
-        self.task = task_type(self.run)
+        self.task: Any = task_type(self.run)
         self._model: Any = None
 
     def predict(self, data: Any) -> dict[str, np.ndarray]:
@@ -82,12 +83,17 @@ class Inference:
         batch_size = c.batch_size or self.run.val_batch_size
         return predict(self.task, self._model, data, batch_size, self.world, precision, c.n_workers, c.pin_mem)
 
+    def results(self, split: str) -> Path:
+        """Where the release puts the predictions of a split: `results_{split}/results_{checkpoint}_all.json`."""
+        return self.config.run_dir / f"results_{split}" / f"results_{self.config.name}_all.json"
+
     def publish(self, predictions: dict[str, np.ndarray], data: Any, path: Path) -> Path:
         """Let the task write the leaderboard's file to `path`, and with --save_logits its scores beside it."""
         if self.world.is_main:
             self.task.write(predictions, path, data)
             if self.config.save_logits:
-                self.task.write_logits(predictions, path.parent / f"logits_{self.config.name}_all.npz")
+                name = path.stem.replace("results", "logits", 1)
+                self.task.write_logits(predictions, path.with_name(f"{name}.npz"))
             LOG.info("%d predictions in %s", len(data), path)
         return path
 
@@ -110,6 +116,7 @@ def restore(config: Any, run_type: type, saves: str) -> tuple[Any, list[str]]:
             expected="log/hps.json and log/model.json, as training leaves them",
             remedy="give the folder that the training script wrote to",
         )
+    run: Any
     run, unknown = load_hps(log / "hps.json", run_type)
     for key, value in {
         "model_config": str(log / "model.json"),

@@ -36,7 +36,8 @@ def run_training(
     counted = trainer.entries[0].data.counted if trainer.entries else "units"
     accumulated = config.gradient_accumulation_steps
     log.info(
-        f"{world.size} ranks × {accumulated} micro-batches × {config.train_batch_size} {counted}: a global batch of at most {micros * config.train_batch_size} {counted}; accumulation {config.accumulation}, "
+        f"{world.size} ranks × {accumulated} micro-batches × {config.train_batch_size} {counted}: a global batch of at "
+        f"most {micros * config.train_batch_size} {counted}; accumulation {config.accumulation}, "
         f"batching {config.batching}, precision {trainer.precision.name} on {world.device}"
     )
     if config.eval_only:

@@ -6,6 +6,7 @@ python -m scripts.kill_test --run config/demo-pretrain.json --trials 20
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from utils import checkpoint
@@ -31,22 +33,23 @@ WORKERS = [(before, after) for before in (0, 2) for after in (0, 2)]  # loader p
 class KillTestConfig:
     """Options of the kill test."""
 
-    run: str = option("", help="JSON of the run to kill, as pretrain.py takes it")
+    run: str = option("", help="JSON of the run to kill")
+    script: str = option("pretrain.py", help="the training script that takes it")
     trials: int = option(20, help="runs that are killed and resumed", at_least=1)
     seed: int = option(0, help="of the moments")
     folder: str = option("", help="where the runs are kept; default: a temporary folder")
 
 
-def start(config: Path, output: Path, n_workers: int, *flags: str) -> subprocess.Popen:
+def start(script: str, config: Path, output: Path, n_workers: int, *flags: str) -> subprocess.Popen:
     """The run as its own process group, so that a kill takes its workers too."""
-    command = [sys.executable, "pretrain.py", "--config", str(config), "--output_dir", str(output)]
+    command = [sys.executable, script, "--config", str(config), "--output_dir", str(output)]
     command += ["--n_workers", str(n_workers), "--num_threads", "1", *flags]
     return subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def finish(config: Path, output: Path, n_workers: int, *flags: str) -> None:
+def finish(script: str, config: Path, output: Path, n_workers: int, *flags: str) -> None:
     """Run to the end."""
-    if start(config, output, n_workers, *flags).wait():
+    if start(script, config, output, n_workers, *flags).wait():
         raise InputError("the run failed", file=output / "log" / "log.txt", remedy="run it by hand to see why")
 
 
@@ -76,17 +79,19 @@ def metrics(output: Path) -> list[dict[str, Any]]:
 
 
 def newest(output: Path, name: str) -> Any:
-    """The contents of the newest `ckpt/{name}_{step}.pt`."""
-    paths = {int(path.stem.split("_")[-1]): path for path in (output / "ckpt").glob(f"{name}_[0-9]*.pt")}
-    return checkpoint.load(paths[max(paths)])
+    """The contents of the newest `ckpt/{name}_{number}.pt`."""
+    found = [(re.fullmatch(name + r"_(\d+)\.pt", path.name), path) for path in (output / "ckpt").iterdir()]
+    return checkpoint.load(max((int(match[1]), path) for match, path in found if match)[1])
 
 
 def difference(a: Any, b: Any, where: str) -> str | None:
-    """The first place where two trees of tensors, numbers and containers are not equal bit for bit."""
+    """The first place where two trees of tensors, arrays, numbers and containers are not equal bit for bit."""
     if type(a) is not type(b):
         return f"{where}: {type(a).__name__} and {type(b).__name__}"
     if isinstance(a, torch.Tensor):
         return None if a.dtype == b.dtype and torch.equal(a, b) else where
+    if isinstance(a, np.ndarray):
+        return None if a.dtype == b.dtype and np.array_equal(a, b) else where
     if isinstance(a, dict):
         if list(a) != list(b):
             return f"{where}: keys {list(a)} and {list(b)}"
@@ -100,19 +105,20 @@ def difference(a: Any, b: Any, where: str) -> str | None:
 
 def compare(whole: Path, killed: Path) -> str | None:
     """What differs between two finished runs: weights, best weights, train state (optimiser), metrics; or None."""
-    best = "ckpt/model_step_best.pt"
+    (best,) = (path.relative_to(whole) for path in (whole / "ckpt").glob("model_*_best.pt"))
+    kind = "model_(?:step|epoch)"  # what weights are numbered by
     return (
-        difference(newest(whole, "model_step"), newest(killed, "model_step"), "weights")
+        difference(newest(whole, kind), newest(killed, kind), "weights")
         or difference(checkpoint.load(whole / best), checkpoint.load(killed / best), "best weights")
         or difference(newest(whole, "train_state"), newest(killed, "train_state"), "train state")
         or difference(metrics(whole), metrics(killed), "metrics.jsonl")
     )
 
 
-def trial(config: Path, output: Path, workers: tuple[int, int], delay: float) -> bool:
+def trial(script: str, config: Path, output: Path, workers: tuple[int, int], delay: float) -> bool:
     """One run, killed once and resumed; whether the kill hit it alive."""
-    hit = kill(start(config, output, workers[0]), output, delay)
-    finish(config, output, workers[1], "--resume")
+    hit = kill(start(script, config, output, workers[0]), output, delay)
+    finish(script, config, output, workers[1], "--resume")
     return hit
 
 
@@ -120,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     options, _ = parse(KillTestConfig, argv)
     config, rng = Path(options.run), random.Random(options.seed)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_test_"))
-    process = start(config, folder / "never_killed", 0)
+    process = start(options.script, config, folder / "never_killed", 0)
     wait_for_a_record(process, folder / "never_killed")
     started = time.monotonic()
     process.wait()
@@ -128,7 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     hits = failures = 0
     for k in range(options.trials):
         workers, delay = WORKERS[k % len(WORKERS)], rng.uniform(0.0, 0.9 * seconds)
-        hit = trial(config, folder / f"killed_{k}", workers, delay)
+        hit = trial(options.script, config, folder / f"killed_{k}", workers, delay)
         differs = compare(folder / "never_killed", folder / f"killed_{k}")
         hits, failures = hits + hit, failures + (differs is not None)
         killed = f"killed {delay:.2f} s after its first log record" if hit else "ended before the kill"

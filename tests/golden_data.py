@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.batch import Example, Image, Seq
+from data.batch import Example, Image, PackedBatch, Seq
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = json.loads((GOLDEN / "tiny_config.json").read_text())
@@ -38,8 +38,7 @@ def examples(directory: str) -> list[Example]:
     made = []
     for i in range(sum(key.startswith("tokens.") for key in raw)):
         image = Image(i, raw[f"img_feat.{i}"], raw[f"img_pos_feat.{i}"])
-        input_ids = np.concatenate([[CLS], raw[f"tokens.{i}"], [SEP]])
-        made.append(Example(str(i), [Seq(input_ids, [image])]))
+        made.append(Example(str(i), [Seq(wrapped(raw[f"tokens.{i}"]), [image])]))
     return made
 
 
@@ -62,3 +61,29 @@ def check_gradients(model: torch.nn.Module, expected: dict[str, Any]) -> None:
 
 def close(actual: torch.Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(actual.detach().numpy(), expected, atol=ATOL, rtol=RTOL)
+
+
+def load(model: Any, directory: str) -> Any:
+    """The golden's weights in `model`: no name missing, none unexpected."""
+    model.load_state_dict(state_dict(directory), strict=True)
+    return model.eval()
+
+
+def check_backward(model: Any, loss: torch.Tensor, name: str) -> None:
+    """Compare the gradients of a scalar with those of the golden `name`."""
+    loss.backward()
+    check_gradients(model, json.loads((GOLDEN / f"{name}.json").read_text()))
+
+
+def check_states(model: Any, batch: PackedBatch, golden: dict[str, np.ndarray]) -> None:
+    """Compare the body's last states and the pooled [CLS]."""
+    from model.attention import to_padded
+
+    hidden = model.uniter(batch)
+    close(to_padded(hidden, batch.seqlens)[0], golden["last_hidden"])
+    close(model.uniter.pooler(hidden, batch.cu_seqlens), golden["pooled"])
+
+
+def wrapped(tokens: np.ndarray) -> np.ndarray:
+    """[CLS] tokens [SEP]."""
+    return np.concatenate([[CLS], tokens, [SEP]])

@@ -1,16 +1,20 @@
 """Reading weights: the release's, BERT's, half precision, wrappers; and refusing what does not fit."""
 
 import json
+import logging
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from model.itm import UniterForImageTextRetrieval
+from model.nlvr2 import NLVR2_MODELS
 from model.pretrain import UniterForPretraining
-from model.uniter import UniterConfig
+from model.uniter import UniterConfig, grown_config
+from model.vcr import UniterForVisualCommonsenseReasoning
 from model.vqa import UniterForVisualQuestionAnswering
 from model.weights import load_checkpoint, load_weights, read_weights
-from tests.golden_data import GOLDEN, IMG_DIM, IMG_LABEL_DIM, state_dict, tiny_config
+from tests.golden_data import GOLDEN, IMG_DIM, IMG_LABEL_DIM, arrays, state_dict, tiny_config
 from utils.errors import InputError
 
 
@@ -71,6 +75,98 @@ def test_nothing_that_fits_is_an_error(tmp_path):
         load_checkpoint(tiny_pretraining(), tmp_path / "other.pt")
     with pytest.raises(InputError, match="not found"):
         load_checkpoint(tiny_pretraining(), tmp_path / "absent.pt")
+
+
+TYPES = "uniter.embeddings.token_type_embeddings.weight"
+WORDS = "uniter.embeddings.word_embeddings.weight"
+
+
+def surgery(directory: str, when: str) -> dict[str, torch.Tensor]:
+    """The weights before or after the reference grew them."""
+    found = arrays(f"{directory}/surgery.npz").items()
+    return {key.removeprefix(f"{when}."): torch.from_numpy(value) for key, value in found if key.startswith(when)}
+
+
+def grown_pretraining():
+    return UniterForPretraining(grown_config(tiny_config(), types=4, words=5), IMG_DIM, IMG_LABEL_DIM)
+
+
+@pytest.mark.parametrize("kind", NLVR2_MODELS)
+def test_nlvr2_grows_a_type_that_copies_the_picture(kind, tmp_path, caplog):
+    state = state_dict("pretraining")
+    torch.save(state, tmp_path / "model.pt")
+    model = NLVR2_MODELS[kind](tiny_config(), IMG_DIM)
+    with caplog.at_level(logging.INFO, "uniter"):
+        report = load_checkpoint(model, tmp_path / "model.pt")
+    assert report.grown == [TYPES] and not any(key.startswith("uniter.") for key in report.missing)
+    assert torch.equal(model.state_dict()[TYPES], state[TYPES][[0, 1, 1]])
+    assert f"{TYPES}: 2 rows became 3, the new ones copy row 1" in caplog.messages
+    # A finetuned checkpoint has them all.
+    torch.save(model.state_dict(), tmp_path / "finetuned.pt")
+    assert load_checkpoint(NLVR2_MODELS[kind](tiny_config(), IMG_DIM), tmp_path / "finetuned.pt").grown == []
+
+
+def test_vcr_grows_types_and_words_as_the_reference():
+    model = UniterForVisualCommonsenseReasoning(tiny_config(), IMG_DIM, special_tokens=5)
+    initial, after = model.state_dict()[WORDS].clone(), surgery("vcr", "after")
+    report = load_weights(model, surgery("vcr", "before"), "model.pt")
+    assert sorted(report.grown) == [TYPES, WORDS]
+    assert torch.equal(model.state_dict()[TYPES], after[TYPES])
+    assert torch.equal(model.state_dict()[WORDS][:200], after[WORDS][:200])
+    assert torch.equal(model.state_dict()[WORDS][200:], initial[200:])
+
+
+def test_vcr_second_stage_keeps_the_word_head(tmp_path):
+    """The reference makes the head anew when it grows; here what was learned stays, and new words' bias is zero."""
+    model, before = grown_pretraining(), surgery("pretraining_vcr", "before")
+    initial = model.state_dict()[WORDS].clone()
+    report = load_weights(model, state_dict("pretraining") | before, "model.pt")
+    assert sorted(report.grown) == ["cls.predictions.bias", "cls.predictions.decoder.weight", TYPES, WORDS]
+    assert report.missing == report.unexpected == []
+    state = model.state_dict()
+    for key, value in before.items():
+        assert torch.equal(state[key][: len(value)], value), key
+    assert (state["cls.predictions.bias"][200:] == 0).all() and torch.equal(state[WORDS][200:], initial[200:])
+    assert model.cls["predictions"].decoder.weight is model.uniter.embeddings.word_embeddings.weight
+    # Finetuning starts from the second stage without growing again.
+    vcr = UniterForVisualCommonsenseReasoning(tiny_config(), IMG_DIM, special_tokens=5)
+    torch.save(state, tmp_path / "second.pt")
+    assert load_checkpoint(vcr, tmp_path / "second.pt").grown == []
+    assert torch.equal(vcr.state_dict()[WORDS], state[WORDS])
+
+
+@pytest.mark.parametrize(
+    "model, key, rows",
+    [
+        (tiny_pretraining, TYPES, 1),  # this model does not grow
+        (grown_pretraining, WORDS, 190),  # another vocabulary is no vocabulary to be grown
+        (grown_pretraining, WORDS, 206),
+        (grown_pretraining, "uniter.embeddings.position_embeddings.weight", 60),
+    ],
+)
+def test_only_what_a_task_adds_may_be_absent(model, key, rows):
+    state = model().state_dict()
+    state[key] = torch.zeros(rows, 32)
+    with pytest.raises(InputError, match="another shape") as error:
+        load_weights(model(), state, "model.pt")
+    assert key in str(error.value) and f"({rows}, 32)" in str(error.value)
+
+
+def test_the_rank_head_starts_from_the_matching_head_and_is_kept(tmp_path):
+    torch.save(state_dict("pretraining"), tmp_path / "pretrained.pt")
+    model = UniterForImageTextRetrieval(tiny_config(), IMG_DIM)
+    report = load_checkpoint(model, tmp_path / "pretrained.pt")
+    assert report.missing == ["rank_output.weight", "rank_output.bias"]
+    model.init_output()
+    assert torch.equal(model.rank_output.weight, model.itm_output.weight[1:])
+    assert torch.equal(model.rank_output.bias, model.itm_output.bias[1:])
+    with torch.no_grad():
+        model.rank_output.weight += 1  # its own storage: the matching head stays
+    assert torch.equal(model.itm_output.weight, state_dict("pretraining")["itm_output.weight"])
+    torch.save(model.state_dict(), tmp_path / "finetuned.pt")
+    again = UniterForImageTextRetrieval(tiny_config(), IMG_DIM)
+    assert load_checkpoint(again, tmp_path / "finetuned.pt").missing == []
+    assert torch.equal(again.rank_output.weight, model.rank_output.weight)
 
 
 class Evil:

@@ -27,10 +27,11 @@ def test_killed_and_resumed_is_never_killed(world, tmp_path, k):
     whole = world / "never_killed"
     options = pretrain_options(world, whole, **steps)
     if not whole.exists():
-        kill_test.finish(options, whole, 0)
+        kill_test.finish("pretrain.py", options, whole, 0)
     rng = random.Random(k)
     killed = tmp_path / "killed"
-    assert kill_test.trial(options, killed, [(0, 2), (2, 0), (2, 2)][k], rng.uniform(0.0, 0.5))  # it was alive
+    workers = [(0, 2), (2, 0), (2, 2)][k]
+    assert kill_test.trial("pretrain.py", options, killed, workers, rng.uniform(0.0, 0.5))  # it was alive
     assert kill_test.compare(whole, killed) is None
 
 

@@ -1,0 +1,61 @@
+"""NLVR2: a sentence about two pictures, true of them or not (paper section 4.2)."""
+
+from typing import Literal
+
+import numpy as np
+
+from data.batch import IMG_TYPE, Example, Image, Seq
+from data.img_store import ImageStore
+from data.text_image import TextImage, join
+from data.txt_store import TextStore
+from utils.errors import InputError
+
+UNLABELLED = -1
+Layout = Literal["triplet", "paired", "paired-attn"]
+
+
+class Nlvr2(TextImage):
+    """Sentences with `labels` (1,) as target: 1 true, 0 false, `UNLABELLED` where the store has none.
+
+    `triplet`: one sequence, the sentence and both pictures. Else two, the sentence with either picture.
+    """
+
+    task = "nlvr2"
+
+    def __init__(self, texts: TextStore, images: ImageStore, layout: Layout, use_img_type: bool):
+        if texts.img_index.shape[1] != 2:
+            raise InputError(
+                "not a text store of NLVR2",
+                file=texts.path / "txt2img.json",
+                found=f"{texts.img_index.shape[1]} pictures a text",
+                expected="2: left and right",
+                remedy="prepare it with prepro.py nlvr2",
+            )
+        super().__init__(texts, images)
+        self._images = images
+        self.right = join(texts, images, column=1)
+        self.paired = layout != "triplet"
+        self.img_types = [IMG_TYPE, IMG_TYPE + 1] if use_img_type else [IMG_TYPE, IMG_TYPE]
+
+    def pairs(self, uniform: np.ndarray) -> np.ndarray:
+        """(n, 3) int32: text, left picture, right picture."""
+        return np.stack([np.arange(len(self), dtype=np.int32), self.pictures, self.right], axis=1)
+
+    def lens(self, pairs: np.ndarray) -> np.ndarray:
+        """Units without [CLS] and [SEP]; the sentence counts once a sequence."""
+        words = self.texts.lens[pairs[:, 0]].astype(np.int64)
+        return words * (1 + self.paired) + self._images.nbb[pairs[:, 1:]].sum(1)
+
+    def units(self, pairs: np.ndarray) -> np.ndarray:
+        return self.lens(pairs) + 2 * (1 + self.paired)
+
+    def example(self, text: int, left: int, right: int, rng: np.random.Generator) -> Example:  # type: ignore[override]
+        record = self.texts.read(text)
+        words, both = self.framed(self.tokens(record)), [*self.image(left), *self.image(right)]
+        label = np.array([record.get("target", UNLABELLED)], np.int64)
+        return Example(self.id(text), self._sequences(words, both), {"labels": label})
+
+    def _sequences(self, words: np.ndarray, both: list[Image]) -> list[Seq]:
+        if not self.paired:
+            return [Seq(words, both, img_types=self.img_types)]
+        return [Seq(words, [image], img_types=[kind]) for image, kind in zip(both, self.img_types)]

@@ -1,0 +1,88 @@
+"""Referring expressions: a phrase, a picture's boxes, and the one that is meant (paper section 4.2)."""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from data.batch import Example, Seq
+from data.img_store import ImageStore
+from data.text_image import TextImage, join
+from data.txt_store import TextStore
+from utils.errors import InputError
+from utils.files import read_json
+
+Boxes = Literal["gt", "detected"]
+NAMES = {"gt": "visual_grounding_coco_gt_{:012}.npz", "detected": "visual_grounding_det_coco_{:012}.npz"}
+GT_VARIANT = {"conf_th": -1, "num_bb": 100}  # all ground-truth boxes: the release's fixed number
+
+
+def box_source(img_db: str, given: Boxes | None = None) -> Boxes:
+    """Whether an image store holds ground-truth or detected boxes; old commands tell by `coco_gt` in its name."""
+    return given or ("gt" if "coco_gt" in Path(img_db).name else "detected")
+
+
+class Re(TextImage):
+    """Expressions and all boxes of their pictures; batches count examples.
+
+    Targets: `region_labels` (1,), the place of the true box among ground-truth boxes, -1 among detected ones; `tgt_box`
+    (1, 4) and, for each region, `boxes` (r, 4), both x, y, w, h in pixels. `withheld`: no words, the blind control.
+    """
+
+    task = "re"
+    counted = "examples"
+
+    def __init__(self, texts: TextStore, images: ImageStore, boxes: Boxes, withheld: bool = False):
+        self.boxes, self.withheld = boxes, withheld
+        super().__init__(texts, images)
+        listed = texts.path / "images.json"
+        try:
+            self._listed = {
+                int(image["id"]): (image["ann_ids"], image["width"], image["height"]) for image in read_json(listed)
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                "not the pictures of a referring-expression store",
+                file=listed,
+                found=repr(error),
+                expected="a list of id, ann_ids, width, height",
+                remedy="prepare the store with prepro.py re",
+            ) from None
+
+    def own_pictures(self, texts: TextStore, images: ImageStore) -> np.ndarray:
+        """By name, or else by the number that ends it: the same texts serve the stores of both kinds of boxes."""
+        if (images.rows(texts.img_names) >= 0).all():
+            return join(texts, images)
+        return join(texts, images, rename=self._release_name)
+
+    def _release_name(self, name: str) -> str:
+        number = re.search(r"(\d+)\.npz$", name)
+        return NAMES[self.boxes].format(int(number[1])) if number else name
+
+    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
+        record = self.texts.read(text)
+        words = np.zeros(0, np.int64) if self.withheld else self.tokens(record)
+        (image,) = self.image(picture)
+        ann_ids, width, height = self._listed[int(record["image_id"])]
+        scale = np.array([width, height, width, height], np.float32)
+        boxes = image.pos[:, [0, 1, 4, 5]] * scale
+        targets = {
+            "region_labels": np.array([self._label(text, record, ann_ids, len(boxes))], np.int64),
+            "tgt_box": np.array([record["bbox"]], np.float64),
+        }
+        return Example(self.id(text), [Seq(self.framed(words), [image], targets={"boxes": boxes})], targets)
+
+    def _label(self, text: int, record: dict, ann_ids: list[int], found: int) -> int:
+        if self.boxes == "detected":
+            return -1
+        if len(ann_ids) != found or record["ann_id"] not in ann_ids:
+            raise InputError(
+                "a picture's ground-truth boxes are not those that the text store lists",
+                file=self.texts.path / "images.json",
+                key=f"sent_id {self.id(text)}, image_id {record['image_id']}, ann_id {record['ann_id']}",
+                found=f"{found} boxes in the image store, {len(ann_ids)} ann_ids",
+                expected="the same boxes in the same order, the true one among them",
+                remedy="prepare the texts with the iid_to_ann_ids.json that was written with the boxes",
+            )
+        return ann_ids.index(record["ann_id"])

@@ -1,0 +1,40 @@
+"""Judge the sentences of an NLVR2 split: the leaderboard's file.
+
+python inf_nlvr2.py --txt_db … --img_db … --train_dir FOLDER_OF_A_RUN --ckpt best --output_dir results/nlvr2
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from optim.infer import Inference, InferenceConfig
+from train_nlvr2 import Nlvr2Config, Nlvr2Task
+from utils.distributed import launch
+from utils.options import option
+
+
+@dataclass(kw_only=True)
+class Nlvr2Inference(InferenceConfig):
+    """Flags of NLVR2 inference under the release's names."""
+
+    train_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
+    ckpt: str = option("best", help="a step of that run, `best`, or the path of a weight file")
+    output_dir: str = option(help="folder for results.csv", path="own")
+    batch_size: int | None = option(None, help="units of a batch; none: the run's val_batch_size", at_least=1)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.train_dir)
+
+    def __post_init__(self) -> None:
+        self.checkpoint = self.ckpt  # the release's name for it in this script alone
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Write `results.csv`; returns its path."""
+    run = Inference(Nlvr2Inference, Nlvr2Task, Nlvr2Config, argv)
+    data = run.task.data(run.config.txt_db, run.config.img_db)
+    return run.publish(run.predict(data), data, Path(run.config.output_dir) / "results.csv")
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,53 @@
+"""Choose the boxes that the expressions of one or more splits mean.
+
+python inf_re.py --txt_db refcoco_val.db:refcoco_testA.db --img_db … --output_dir FOLDER_OF_A_RUN --checkpoint best
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.referring import Boxes, box_source
+from optim.infer import LOG, Inference, InferenceConfig
+from train_re import BOXES_HELP, ReConfig, ReTask
+from utils.distributed import launch
+from utils.options import option
+
+
+@dataclass(kw_only=True)
+class ReInference(InferenceConfig):
+    """Flags of referring-expression inference under the release's names."""
+
+    txt_db: str = option(help="text LMDBs to predict for, joined by ':'", path="own")
+    batch_size: int | None = option(256, help="expressions of a batch; none: the run's val_batch_size", at_least=1)
+    boxes: Boxes | None = option(None, help=BOXES_HELP)
+    tmp_file: str | None = option(None, help="append the accuracies to this file, one line a call", path="own")
+
+
+def main(argv: list[str] | None = None) -> list[Path]:
+    """Write a results file for every text store and append the accuracies to `--tmp_file`; returns their paths."""
+    run = Inference(ReInference, ReTask, ReConfig, argv)
+    c, paths, said = run.config, [], ""
+    for txt_db in c.txt_db.split(":"):
+        source = box_source(c.img_db, c.boxes)
+        data = run.task.data(txt_db, c.img_db, boxes=source)
+        found = run.predict(data)
+        name = f"results_{c.name}_{Path(txt_db).stem}_on_{Path(c.img_db).name}_all.json"
+        paths.append(run.publish(found, data, c.run_dir / "results_test" / name))
+        scores = run.task.score(found, data)
+        said += f"{split_name(txt_db)}-acc({'gt' if source == 'gt' else 'det'}): {100 * scores['acc']:.2f}% "
+        if run.world.is_main:
+            LOG.info("%s: %.2f %% at most with these boxes", said.rstrip(), 100 * scores["upper_bound"])
+    if c.tmp_file and run.world.is_main:
+        with open(c.tmp_file, "a", encoding="utf-8") as stream:
+            stream.write(said + "\n")
+    return paths
+
+
+def split_name(txt_db: str) -> str:
+    """The split in a store's name, as the release names stores: `refcoco_testA.db` → testA."""
+    name, *rest = Path(txt_db).stem.split("_")
+    return rest[0] if rest else name
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,21 @@
+"""Label the pairs of a visual-entailment split.
+
+python inf_ve.py --txt_db … --img_db … --output_dir FOLDER_OF_A_RUN --checkpoint best
+"""
+
+from pathlib import Path
+
+from optim.infer import Inference, InferenceConfig
+from train_ve import VeConfig, VeTask
+from utils.distributed import launch
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Write `results_test/results_{checkpoint}_all.json` in the run's folder; returns its path."""
+    run = Inference(InferenceConfig, VeTask, VeConfig, argv)
+    data = run.task.data(run.config.txt_db, run.config.img_db)
+    return run.publish(run.predict(data), data, run.results("test"))
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,255 @@
+"""NLVR2, VE and referring expressions, end to end: train, kill, resume, predict, score; and runs of the release."""
+
+import json
+import os
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import inf_nlvr2
+import inf_re
+import inf_ve
+import train_nlvr2
+import train_re
+import train_ve
+from scripts import evaluate, kill_test
+from tests.tiny_tasks import make_tasks, options
+from tests.tiny_world import META, MODEL, run_script
+
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port")
+OURS = (
+    "batching",
+    "accumulation",
+    "precision",
+    "resume",
+    "blind",
+    "data_root",
+    "num_threads",
+    "eval_only",
+    "log_steps",
+)
+
+
+def stores(texts, train="img_db/tiny", val="img_db/tiny", test=None):
+    made = {"train_txt_db": f"txt_db/{texts}.db", "train_img_db": train}
+    made |= {"val_txt_db": f"txt_db/{texts}.db", "val_img_db": val}
+    return made | ({"test_txt_db": f"txt_db/{test}.db", "test_img_db": train} if test else {})
+
+
+TASKS = {
+    "nlvr2": stores("nlvr2", test="nlvr2_test") | {"model": "paired-attn", "use_img_type": True},
+    "ve": stores("ve", test="ve_test"),
+    "re": stores("refcoco_val", "img_db/re_coco_gt", "img_db/re_coco_gt")
+    | {"train_batch_size": 8, "val_batch_size": 16, "valid_steps": 0, "mlp": 2},
+}
+
+
+SCRIPTS = {"nlvr2": (train_nlvr2, inf_nlvr2), "ve": (train_ve, inf_ve), "re": (train_re, inf_re)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_tasks(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As ranks under torchrun have."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def runs(world):
+    """A finished run of every task."""
+    finished = {}
+    for name, changes in TASKS.items():
+        finished[name] = world / f"run_{name}"
+        SCRIPTS[name][0].main(["--config", str(options(world, finished[name], **changes))])
+    return finished
+
+
+def inference(name, world, run, output=None):
+    """Its flags, and where it writes."""
+    flags = ["--img_db", world / ("img_db/re_coco_gt" if name == "re" else "img_db/tiny"), "--n_workers", "0"]
+    flags += ["--txt_db", world / "txt_db" / ("refcoco_val.db" if name == "re" else f"{name}.db")]
+    if name == "nlvr2":
+        output = output or run / "results"
+        return [*map(str, flags), "--train_dir", str(run), "--output_dir", str(output)], output / "results.csv"
+    store = "_refcoco_val_on_re_coco_gt" if name == "re" else ""
+    return [*map(str, flags), "--output_dir", str(run)], run / "results_test" / f"results_best{store}_all.json"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_killed_and_resumed_is_never_killed(world, runs, tmp_path, name):
+    killed = tmp_path / "killed"
+    config = options(world, killed, **TASKS[name])
+    assert kill_test.trial(f"train_{name}.py", config, killed, (0, 2), random.Random(name).uniform(0, 0.15))
+    assert kill_test.compare(runs[name], killed) is None
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_ranks_write_the_same_files(world, runs, name):
+    flags, path = inference(name, world, runs[name])
+    SCRIPTS[name][1].main([*flags, "--save_logits"])
+    logits = path.with_name(path.stem.replace("results", "logits") + ".npz")
+    one = path.read_bytes(), logits.read_bytes()
+    port = str(31500 + os.getpid() % 1000 + list(TASKS).index(name))
+    run_script(f"inf_{name}.py", *flags, "--save_logits", launcher=(*TORCHRUN, port))
+    assert (path.read_bytes(), logits.read_bytes()) == one
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_scores_of_the_file_are_those_of_the_run(world, runs, tmp_path, name):
+    """The last weights, scored by the training script and by a separate evaluator of the written file."""
+    last = {"nlvr2": "12", "ve": "12", "re": str(max(epochs(runs["re"])))}[name]
+    flags, path = inference(name, world, runs[name], tmp_path)
+    SCRIPTS[name][1].main([*flags, "--ckpt" if name == "nlvr2" else "--checkpoint", last])
+    path = path.with_name(path.name.replace("best", last))
+    truth, found = tmp_path / "truth.json", tmp_path / "scores.json"
+    truth.write_text("\n".join(json.dumps(line) for line in annotations(name, world)))
+    told = [truth] if name != "re" else []
+    evaluate.main([name, *map(str, [path, *told]), "--json", str(found)])
+    scores = json.loads(found.read_text())
+    records = kill_test.metrics(runs[name])
+    step = int(last) if name != "re" else int(last) * min(r["step"] for r in records if "val/acc" in r)
+    (record,) = (r for r in records if "val/acc" in r and r["step"] == step)
+    assert scores["accuracy"] == pytest.approx(record["val/acc"], abs=1e-12)
+    if name == "nlvr2":
+        assert scores["consistency"] == pytest.approx(record["val/consistency"], abs=1e-12)
+        official = run_script("scripts/eval_nlvr2.py", path, truth).stdout
+        assert f"accuracy={record['val/acc']}" in official
+
+
+def epochs(run):
+    return [int(p.stem.split("_")[-1]) for p in (run / "ckpt").glob("model_epoch_*.pt") if p.stem[-1].isdigit()]
+
+
+def annotations(name, world):
+    """The official annotations of the tiny stores."""
+    from data.txt_store import TextStore
+
+    texts = TextStore(world / "txt_db" / ("refcoco_val.db" if name == "re" else f"{name}.db"))
+    for i in range(len(texts)):
+        record = texts.read(i)
+        if name == "nlvr2":
+            yield {"identifier": texts.id(i), "sentence": "x", "label": str(bool(record["target"]))}
+        elif name == "ve":
+            label = ["contradiction", "entailment", "neutral"][record["target"]["labels"][0]]
+            yield {"Flickr30K_ID": "1", "pairID": texts.id(i), "gold_label": label, "sentence2": "x"}
+    texts.close()
+
+
+def test_files_of_a_referring_run(runs):
+    """Numbered by epochs, the last with its step, as the release leaves them."""
+    names = {path.name for path in (runs["re"] / "ckpt").glob("model_*")}
+    assert {"model_epoch_1.pt", "model_epoch_best.pt", "model_epoch_12_final.pt"} <= names
+    assert not any(name.startswith("model_step") for name in names)
+
+
+def test_unlabelled_test_stores_are_not_scored(runs):
+    for name in ("nlvr2", "ve"):
+        keys = {key for record in kill_test.metrics(runs[name]) for key in record}
+        assert any(key.startswith("val/acc") for key in keys) and not any(key.startswith("test/") for key in keys)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", TASKS)
+def test_a_folder_of_the_release(tmp_path, name, half):
+    """What the release leaves: its options alone, keys nobody knows, other special ids, long texts at test."""
+    meta = META | {"CLS": 7, "SEP": 5, "MASK": 9}
+    world = make_tasks(tmp_path / "world", meta)
+    run = tmp_path / "run"
+    changes = TASKS[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2, "max_txt_len": 4}
+    SCRIPTS[name][0].main(["--config", str(options(world, run, **changes))])
+    hps = json.loads((run / "log" / "hps.json").read_text())
+    kept = {key: value for key, value in hps.items() if key not in OURS and not key.endswith("_boxes")}
+    kept |= {"rank": 0, "n_gpu": 4, "betas": ["0.9", "0.98"], "mask_dir": "x"}
+    del kept["pin_mem"]
+    (run / "log" / "hps.json").write_text(json.dumps(kept))
+    shutil.rmtree(run / "results_test", ignore_errors=True)
+    for extra in ("vocab.json", "metrics.jsonl", "git_info.json"):
+        (run / "log" / extra).unlink(missing_ok=True)
+    saves = "epoch" if name == "re" else "step"
+    weights = torch.load(run / "ckpt" / f"model_{saves}_best.pt", weights_only=True)
+    shutil.rmtree(run / "ckpt")
+    (run / "ckpt").mkdir()
+    cast = {key: value.half() if half else value for key, value in weights.items()}
+    torch.save(cast, run / "ckpt" / f"model_{saves}_{'best' if name == 're' else '500'}.pt")
+    flags, path = inference(name, world, run)
+    number = [] if name == "re" else ["--ckpt" if name == "nlvr2" else "--checkpoint", "500"]
+    SCRIPTS[name][1].main([*flags, *number])
+    path = path if name == "re" else path.with_name(path.name.replace("best", "500"))
+    if name == "nlvr2":
+        assert len(path.read_text().splitlines()) == 60
+    else:
+        found = json.loads(path.read_text())
+        texts = json.loads(
+            (world / "txt_db" / ("refcoco_val.db" if name == "re" else "ve.db") / "id2len.json").read_text()
+        )
+        key = "sent_id" if name == "re" else "id"
+        assert [str(row[key]) for row in found] == list(texts)  # in the store's order, none left out for its length
+
+
+def test_detected_boxes_and_several_splits(world, runs, tmp_path):
+    said = tmp_path / "said.txt"
+    both = f"{world / 'txt_db/refcoco_val.db'}:{world / 'txt_db/refcoco_val.db'}"
+    flags = ["--txt_db", both, "--img_db", str(world / "img_db/re_coco_det"), "--output_dir", str(runs["re"])]
+    paths = inf_re.main([*flags, "--n_workers", "0", "--tmp_file", str(said)])
+    found = json.loads(paths[0].read_text())
+    right = np.mean([iou(row["pred_box"], row["tgt_box"]) > 0.5 for row in found])
+    assert said.read_text() == f"val-acc(det): {100 * right:.2f}% " * 2 + "\n"
+
+
+def iou(a, b):
+    """The convention of published numbers, written out once more."""
+    left, top = max(a[0], b[0]), max(a[1], b[1])
+    right, bottom = min(a[0] + a[2] - 1, b[0] + b[2] - 1), min(a[1] + a[3] - 1, b[1] + b[3] - 1)
+    inter = (right - left + 1) * (bottom - top + 1) if left < right and top < bottom else 0
+    return inter / (a[2] * a[3] + b[2] * b[3] - inter)
+
+
+@pytest.mark.parametrize("changes", [{"model": "triplet"}, {"model": "paired", "use_img_type": False}, {"blind": True}])
+def test_nlvr2_options_run(world, tmp_path, changes):
+    made = TASKS["nlvr2"] | {"num_train_steps": 2, "valid_steps": 2} | changes
+    scores = train_nlvr2.main(["--config", str(options(world, tmp_path / "run", **made))])
+    assert 0 <= scores["val/consistency"] <= scores["val/acc"] <= 1
+
+
+@pytest.mark.parametrize("changes", [{"train_loss": "rank", "hard_ratio": 0.5}, {"blind": True}, {"mlp": 1}])
+def test_re_options_run(world, tmp_path, changes):
+    made = TASKS["re"] | {"num_train_steps": 4} | changes
+    scores = train_re.main(["--config", str(options(world, tmp_path / "run", **made))])
+    assert scores["val/upper_bound"] == 1.0 >= scores["val/acc"]
+
+
+def test_referring_expressions_are_shuffled_and_learned(world, tmp_path):
+    """A region's class is its expression's word: learned well above chance, a blind model not."""
+    made = TASKS["re"] | {"num_train_steps": 240, "valid_steps": 120, "learning_rate": 3e-3, "dropout": 0.0}
+    seeing = train_re.main(["--config", str(options(world, tmp_path / "see", **made))])
+    blind = train_re.main(["--config", str(options(world, tmp_path / "blind", **made, blind=True))])
+    assert seeing["val/acc"] > 0.8 > 0.5 > blind["val/acc"]
+
+
+def test_a_checkpoint_of_two_types_grows(world, tmp_path):
+    """From weights with two token types: the third starts as a copy of the picture's."""
+    from model.uniter import UniterConfig, UniterModel
+    from train_nlvr2 import Nlvr2Config, Nlvr2Task
+    from utils.config import parse
+
+    body = {f"uniter.{key}": value for key, value in UniterModel(UniterConfig(**MODEL)).state_dict().items()}
+    torch.save(body, tmp_path / "pretrained.pt")
+    made = TASKS["nlvr2"] | {"checkpoint": str(tmp_path / "pretrained.pt")}
+    config, _ = parse(Nlvr2Config, ["--config", str(options(world, tmp_path / "run", **made))])
+    types = Nlvr2Task(config).build_model().uniter.embeddings.token_type_embeddings.weight
+    assert types.shape[0] == 3 and torch.equal(types[2], types[1])
+
+
+def test_every_entry_takes_the_release_config():
+    """The command lines of docs/COMPATIBILITY.md: flags exist under their names."""
+    for script in (inf_nlvr2.Nlvr2Inference, inf_re.ReInference):
+        names = script.__dataclass_fields__
+        assert {"txt_db", "img_db", "batch_size", "compressed_db", "fp16", "n_workers", "pin_mem"} <= set(names)
+    assert inf_ve.main is not None

@@ -1,0 +1,89 @@
+"""Finetune UNITER on NLVR2 (paper 4.2, table 4; A.4).
+
+python train_nlvr2.py --config config/train-nlvr2-base-1gpu.json
+torchrun --nproc_per_node 2 train_nlvr2.py --config config/train-nlvr2-large-2gpu.json
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.batch import PackedBatch
+from data.nlvr2 import UNLABELLED, Layout, Nlvr2
+from model.nlvr2 import NLVR2_MODELS
+from optim.run import run_training
+from optim.task import Task
+from utils.config import RunConfig, SplitStores, option
+from utils.distributed import launch
+from utils.metrics import nlvr2_consistency
+from utils.submission import write_nlvr2_csv
+
+
+@dataclass(kw_only=True)
+class Nlvr2Config(SplitStores, RunConfig):
+    """Options of NLVR2 finetuning, besides those of every run."""
+
+    model: Layout = option("paired", help="how the pictures are read; paired-attn is the best (paper table 4)")
+    use_img_type: bool = option(False, help="left and right picture have type embeddings of their own")
+    grad_norm: float = 0.25
+
+
+class Nlvr2Task(Task):
+    """A sentence and two pictures → true or false."""
+
+    name = "nlvr2"
+    metric = "acc"
+
+    def data(self, txt_db: str, img_db: str, train: bool = False) -> Nlvr2:
+        texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
+        assert images is not None
+        return Nlvr2(texts, images, self.config.model, self.config.use_img_type)
+
+    def eval_data(self) -> dict[str, Any]:
+        return self.splits("val", "test")
+
+    def new_model(self) -> Any:
+        return NLVR2_MODELS[self.config.model](self.model_config)
+
+    def loss(self, model: Any, batch: PackedBatch) -> Tensor:
+        """Mean cross-entropy."""
+        return model.losses(batch)[1].mean()
+
+    def predict(self, model: Any, batch: PackedBatch) -> dict[str, np.ndarray]:
+        """Logits (E, 2), and labels where the store has them."""
+        return {
+            "ids": np.array(batch.ids),
+            "logits": model(batch).float().cpu().numpy(),
+            "labels": batch.targets["labels"].cpu().numpy(),
+        }
+
+    def score(self, predictions: dict[str, np.ndarray], data: Nlvr2) -> dict[str, float]:
+        """Accuracy, consistency (a sentence right with all its pairs of pictures) and loss; {} of a test split."""
+        logits, labels, ids = (predictions[name] for name in ("logits", "labels", "ids"))
+        if (labels == UNLABELLED).any():
+            return {}
+        right = logits.argmax(1) == labels
+        loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+        return {
+            "acc": float(right.mean()),
+            "consistency": nlvr2_consistency(ids.tolist(), right),
+            "loss": float(loss),
+        }
+
+    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Nlvr2) -> None:
+        """The leaderboard's csv."""
+        ids = predictions["ids"].tolist()
+        write_nlvr2_csv(path, ids, predictions["logits"].argmax(1), [data.id(i) for i in range(len(data))])
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    return run_training(Nlvr2Task, Nlvr2Config, argv)
+
+
+if __name__ == "__main__":
+    launch(main)

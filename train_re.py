@@ -1,0 +1,136 @@
+"""Finetune UNITER on referring expressions, RefCOCO, RefCOCO+ and RefCOCOg (paper 4.2 and A.2).
+
+python train_re.py --config config/train-refcoco-base-1gpu.json
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.batch import PackedBatch
+from data.referring import GT_VARIANT, Boxes, Re, box_source
+from model.referring import UniterForReferringExpressionComprehension
+from optim.run import run_training
+from optim.task import Task
+from utils.config import RunConfig, SplitStores, option
+from utils.distributed import launch
+from utils.errors import InputError
+from utils.metrics import re_accuracy, re_upper_bound
+from utils.submission import write_re, write_re_logits
+
+BOXES_HELP = "what the image store holds; none: gt where its name has coco_gt in it, else detected"
+
+
+@dataclass(kw_only=True)
+class ReConfig(SplitStores, RunConfig):
+    """Options of referring-expression finetuning, besides those of every run."""
+
+    train_boxes: Boxes | None = option(None, help=f"training (must be gt): {BOXES_HELP}")
+    val_boxes: Boxes | None = option(None, help=f"validation: {BOXES_HELP}")
+    test_boxes: Boxes | None = option(None, help=f"test: {BOXES_HELP}")
+    mlp: Literal[1, 2] = option(1, help="layers of the head")
+    train_loss: Literal["cls", "rank"] = option("cls", help="cross-entropy over the regions, or ranking loss")
+    margin: float = option(0.2, help="of the ranking loss", at_least=0)
+    hard_ratio: float = option(0.3, help="share of the ranking loss's negatives that are the hardest", at_least=0)
+    train_batch_size: int = option(128, help="expressions of a rank's micro-batch", at_least=1)
+    val_batch_size: int = option(256, help="the same in validation", at_least=1)
+    grad_norm: float = 0.25
+    num_train_steps: int = 32000
+    valid_steps: int = 0
+    seed: int = 24
+    blind: bool = option(False, help="withhold the expressions (the answer is a region, so regions stay)")
+
+
+class ReTask(Task):
+    """An expression and the boxes of a picture → the box that is meant."""
+
+    name = "re"
+    metric = "acc"
+    head = "re_output"
+    saves = "epoch"
+    final_weights = True
+
+    def data(self, txt_db: str, img_db: str, train: bool = False, boxes: Boxes | None = None) -> Re:
+        source = box_source(img_db, self.config.train_boxes if train else boxes)
+        if train and source != "gt":
+            raise InputError(
+                "training needs ground-truth boxes: among detected ones no box is the true one",
+                file=img_db,
+                key="train_boxes",
+                found=source,
+                expected="gt",
+                remedy="train on the store of ground-truth boxes; if this is one, set train_boxes to gt",
+            )
+        variant = GT_VARIANT if source == "gt" else {}
+        images = self.stores.images(img_db, blind=False, **variant)
+        assert images is not None
+        return Re(self.stores.texts(txt_db, train), images, source, withheld=self.config.blind)
+
+    def splits(self, *names: str) -> dict[str, Any]:
+        return {
+            name: self.data(texts, images, boxes=getattr(self.config, f"{name}_boxes"))
+            for name in names
+            for texts, images in self.config.stores(name)
+        }
+
+    def new_model(self) -> UniterForReferringExpressionComprehension:
+        return UniterForReferringExpressionComprehension(self.model_config, mlp=self.config.mlp)
+
+    def loss(self, model: UniterForReferringExpressionComprehension, batch: PackedBatch) -> Tensor:
+        """The sum over the expressions (DESIGN section 5)."""
+        c = self.config
+        uniform = torch.rand(len(batch), 2)  # seeded by the loop for each micro-batch
+        _, loss = model.losses(batch, c.train_loss, margin=c.margin, hard_ratio=c.hard_ratio, uniform=uniform)
+        return loss.sum()
+
+    def predict(self, model: UniterForReferringExpressionComprehension, batch: PackedBatch) -> dict[str, np.ndarray]:
+        """The best box (E, 4), the true one (E, 4), and the logits (r,) and boxes (r, 4) of every region."""
+        ends = (batch.seqlens - batch.txt_lens).cumsum(0)[:-1].tolist()
+        logits = np.split(model(batch).float().cpu().numpy(), ends)
+        boxes = np.split(batch.targets["boxes"].cpu().numpy(), ends)
+        return {
+            "ids": np.array(batch.ids),
+            "pred_box": np.stack([box[score.argmax()] for box, score in zip(boxes, logits)]),
+            "tgt_box": batch.targets["tgt_box"].cpu().numpy(),
+            "logits": ragged(logits),
+            "boxes": ragged(boxes),
+        }
+
+    def score(self, predictions: dict[str, np.ndarray], data: Re) -> dict[str, float]:
+        """Share of right boxes (IoU above 0.5), and of expressions for which some box would be right."""
+        truth = predictions["tgt_box"]
+        return {
+            "acc": re_accuracy(predictions["pred_box"], truth),
+            "upper_bound": re_upper_bound(predictions["boxes"].tolist(), truth),
+        }
+
+    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Re) -> None:
+        """The chosen box of every expression, beside the true one."""
+        rows = [
+            {"sent_id": id_, "pred_box": chosen, "tgt_box": true}
+            for id_, chosen, true in zip(*(predictions[name] for name in ("ids", "pred_box", "tgt_box")))
+        ]
+        write_re(path, rows, [data.id(i) for i in range(len(data))])
+
+    def write_logits(self, predictions: dict[str, np.ndarray], path: Path) -> None:
+        found = {name: predictions[name].tolist() for name in ("ids", "logits", "boxes")}
+        write_re_logits(path, found["ids"], found["logits"], found["boxes"], predictions["tgt_box"])
+
+
+def ragged(parts: list[np.ndarray]) -> np.ndarray:
+    """Arrays of different lengths as one (E,) array of objects, which joins with others along its axis."""
+    made = np.empty(len(parts), object)
+    made[:] = parts
+    return made
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    return run_training(ReTask, ReConfig, argv)
+
+
+if __name__ == "__main__":
+    launch(main)

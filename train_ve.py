@@ -1,0 +1,80 @@
+"""Finetune UNITER on visual entailment, SNLI-VE (paper 4.1 and A.2).
+
+python train_ve.py --config config/train-ve-base-2gpu.json
+torchrun --nproc_per_node 2 train_ve.py --config …
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from data.batch import PackedBatch
+from data.vqa import Vqa
+from model.vqa import UniterForVisualQuestionAnswering
+from optim.run import run_training
+from optim.task import Task
+from utils.config import RunConfig, SplitStores
+from utils.distributed import launch
+from utils.metrics import accuracy
+from utils.submission import VE_LABELS, write_ve
+
+
+@dataclass(kw_only=True)
+class VeConfig(SplitStores, RunConfig):
+    """Options of VE finetuning, besides those of every run."""
+
+    grad_norm: float = 0.25
+
+
+class VeTask(Task):
+    """A picture and a hypothesis → contradiction, entailment or neutral: VQA with three answers."""
+
+    name = "ve"
+    metric = "acc"
+
+    def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
+        return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(VE_LABELS))
+
+    def eval_data(self) -> dict[str, Any]:
+        return self.splits("val", "test")
+
+    def new_model(self) -> UniterForVisualQuestionAnswering:
+        return UniterForVisualQuestionAnswering(self.model_config, len(VE_LABELS))
+
+    def loss(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> Tensor:
+        """Mean binary cross-entropy × answers, as VQA's (DESIGN section 5)."""
+        return model.losses(batch)[1].mean() * len(VE_LABELS)
+
+    def predict(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> dict[str, np.ndarray]:
+        """Logits (E, 3), their loss, and the targets (E, 3): zeros where the store has none."""
+        scores, loss = model.losses(batch)
+        return {
+            "ids": np.array(batch.ids),
+            "logits": scores.float().cpu().numpy(),
+            "targets": batch.targets["answer_scores"].cpu().numpy(),
+            "loss": loss.sum(-1).cpu().numpy(),
+        }
+
+    def score(self, predictions: dict[str, np.ndarray], data: Vqa) -> dict[str, float]:
+        """Accuracy over the three labels, and the loss; {} of a split without labels."""
+        targets = predictions["targets"]
+        if not targets.any(1).all():
+            return {}
+        right = accuracy(predictions["logits"].argmax(1), targets.argmax(1))
+        return {"acc": right, "loss": float(predictions["loss"].mean())}
+
+    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Vqa) -> None:
+        """A label for every pair."""
+        labels = predictions["logits"].argmax(1)
+        write_ve(path, predictions["ids"].tolist(), labels, [data.id(i) for i in range(len(data))])
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    return run_training(VeTask, VeConfig, argv)
+
+
+if __name__ == "__main__":
+    launch(main)
