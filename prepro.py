@@ -2,176 +2,94 @@
 
     python prepro.py captions --annotations captions_val2014.json --output txt_db/coco.db --vocab vocab.txt
     python prepro.py captions --jsonl my_captions.jsonl --output txt_db/mine.db --vocab vocab.txt
+    python prepro.py itm --karpathy dataset_coco.json --part val --output txt_db/itm_coco_val.db --vocab vocab.txt
     python prepro.py vqa --questions Q_train.json Q_val.json --annotations A_train.json A_val.json \\
         --output txt_db/vqa_trainval.db --vocab vocab.txt
+    python prepro.py ve --annotations snli_ve_dev.jsonl --output txt_db/ve_dev.db --vocab vocab.txt
+    python prepro.py nlvr2 --annotations dev.json --output txt_db/nlvr2_dev.db --vocab vocab.txt
+    python prepro.py re --refs "refs(unc).p" --instances instances.json --iid_to_ann_ids iid_to_ann_ids.json \\
+        --split val --output txt_db/refcoco_val.db --vocab vocab.txt
+    python prepro.py vcr --annotations val.jsonl --metadata vcr1images --output txt_db/vcr_val.db --vocab vocab.txt
 
 A text becomes one record: `input_ids` (word pieces without [CLS] and [SEP]), `img_fname` (its picture's key in
 the image store) and what its task needs. None is dropped for its length: training does that (`max_txt_len`).
+Every file may be gzipped. The release's own command, `--task nlvr|re` in place of a subcommand, is understood too.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-from tqdm import tqdm
-
-from data import annotations as read
-from data.image_names import COCO_IMG_NAME, OWN_IMG_NAME, ImageNames
-from data.tokenizer import WordPiece
-from data.txt_store import TextWriter
+from data.image_names import (
+    COCO_IMG_NAME,
+    FLICKR_IMG_NAME,
+    NLVR2_IMG_NAME,
+    OWN_IMG_NAME,
+    RE_IMG_NAME,
+    VCR_GT_IMG_NAME,
+    VCR_IMG_NAME,
+)
+from data.prepare_texts import prepare_captions, prepare_itm, prepare_nlvr2, prepare_ve, prepare_vqa
+from data.prepare_vcr import prepare_vcr
+from data.refer import prepare_re
 from utils.errors import InputError, run
-from utils.files import write_json
-from utils.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
+
+PREPARE = {
+    "captions": prepare_captions,
+    "itm": prepare_itm,
+    "vqa": prepare_vqa,
+    "ve": prepare_ve,
+    "nlvr2": prepare_nlvr2,
+    "re": prepare_re,
+    "vcr": prepare_vcr,
+    "nlvr": prepare_nlvr2,  # the release's name for it
+}
+Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the subcommand of the command line."""
-    args = command_line().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    old = argv[:1] and argv[0].startswith("-") and any(word.split("=")[0] == "--task" for word in argv)
+    args = release_form(argv) if old else command_line().parse_args(argv)
     if Path(args.output).exists():
         raise InputError("the output exists already", file=args.output, remedy="remove it, or name another")
-    {"captions": prepare_captions, "vqa": prepare_vqa}[args.task](args)
+    PREPARE[args.task](args)
 
 
-def prepare_captions(args: argparse.Namespace) -> None:
-    """Captions, for pre-training and retrieval."""
-    texts: Iterable[read.Text]
-    if args.jsonl:
-        texts = (text for path in args.jsonl for text in read.caption_lines(path))
-    else:
-        texts = (text for path in args.annotations for text in read.coco_captions(path))
-    tokenizer = WordPiece(args.vocab, args.do_lower_case)
-    names = ImageNames(args.img_name or (OWN_IMG_NAME if args.jsonl else COCO_IMG_NAME), args.split)
-    counts = Counts()
-    with TextWriter(args.output, meta(args, tokenizer)) as writer:
-        for text, record in records(texts, tokenizer, names, counts, args):
-            writer.add(text.id, record | {"sentence": text.text})
-    counts.report(args.output, len(names))
-
-
-def prepare_vqa(args: argparse.Namespace) -> None:
-    """VQA questions, with soft targets where there are annotations."""
-    answers = read_answers(args.annotations)
-    ans2label: dict[str, int] = {}
-    if args.num_answers < 1:
-        raise InputError("an answer vocabulary needs answers", key="--num_answers", found=args.num_answers)
-    if args.ans2label:
-        ans2label = read_ans2label(args.ans2label)
-    elif answers:
-        ans2label = answer_vocabulary((majority for _, majority in answers.values()), args.num_answers)
-    texts = [text for path in args.questions for text in read.vqa_questions(path)]
-    check_answered(texts, answers, args.annotations)
-    tokenizer = WordPiece(args.vocab, args.do_lower_case)
-    names = ImageNames(args.img_name or COCO_IMG_NAME, args.split)
-    counts, unreachable = Counts(), 0
-    with TextWriter(args.output, meta(args, tokenizer)) as writer:
-        for text, record in records(texts, tokenizer, names, counts, args):
-            record |= {"question_id": int(text.id), "question": text.text}
-            if answers:
-                record["target"] = soft_targets(answers[text.id][0], ans2label)
-                unreachable += not record["target"]["labels"]
-            writer.add(text.id, record)
-    if ans2label:
-        write_json(Path(args.output) / "ans2label.json", ans2label)
-    counts.report(args.output, len(names))
-    if answers:
-        print(f"  {len(ans2label):,} answers; {unreachable:,} questions have no annotator's answer among them")
-
-
-def read_answers(paths: Sequence[str]) -> dict[str, tuple[list[str], str]]:
-    """Question id to (annotators' answers, majority answer)."""
-    answers: dict[str, tuple[list[str], str]] = {}
-    for path in paths:
-        for entry in read.vqa_annotations(path):
-            id_, given = str(entry["question_id"]), [answer["answer"] for answer in entry["answers"]]
-            if id_ in answers:
-                raise InputError("a question is annotated twice", file=path, key=f"question_id {id_}")
-            answers[id_] = given, entry.get("multiple_choice_answer") or majority_answer(given)
-    return answers
-
-
-def check_answered(texts: Sequence[read.Text], answers: dict[str, Any], paths: Sequence[str]) -> None:
-    """Where annotations are given at all, every question needs its own."""
-    unanswered = [text for text in texts if text.id not in answers]
-    if answers and unanswered:
-        raise InputError(
-            "questions without annotation",
-            file=unanswered[0].source,
-            key="question_id " + ", ".join(text.id for text in unanswered[:5]),
-            found=f"{len(unanswered):,} of {len(texts):,} questions are not in {', '.join(paths)}",
-            remedy="give the annotations of the same splits as the questions",
-        )
-
-
-@dataclass
-class Counts:
-    """What happened to the texts."""
-
-    read: int = 0
-    kept: int = 0
-    other_images: int = 0
-    empty: int = 0
-    pieces: int = 0
-    longest: int = 0
-    unknown: int = 0
-
-    def report(self, output: str, images: int) -> None:
-        """Print one paragraph."""
-        print(f"{output}: {self.kept:,} of {self.read:,} texts, of {images:,} images")
-        print(f"  left out: {self.other_images:,} by the image lists, {self.empty:,} without words")
-        share = 100 * self.unknown / self.pieces
-        mean = self.pieces / self.kept
-        print(f"  word pieces: {mean:.1f} a text, {self.longest} in the longest, {share:.2f} % [UNK]")
-
-
-def records(
-    texts: Iterable[read.Text],
-    tokenizer: WordPiece,
-    names: ImageNames,
-    counts: Counts,
-    args: argparse.Namespace,
-) -> Iterator[tuple[read.Text, dict[str, Any]]]:
-    """The texts that are kept, with the fields that every dataset has: `input_ids`, `img_fname`."""
-    wanted = read.image_list(args.image_list) if args.image_list else None
-    unwanted = read.image_list(args.exclude_images) if args.exclude_images else read.ImageList()
-    seen: set[str] = set()
-    for text in tqdm(texts, desc="texts", unit="", unit_scale=True, disable=None):
-        counts.read += 1
-        if text.id in seen:
-            raise InputError("an id stands twice", file=text.source, key=f"id {text.id}")
-        seen.add(text.id)
-        if text in unwanted or (wanted is not None and text not in wanted):
-            counts.other_images += 1
-            continue
-        input_ids = tokenizer.encode(text.text)
-        if not input_ids and not args.skip_empty:
+def release_form(argv: Sequence[str]) -> argparse.Namespace:
+    """The release's command line, which knows two tasks; for `re` it reads the split from the output's name."""
+    parser = argparse.ArgumentParser(parents=[shared_options("the task's own")])
+    parser.add_argument("--annotations", nargs="+", required=True, help="re: refs, instances, iid_to_ann_ids")
+    parser.add_argument("--task", required=True, choices=["nlvr", "nlvr2", "re"])
+    parser.add_argument("--missing_imgs", metavar="JSON", help="nlvr: list of pictures without features")
+    args = parser.parse_args(argv)
+    if args.task == "re":
+        if len(args.annotations) != 3:
             raise InputError(
-                "a text without words",
-                file=text.source,
-                key=f"id {text.id}",
-                found=repr(text.text),
-                remedy="complete it, or leave such texts out with --skip_empty",
+                "--task re takes three files",
+                key="--annotations",
+                found=" ".join(args.annotations),
+                expected="refs(*).p, instances.json, iid_to_ann_ids.json, in this order",
             )
-        if not input_ids:
-            counts.empty += 1
-            continue
-        counts.kept += 1
-        counts.pieces += len(input_ids)
-        counts.longest = max(counts.longest, len(input_ids))
-        counts.unknown += input_ids.count(tokenizer.unk)
-        yield text, {"input_ids": input_ids, "img_fname": names.name(text)}
-    if not counts.kept:
-        raise InputError("no text is left", found=f"{counts.read:,} read, {counts.other_images:,} of other images")
+        args.refs, args.instances, args.iid_to_ann_ids = args.annotations
+        dataset, *split = Path(args.output).name.split(".")[0].split("_")
+        if not split:
+            raise InputError(
+                "no split in the name of the output",
+                key="--output",
+                found=args.output,
+                expected=f"{dataset}_SPLIT_….db, such as refcoco_testA_bert-base-cased.db",
+                remedy="name it so, or use the subcommand: prepro.py re --split SPLIT",
+            )
+        args.split = split[0]
+    return args
 
 
-def meta(args: argparse.Namespace, tokenizer: WordPiece) -> dict[str, Any]:
-    """meta.json: the command's arguments and the tokeniser, under the release's keys."""
-    return {key: value for key, value in vars(args).items() if key != "vocab"} | tokenizer.meta()
-
-
-def command_line() -> argparse.ArgumentParser:
-    """The options of every subcommand."""
+def shared_options(img_name: str) -> argparse.ArgumentParser:
+    """The options of every subcommand; `img_name`: its rule for names of pictures."""
     shared = argparse.ArgumentParser(add_help=False)
     add = shared.add_argument
     add("--output", required=True, metavar="NAME.db", help="folder to write; must not exist")
@@ -183,33 +101,57 @@ def command_line() -> argparse.ArgumentParser:
         help="vocab.txt of the BERT weights to be used, or a folder that holds it; nothing is downloaded",
     )
     add("--do_lower_case", action="store_true", help="for uncased vocabularies (the release's is cased)")
-    add("--split", help="COCO split in image names, such as val2014; default: what the annotation file says")
     add(
         "--img_name",
         metavar="FORMAT",
-        help="keys of the image store, over {split}, {image_id}, {file_name}, {stem}; default: "
-        f"{COCO_IMG_NAME} for COCO, {OWN_IMG_NAME} for --jsonl",
+        help=f"keys of the image store, over {{split}}, {{image_id}}, {{file_name}}, {{stem}}; default: {img_name}",
     )
     add("--image_list", metavar="FILE", help="keep only these images: a file name or number a line (or both)")
     add("--exclude_images", metavar="FILE", help="leave these images out, listed in the same way")
     add("--skip_empty", action="store_true", help="leave out texts without words instead of refusing the file")
-    return add_subcommands(shared)
+    return shared
 
 
-def add_subcommands(shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     """The parser with one subcommand a dataset, each with the shared options; .gz files are read too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="DATASET")
+    add_captions(tasks)
+    add_itm(tasks)
+    add_vqa(tasks)
+    add_ve(tasks)
+    add_nlvr2(tasks)
+    add_re(tasks)
+    add_vcr(tasks)
+    return parser
 
-    captions = tasks.add_parser("captions", parents=[shared], help="COCO captions, or a jsonl of your own")
+
+def subcommand(tasks: Subcommands, name: str, img_name: str, help: str) -> argparse.ArgumentParser:
+    """A subcommand with the shared options."""
+    return tasks.add_parser(name, parents=[shared_options(img_name)], help=help, description=help)
+
+
+def add_captions(tasks: Subcommands) -> None:
+    names = f"{COCO_IMG_NAME} for COCO, {OWN_IMG_NAME} for --jsonl"
+    captions = subcommand(tasks, "captions", names, "COCO captions, or a jsonl of your own")
+    captions.add_argument("--split", help="COCO split in image names, such as val2014; default: what the file says")
     source = captions.add_mutually_exclusive_group(required=True)
     source.add_argument("--annotations", nargs="+", metavar="JSON", help="COCO captions files; .gz is read too")
     source.add_argument(
         "--jsonl", nargs="+", metavar="FILE", help='one {"id": ..., "image": file name, "text": ...} a line'
     )
 
-    vqa = tasks.add_parser("vqa", parents=[shared], help="VQA v2 questions and answers")
-    add = vqa.add_argument
+
+def add_itm(tasks: Subcommands) -> None:
+    names = f"{COCO_IMG_NAME} for COCO, {FLICKR_IMG_NAME} for Flickr30k"
+    add = subcommand(tasks, "itm", names, "captions of a Karpathy split, for retrieval").add_argument
+    add("--karpathy", required=True, metavar="JSON", help="dataset_coco.json or dataset_flickr30k.json")
+    add("--part", required=True, nargs="+", choices=["train", "restval", "val", "test"], help="parts of the split")
+
+
+def add_vqa(tasks: Subcommands) -> None:
+    add = subcommand(tasks, "vqa", COCO_IMG_NAME, "VQA v2 questions and answers").add_argument
+    add("--split", help="COCO split in image names, such as val2014; default: what the questions file says")
     add("--questions", nargs="+", required=True, metavar="JSON", help="questions files; .gz is read too")
     add("--annotations", nargs="+", default=[], metavar="JSON", help="their annotations files; none for test")
     add(
@@ -225,7 +167,55 @@ def add_subcommands(shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help="otherwise: this many of the most frequent majority answers (paper A.2: 3129, "
         "on VQA v2 train and val together those of at least 9 questions); ties in alphabetical order",
     )
-    return parser
+
+
+def add_ve(tasks: Subcommands) -> None:
+    add = subcommand(tasks, "ve", FLICKR_IMG_NAME, "visual entailment (SNLI-VE, on Flickr30k)").add_argument
+    add("--annotations", nargs="+", required=True, metavar="JSONL", help="snli_ve_{train,dev,test}.jsonl")
+
+
+def add_nlvr2(tasks: Subcommands) -> None:
+    add = subcommand(tasks, "nlvr2", NLVR2_IMG_NAME, "NLVR2 sentences about two pictures").add_argument
+    add("--annotations", nargs="+", required=True, metavar="JSONL", help="train.json, dev.json, test1.json")
+    add("--missing_imgs", metavar="JSON", help="list of keys of pictures without features: their texts are left out")
+
+
+def add_re(tasks: Subcommands) -> None:
+    help = "referring expressions: RefCOCO, RefCOCO+ (refs(unc).p), RefCOCOg (refs(umd).p: the UMD split)"
+    add = subcommand(tasks, "re", RE_IMG_NAME, help).add_argument
+    add("--refs", required=True, metavar="P", help="refs(unc).p or refs(umd).p; read without running what is in it")
+    add("--instances", required=True, metavar="JSON", help="instances.json beside it")
+    add(
+        "--iid_to_ann_ids",
+        metavar="JSON",
+        help="the order in which each picture's ground-truth boxes were extracted; describe_regions.py --boxes "
+        "writes it beside the features",
+    )
+    add(
+        "--split",
+        required=True,
+        choices=["train", "val", "testA", "testB", "test"],
+        help="RefCOCO and RefCOCO+: train, val, testA, testB; RefCOCOg: train, val, test",
+    )
+
+
+def add_vcr(tasks: Subcommands) -> None:
+    add = subcommand(tasks, "vcr", VCR_IMG_NAME, "VCR questions, answers and rationales").add_argument
+    add("--annotations", nargs="+", required=True, metavar="JSONL", help="train.jsonl, val.jsonl or test.jsonl")
+    add("--metadata", required=True, metavar="FOLDER", help="vcr1images: metadata_fn of the jsonl is a file under it")
+    add("--gt_img_name", metavar="FORMAT", help=f"keys of ground-truth boxes; default: {VCR_GT_IMG_NAME}")
+    add(
+        "--tags",
+        choices=["place", "index"],
+        default="place",
+        help="special token of an object: the cell, of 9 × 9 over the picture, of its box; or its index (80 at most)",
+    )
+    add(
+        "--object_names",
+        choices=["before", "none"],
+        default="before",
+        help="write the object's name (person) before its special token, or not",
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,14 @@ class Text:
     file_name: str | None = None
     split: str | None = None
     source: Path | None = None  # the annotation file, for messages
+    second: str | None = None  # file name of a second picture (NLVR2)
+    fields: dict[str, Any] | None = None  # what goes into the record as it is
+
+    def pictures(self) -> "list[Text]":
+        """This text with each of its pictures alone."""
+        if self.second is None:
+            return [self]
+        return [replace(self, second=None), replace(self, file_name=self.second, second=None)]
 
 
 @dataclass
@@ -40,7 +48,7 @@ class ImageList:
     stems: set[str] = field(default_factory=set)
 
     def __contains__(self, text: Text) -> bool:
-        """Whether the list names the picture of `text`."""
+        """Whether the list names the (first) picture of `text`."""
         if text.image_id is not None and text.image_id in self.ids:
             return True
         return text.file_name is not None and Path(text.file_name).stem in self.stems
@@ -75,12 +83,7 @@ def coco_captions(path: str | Path) -> list[Text]:
 def caption_lines(path: str | Path) -> Iterator[Text]:
     """The texts of a jsonl of one's own: `{"id": str or int, "image": file name, "text": str}` a line."""
     path = Path(path)
-    for number, line in lines(path):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError("not a JSON object", file=path, key=f"line {number}", found=error) from None
-        where = f"line {number}"
+    for where, entry in json_lines(path):
         id_ = entry.get("id") if isinstance(entry, dict) else None
         if type(id_) is int:
             id_ = str(id_)
@@ -162,6 +165,16 @@ def image_list(path: str | Path) -> ImageList:
     return listed
 
 
+def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """("line 1", its value) of every line of a jsonl that is not blank."""
+    for number, line in lines(path):
+        where = f"line {number}"
+        try:
+            yield where, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError("not a JSON object", file=path, key=where, found=error) from None
+
+
 def read_json(path: Path) -> Any:
     """A JSON file, plain or gzipped."""
     try:
@@ -207,7 +220,7 @@ def encodable(text: str) -> str:
     return text if text.isascii() else text.encode(errors="ignore").decode()
 
 
-KINDS = {str: "text", int: "a whole number", list: "a list"}
+KINDS = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 def bad_field(path: Path, key: str, found: Any, expected: str) -> InputError:

@@ -6,7 +6,12 @@ from data.annotations import Text
 from utils.errors import InputError
 
 COCO_IMG_NAME = "coco_{split}_{image_id:012}.npz"  # the release's names
-OWN_IMG_NAME = "{stem}.npz"
+NLVR2_IMG_NAME = "nlvr2_{stem}.npz"
+RE_IMG_NAME = "visual_grounding_coco_gt_{image_id:012}.npz"
+OWN_IMG_NAME = "{stem}.npz"  # ours, and the following
+FLICKR_IMG_NAME = "flickr30k_{image_id:012}.npz"
+VCR_IMG_NAME = "vcr_{stem}.npz"
+VCR_GT_IMG_NAME = "vcr_gt_{stem}.npz"
 
 
 class ImageNames:
@@ -20,9 +25,10 @@ class ImageNames:
         self.split = split
         self._picture: dict[str, str | int | None] = {}
 
-    def __len__(self) -> int:
-        """How many pictures were named."""
-        return len(self._picture)
+    def field(self, text: Text) -> str | list[str]:
+        """`img_fname` of a record: the key of the text's picture, or a list of them where it has two."""
+        keys = [self.name(one) for one in text.pictures()]
+        return keys if len(keys) > 1 else keys[0]
 
     def name(self, text: Text) -> str:
         """The key of the picture of `text`; `InputError` where a field of the pattern is not known for it."""
@@ -42,7 +48,7 @@ class ImageNames:
                 key=f"id {text.id}",
                 found=f"--img_name {self.pattern!r}: {error!r}",
                 expected="a format string over " + ", ".join(known),
-                remedy="give --split (such as val2014), or another --img_name",
+                remedy="give --img_name, or --split (such as val2014) where it is the split that is not known",
             ) from None
         picture = text.file_name if text.image_id is None else text.image_id
         if self._picture.setdefault(name, picture) != picture:

@@ -17,6 +17,7 @@ from utils.errors import InputError
 from utils.files import read_json, write_json
 
 LENGTHS = ("id2len.json", "id2len_qar.json", "id2len_qa.json")
+SIDES = (*LENGTHS, "txt2img.json", "img2txts.json", "meta.json")
 MAP_SIZE = 1 << 40  # an upper bound of LMDB's, not a size on disk
 VCR_TOKENS = 81  # for persons and objects, appended to the vocabulary
 SAMPLE = 64  # records decoded when a store is opened
@@ -129,12 +130,14 @@ class TextStore:
         """The record of text `i`: `input_ids`, `img_fname` and the fields of its dataset."""
         record = self._decode(self._key(i))
         high = self.meta.v_range[1] + (VCR_TOKENS if "input_ids_as" in record else 0)
-        if not all(type(t) is int and 0 <= t < high for t in record["input_ids"]):
+        lists = [record["input_ids"], *record.get("input_ids_as", ()), *record.get("input_ids_rs", ())]
+        bad = next((ids for ids in lists if not all(type(t) is int and 0 <= t < high for t in ids)), None)
+        if bad is not None:
             raise InputError(
                 "word pieces outside the vocabulary",
                 file=self.path / "data.mdb",
                 key=self.id(i),
-                found=str(record["input_ids"])[:200],
+                found=str(bad)[:200],
                 expected=f"integers 0..{high - 1}, as v_range in meta.json says",
                 remedy="prepare the store again with one vocab.txt",
             )
@@ -183,6 +186,15 @@ class TextStore:
         self._reader.close()
 
 
+def lengths_of(record: dict[str, Any]) -> dict[str, int]:
+    """The lengths of a text by side file. VCR: of its question with the longest answer, and the longest rationale."""
+    n = len(record["input_ids"])
+    if "input_ids_as" not in record:
+        return {"id2len.json": n}
+    qa = n + max(map(len, record["input_ids_as"]))
+    return {"id2len_qa.json": qa, "id2len_qar.json": qa + max(map(len, record["input_ids_rs"]))}
+
+
 class TextWriter:
     """Writes a text store: nothing is at `path` until all of it is (use as a context manager)."""
 
@@ -190,7 +202,7 @@ class TextWriter:
         """`meta`: at least `UNK CLS SEP MASK v_range`."""
         self.path, self.meta = Path(path), meta
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._lens: dict[str, int] = {}
+        self._lens: dict[str, dict[str, int]] = {}  # by side file
         self._pictures: dict[str, Any] = {}
 
     def __enter__(self) -> "TextWriter":
@@ -203,13 +215,20 @@ class TextWriter:
 
     def add(self, id: str, record: dict[str, Any]) -> None:
         """Add a text; `record` has `input_ids` and `img_fname`."""
-        if id in self._lens:
+        if id in self._pictures:
             raise InputError("an id stands twice", file=self.path, key=id)
         self._txn.put(id.encode(), lz4.frame.compress(msgpack.packb(record, use_bin_type=True)))
-        self._lens[id], self._pictures[id] = len(record["input_ids"]), record["img_fname"]
-        if len(self._lens) % 10_000 == 0:
+        self._pictures[id] = record["img_fname"]
+        for file, length in lengths_of(record).items():
+            self._lens.setdefault(file, {})[id] = length
+        if len(self._pictures) % 10_000 == 0:
             self._txn.commit()
             self._txn = self._env.begin(write=True)
+
+    def side(self, name: str, value: Any) -> None:
+        """Write `value` as the JSON file `name` beside the records."""
+        assert name not in SIDES, name
+        write_json(self._temporary / name, value)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
@@ -224,7 +243,8 @@ class TextWriter:
             for id_, picture in self._pictures.items():
                 for name in [picture] if isinstance(picture, str) else picture:
                     by_picture.setdefault(name, []).append(id_)
-            write_json(self._temporary / "id2len.json", self._lens)
+            for file, lens in (self._lens or {LENGTHS[0]: {}}).items():
+                write_json(self._temporary / file, lens)
             write_json(self._temporary / "txt2img.json", self._pictures)
             write_json(self._temporary / "img2txts.json", by_picture)
             write_json(self._temporary / "meta.json", self.meta, indent=2)

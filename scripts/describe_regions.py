@@ -6,7 +6,8 @@
 Boxes come from a COCO instances JSON (`--boxes`), from an imitation of a detector's output on it (`--imitate_detector`:
 jitter, duplicates, false positives, now and then a wrong class), or from a grid of 36 boxes; with `--grid` the grid
 serves pictures for which the JSON has none, and without a JSON it serves all. A box with a class gets soft labels from
-it, one without from a fixed codebook of 1,600 looks; `provenance.json` beside the files says which.
+it, one without from a fixed codebook of 1,600 looks; `provenance.json` beside the files says which. With `--boxes`,
+`iid_to_ann_ids.json` beside them says which annotation each box of a picture is: `prepro.py re` needs it.
 """
 
 import io
@@ -29,7 +30,7 @@ from scripts.output import NpzNames, new_folder
 from scripts.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from utils.config import parse
 from utils.errors import InputError, run
-from utils.files import write_json
+from utils.files import read_json, write_json
 from utils.options import option
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -63,6 +64,7 @@ class Picture:
     name: str
     boxes: np.ndarray | None  # (n, 4) x1, y1, x2, y2 in pixels
     classes: np.ndarray | None  # (n,) 1..
+    image_id: int | None  # in the JSON of boxes
 
     @property
     def file_name(self) -> str:
@@ -105,7 +107,8 @@ def plan(config: DescribeConfig) -> list[Picture]:
                 remedy="add its boxes, or --grid to lay a grid over pictures without",
             )
         name = names.name(file_name, ids.get(file_name), source)
-        pictures.append(Picture(source, member, name, *(given or (None, None))))
+        its_boxes, classes = given or (None, None)
+        pictures.append(Picture(source, member, name, its_boxes, classes, ids.get(file_name)))
     return pictures
 
 
@@ -141,8 +144,10 @@ def boxes_inside(picture: Picture, boxes: np.ndarray, size: tuple[int, int]) -> 
     return cut, inside
 
 
-def describe_picture(picture: Picture, n_classes: int, detector_seed: int | None) -> dict[str, np.ndarray]:
-    """`features`, `norm_bb`, `conf` and `soft_labels` of one picture, most confident box first."""
+def describe_picture(
+    picture: Picture, n_classes: int, detector_seed: int | None
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """`features`, `norm_bb`, `conf` and `soft_labels` of one picture, most confident box first; which box each is."""
     image = load_image(picture)
     boxes, classes, size = picture.boxes, picture.classes, image.size
     if boxes is None or classes is None:
@@ -153,41 +158,63 @@ def describe_picture(picture: Picture, n_classes: int, detector_seed: int | None
         boxes, classes, conf = imitate(boxes, classes, size, n_classes, rng)
     else:
         conf = np.full(len(boxes), 0.95)
+    rows = np.arange(len(boxes))
     if classes is not None:
         boxes, inside = boxes_inside(picture, boxes, size)
-        boxes, classes, conf = boxes[inside], classes[inside], conf[inside]
+        boxes, classes, conf, rows = boxes[inside], classes[inside], conf[inside], rows[inside]
     descriptors = describe(crops(image, boxes))
     labels = pseudo_classes(descriptors) if classes is None else soft_labels(classes, np.clip(conf, 0.3, 0.98))
     order = np.argsort(-conf, kind="stable")
     corners = boxes / np.array([*size, *size], float)
-    return {
+    arrays = {
         "features": project(descriptors)[order].astype(np.float16),
         "norm_bb": np.concatenate([corners, corners[:, 2:] - corners[:, :2]], 1)[order].astype(np.float16),
         "conf": conf[order].astype(np.float16),
         "soft_labels": labels[order].astype(np.float16),
     }
+    return arrays, rows[order].tolist()
 
 
-def _write(picture: Picture, output: Path, n_classes: int, detector_seed: int | None) -> InputError | None:
+def _write(picture: Picture, output: Path, n_classes: int, detector_seed: int | None) -> InputError | list[int]:
     try:
-        np.savez(output / picture.name, **describe_picture(picture, n_classes, detector_seed))  # type: ignore[arg-type]
+        arrays, rows = describe_picture(picture, n_classes, detector_seed)
+        np.savez(output / picture.name, **arrays)  # type: ignore[arg-type]
+        return rows
     except InputError as error:  # raised in the parent: an error of many parts does not survive the way there
         return error
-    return None
 
 
-def write_all(pictures: list[Picture], work: Callable[[Picture], InputError | None], nproc: int) -> None:
-    """`work` on every picture; the first error stops it."""
+def write_all(
+    pictures: list[Picture], work: Callable[[Picture], InputError | list[int]], nproc: int
+) -> list[list[int]]:
+    """`work` on every picture, and what it returns of each; the first error stops it."""
     codebook()  # here, so that processes forked from this one have it
+    written = []
     with ProcessPoolExecutor(nproc) as pool:
         done = pool.map(work, pictures, chunksize=16)
         try:
-            for error in tqdm(done, total=len(pictures), unit="picture", disable=None):
-                if error is not None:
+            for rows in tqdm(done, total=len(pictures), unit="picture", disable=None):
+                if isinstance(rows, InputError):
                     pool.shutdown(cancel_futures=True)
-                    raise error
+                    raise rows
+                written.append(rows)
         except BrokenProcessPool:
             raise InputError("a process was killed, for want of memory?", remedy="a smaller --nproc") from None
+    return written
+
+
+def annotation_orders(instances: str, pictures: list[Picture], rows: list[list[int]]) -> dict[str, list[int]]:
+    """Image id to the annotation ids of the boxes written of it, in their order; empty where annotations have no ids.
+
+    `rows`: for each picture, which of its boxes in the JSON were written.
+    """
+    ids: dict[int, list[int]] = {}
+    for annotation in read_json(instances)["annotations"]:
+        if type(annotation.get("id")) is not int:
+            return {}
+        ids.setdefault(int(annotation["image_id"]), []).append(annotation["id"])
+    boxed = [(picture.image_id, kept) for picture, kept in zip(pictures, rows) if picture.boxes is not None]
+    return {str(image_id): [ids[image_id][k] for k in kept] for image_id, kept in boxed if image_id is not None}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -205,7 +232,10 @@ def main(argv: list[str] | None = None) -> None:
         "pseudo_classes": gridded > 0,
     }
     with new_folder(config.output) as output:
-        write_all(pictures, partial(_write, output=output, n_classes=n_classes, detector_seed=seed), config.nproc)
+        work = partial(_write, output=output, n_classes=n_classes, detector_seed=seed)
+        rows = write_all(pictures, work, config.nproc)
+        if config.boxes and (orders := annotation_orders(config.boxes, pictures, rows)):
+            write_json(output / "iid_to_ann_ids.json", {"iid_to_ann_ids": orders})
         write_json(output / "provenance.json", provenance, indent=2)
     print(f"{len(pictures)} pictures ({gridded} on a grid) described in {config.output}")
 

@@ -1,0 +1,87 @@
+"""What the tests of prepro.py's subcommands share: a vocabulary, a call that reads back, the goldens' tokeniser."""
+
+import copy
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import data.prepare
+import prepro
+from data.tokenizer import SPECIAL, WordPiece
+from data.txt_store import TextStore
+from tests.golden_data import GOLDEN
+from tests.test_prepro import read_store, side
+
+FORMATS = GOLDEN / "data_formats"
+EXPECTED = json.loads((FORMATS / "expected" / "txt_db.json").read_text())
+WORDS = ["dog", "cat", "two", "on", "the", "street", "left", "person", "traffic", "light", "why", "is", "he", "because"]
+
+
+def tokenizer(folder: Path) -> WordPiece:
+    """Of a vocabulary of characters and a few words, written into `folder`."""
+    letters = string.ascii_letters + string.digits
+    path = folder / "vocab.txt"
+    pieces = [*SPECIAL, *string.punctuation, *letters, *(f"##{letter}" for letter in letters), *WORDS]
+    path.write_text("\n".join(pieces) + "\n")
+    return WordPiece(path)
+
+
+def prepare(folder: Path, task: str, *options: str, name: str = "x.db") -> dict[str, dict[str, Any]]:
+    """Run a subcommand; the records of the store `folder / name`, which the trainer's reader accepts too."""
+    out = folder / name
+    prepro.main([task, *options, "--vocab", str(tokenizer(folder).path), "--output", str(out)])
+    store, found = TextStore(out), read_store(out)
+    store.check()
+    assert {store.id(i) for i in range(len(store))} == set(found)
+    return found
+
+
+def use_golden_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The goldens' word pieces, whose vocabulary is not there: each word's pieces, known from their records."""
+    table = {"umbrella": [152, 97], "bottles": [157, 38], "frisbees": [43, 159], "dogs": [123], "two": [197], "@@": []}
+    table |= {"three": [121], "has": [182], "near": [25], "left": [37], "water": [116], "playing-with": [95, 120]}
+    table |= {"image": [98], "and": [194], "the": [14], "right": [68]}
+
+    class Tokenizer:
+        unk, v_range = 4, (10, 205)
+
+        def __init__(self, path: str, do_lower_case: bool):
+            self.name = path
+
+        def encode(self, text: str) -> list[int]:
+            return [piece for word in text.split() for piece in table[word]]
+
+        def meta(self) -> dict[str, Any]:
+            ids = {"UNK": 4, "CLS": 1, "SEP": 2, "MASK": 3, "v_range": [10, 205]}
+            return {"toker": self.name, "tokenizer": self.name} | ids
+
+    monkeypatch.setattr(data.prepare, "WordPiece", Tokenizer)
+
+
+def check_golden(out: Path, name: str, **other: Any) -> None:
+    """The store at `out` has the records and side files of the release's, and its meta but for `other`."""
+    golden = EXPECTED[name]
+    assert read_store(out) == golden["records"]
+    for file, content in golden["side_files"].items():
+        found = side(out, file)
+        if file == "meta.json":
+            assert {key: found[key] for key in content} == content | {"output": str(out)} | other
+        else:
+            assert found == content and list(found) == list(content), file
+
+
+def changed(content: Any, *path: Any, to: Any = None) -> Any:
+    """A copy of `content` with the value at `path` removed, or set to `to`."""
+    content = copy.deepcopy(content)
+    *parents, last = path
+    inner = content
+    for key in parents:
+        inner = inner[key]
+    if to is None:
+        del inner[last]
+    else:
+        inner[last] = to
+    return content
