@@ -1,10 +1,15 @@
-"""Metrics of the tasks, as their benchmarks define them."""
+"""Metrics of the tasks, as their benchmarks define them.
+
+E examples, A answers, R boxes. Retrieval has its own file, `utils/retrieval.py`.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from utils.errors import InputError
 from utils.vqa_answers import normalize, tidy
@@ -73,6 +78,85 @@ def accuracy_by(accuracy: Mapping[int, float], annotations: Mapping[int, Entry],
         if key in annotations[id_]:
             groups[annotations[id_][key]].append(value)
     return {name: 100 * sum(values) / len(values) for name, values in sorted(groups.items())}
+
+
+def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
+    """Share of examples whose `predicted` (E,) label is that of `labels` (E,): visual entailment, NLVR2."""
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    assert predicted.shape == labels.shape and predicted.ndim == 1, (predicted.shape, labels.shape)
+    return float((predicted == labels).mean())
+
+
+def nlvr2_sentence(identifier: str) -> str:
+    """The sentence that an NLVR2 identifier "split-set-pair-sentence" is about: the identifier without its pair.
+
+    As in the official evaluation. The sentence's text would not do: the official dev set has 2,018 sentences by
+    identifier, and 11 of their texts were written about more than one set of pictures.
+    """
+    parts = identifier.split("-")
+    if len(parts) != 4:
+        raise InputError("not an NLVR2 identifier", key=identifier, expected="four parts, such as dev-896-0-1")
+    return "-".join(parts[:2] + parts[3:])
+
+
+def nlvr2_consistency(ids: Sequence[str], correct: Sequence[bool] | np.ndarray) -> float:
+    """Share of sentences that were judged right with all their pairs of pictures; `correct` (E,) bool."""
+    right: dict[str, bool] = {}
+    for id_, hit in zip(ids, correct, strict=True):
+        sentence = nlvr2_sentence(id_)
+        right[sentence] = right.get(sentence, True) and bool(hit)
+    return sum(right.values()) / len(right)
+
+
+def vcr_accuracies(scores: ArrayLike, qa_target: ArrayLike, qar_target: ArrayLike) -> dict[str, float]:
+    """Accuracies of question → answer, of question and true answer → rationale, and of both at once.
+
+    `scores` (E, 8): four answers, four rationales given the true answer (validation); or (E, 20): four answers,
+    four rationales given each answer. Targets (E,), 0..3. With 20 scores the rationale behind `acc` is the one given
+    the predicted answer: where `acc` counts, that is the true one, so both widths give the same three numbers.
+    """
+    scores, qa_target, qar_target = np.asarray(scores), np.asarray(qa_target), np.asarray(qar_target)
+    if scores.ndim != 2 or scores.shape[1] not in (8, 20):
+        raise InputError("VCR scores of the wrong width", found=scores.shape, expected="8 or 20 for each question")
+    if not all(((target >= 0) & (target < 4)).all() for target in (qa_target, qar_target)):
+        raise InputError("VCR targets outside 0..3", remedy="a test split has no labels: it cannot be scored here")
+    rows = np.arange(len(scores))
+    rationales = scores[:, 4:].reshape(len(scores), -1, 4).argmax(-1)  # (E, 1) or (E, 4): chosen given each answer
+    answer = scores[:, :4].argmax(1)
+    given_truth, given_answer = (rationales[rows, a % rationales.shape[1]] for a in (qa_target, answer))
+    return {
+        "acc_qa": float((answer == qa_target).mean()),
+        "acc_qar": float((given_truth == qar_target).mean()),
+        "acc": float(((answer == qa_target) & (given_answer == qar_target)).mean()),
+    }
+
+
+def box_iou(a: ArrayLike, b: ArrayLike, inclusive: bool = True) -> np.ndarray:
+    """(…) intersection over union of boxes `a` and `b` (…, 4), each x, y, w, h in pixels.
+
+    `inclusive` is the convention that published numbers stand on: a box ends on its pixel x + w − 1, and boxes that
+    share one row or column of pixels only do not meet. Else the plain areas of geometry.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    pixel = 1 if inclusive else 0
+    start = np.maximum(a[..., :2], b[..., :2])
+    end = np.minimum(a[..., :2] + a[..., 2:] - pixel, b[..., :2] + b[..., 2:] - pixel)
+    shared = np.where((start < end).all(-1), (end - start + pixel).prod(-1), 0.0)
+    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - shared
+    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
+
+
+def re_accuracy(predicted: ArrayLike, targets: ArrayLike, inclusive: bool = True) -> float:
+    """Share of expressions whose `predicted` box (E, 4) meets that of `targets` (E, 4) at an IoU above 0.5."""
+    return float((box_iou(predicted, targets, inclusive) > 0.5).mean())
+
+
+def re_upper_bound(
+    boxes: Sequence[ArrayLike], targets: Sequence[ArrayLike] | np.ndarray, inclusive: bool = True
+) -> float:
+    """The accuracy of always choosing the best of each expression's `boxes` (R, 4): what detection leaves."""
+    found = [bool((box_iou(own, target, inclusive) > 0.5).any()) for own, target in zip(boxes, targets, strict=True)]
+    return float(np.mean(found))
 
 
 def check_ids(found: Iterable[Any], expected: Iterable[Any], what: str) -> None:

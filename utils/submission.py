@@ -1,19 +1,29 @@
-"""The leaderboards' own files: complete, without duplicates, finite, or not written at all."""
+"""The leaderboards' own files: complete, without duplicates, finite, or not written at all.
 
-import os
-import zipfile
+E examples, `ids` (E,) theirs. Every writer takes the ids of the split (`expected`), refuses missing, duplicate and
+unknown ones, and writes in the split's order.
+"""
+
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from utils.errors import InputError
-from utils.files import write_json
+from utils.files import atomic_write, write_json
 from utils.metrics import check_ids
+from utils.npz import write_npz
+
+Id = int | str
+VE_LABELS = ("contradiction", "entailment", "neutral")  # by label
+VCR_COLUMNS = [f"answer_{a}" for a in range(4)]
+VCR_COLUMNS += [f"rationale_conditioned_on_a{a}_{r}" for a in range(4) for r in range(4)]
 
 
-def vqa_predictions(ids: Sequence[int | str], scores: np.ndarray, answers: Sequence[str]) -> list[tuple[int, str]]:
+def vqa_predictions(ids: Sequence[Id], scores: np.ndarray, answers: Sequence[str]) -> list[tuple[int, str]]:
     """(question id, best answer) of each row of `scores` (E, A); `answers` (A,) names the columns.
 
     Refuses scores that are not finite: their argmax would look like an answer.
@@ -30,65 +40,179 @@ def vqa_predictions(ids: Sequence[int | str], scores: np.ndarray, answers: Seque
 
 
 def write_vqa(
-    path: str | Path,
-    predictions: Mapping[int, str] | Iterable[tuple[int, str]],
-    expected_ids: Iterable[int | str],
+    path: str | Path, predictions: Mapping[int, str] | Iterable[tuple[int, str]], expected_ids: Iterable[Id]
 ) -> None:
     """Write the VQA server's file: a list of `{"answer": str, "question_id": int}`, in `expected_ids`' order.
 
     Refuses an answer given twice, missing or unknown, and answers that are not text.
     """
-    pairs = predictions.items() if isinstance(predictions, Mapping) else predictions
-    answers: dict[int, str] = {}
-    for id_, answer in pairs:
-        if int(id_) in answers:
-            raise InputError("a question is answered twice", file=path, key=id_)
+    pairs = list(predictions.items() if isinstance(predictions, Mapping) else predictions)
+    ids = [int(id_) for id_, _ in pairs]
+    for id_, (_, answer) in zip(ids, pairs):
         if not isinstance(answer, str):
             raise InputError("an answer is not text", file=path, key=id_, found=repr(answer))
-        answers[int(id_)] = answer
-    order = [int(id_) for id_ in expected_ids]
-    if len(set(order)) < len(order):
-        raise InputError("the split names a question twice", file=path)
-    check_ids(answers, order, "question")
-    write_json(path, [{"answer": answers[id_], "question_id": id_} for id_ in order])
+    order = split_order(path, ids, [int(id_) for id_ in expected_ids], "question")
+    write_json(path, [{"answer": pairs[row][1], "question_id": ids[row]} for row in order])
 
 
-def write_logits_npz(path: str | Path, ids: Sequence[int | str], scores: np.ndarray) -> None:
-    """Write one fp16 array (A,) for each id, from the rows of `scores` (E, A), whole or not at all.
+def write_ve(path: str | Path, ids: Sequence[str], labels: Sequence[int] | np.ndarray, expected: Iterable[str]) -> None:
+    """Write a list of `{"id": str, "label": name}`; `labels` (E,), of contradiction 0, entailment 1, neutral 2."""
+    order = split_order(path, ids, expected, "pair")
+    labels = whole(path, ids, labels, len(VE_LABELS))
+    write_json(path, [{"id": ids[row], "label": VE_LABELS[labels[row]]} for row in order])
 
-    Refuses duplicate ids and values that are not finite in fp16. Read it with `numpy.load(path)[str(id)]`.
+
+def write_nlvr2_csv(
+    path: str | Path, ids: Sequence[str], predictions: Sequence[int] | np.ndarray, expected_ids: Iterable[str]
+) -> None:
+    """Write NLVR2's lines `identifier,True` or `identifier,False`; `predictions` (E,) of 1 or 0, or bool."""
+    order = split_order(path, ids, expected_ids, "example")
+    truth = whole(path, ids, predictions, 2)
+    atomic_write(path, "".join(f"{ids[row]},{bool(truth[row])}\n" for row in order).encode())
+
+
+def write_vcr_json(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected: Iterable[str]) -> None:
+    """Write `{annot_id: 20 raw scores}` of `scores` (E, 20): four answers, then four rationales given each."""
+    order = vcr_order(path, ids, scores, expected)
+    write_json(path, {ids[row]: np.asarray(scores[row]).tolist() for row in order})
+
+
+def write_vcr_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected: Iterable[str]) -> None:
+    """Write VCR's submission: a header, then `annot_id` and its 20 raw scores, by the number in the annot_id."""
+    order = vcr_order(path, ids, scores, expected)
+    numbers = {row: re.search(r"-(\d+)$", ids[row]) for row in order}
+    for row, number in numbers.items():
+        if number is None:
+            raise InputError("not a VCR annot_id", file=path, key=ids[row], expected="a number last, such as test-17")
+    order = sorted(order, key=lambda row: int(numbers[row][1]))  # type: ignore[index]
+    lines = [",".join(["annot_id", *VCR_COLUMNS])]
+    lines += [",".join([ids[row], *map(repr, np.asarray(scores[row]).tolist())]) for row in order]
+    atomic_write(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def vcr_order(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected: Iterable[str]) -> list[int]:
+    """Rows of `scores` in the split's order; refuses any width but 20 and values that are not finite."""
+    if scores.shape != (len(ids), len(VCR_COLUMNS)):
+        raise InputError(
+            "VCR scores of the wrong shape", file=path, found=scores.shape, expected=(len(ids), len(VCR_COLUMNS))
+        )
+    check_finite(ids, scores)
+    return split_order(path, ids, expected, "question")
+
+
+def write_re(path: str | Path, rows: Iterable[Mapping[str, Any]], expected_ids: Iterable[Id]) -> None:
+    """Write a list of `{"sent_id": int, "pred_box": [x, y, w, h], "tgt_box": [x, y, w, h]}`, in pixels.
+
+    `rows` are such entries, boxes as any four numbers.
     """
+    entries = [
+        {"sent_id": int(row["sent_id"])} | {key: box(path, row, key) for key in ("pred_box", "tgt_box")} for row in rows
+    ]
+    expected = [int(id_) for id_ in expected_ids]
+    order = split_order(path, [entry["sent_id"] for entry in entries], expected, "expression")
+    write_json(path, [entries[row] for row in order])
+
+
+def box(path: str | Path, row: Mapping[str, Any], key: str) -> list[float]:
+    """`row[key]` as a list of four numbers; refuses what is none and negative sizes."""
+    numbers = np.asarray(row[key], np.float64)
+    if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] < 0).any():
+        raise InputError(
+            "not a box", file=path, key=f"sent_id {row['sent_id']}, {key}", found=row[key], expected="x, y, w, h"
+        )
+    return numbers.tolist()
+
+
+def write_retrieval(path: str | Path, scores: np.ndarray, txt_ids: Sequence[str], img_ids: Sequence[str]) -> None:
+    """Write `results.npz`: `scores` (T, I) fp32, and the names of its rows and columns, `txt_ids` and `img_ids`.
+
+    Its recalls (`utils.retrieval`) go to `scores.json` beside it, with `write_json`.
+    """
+    if scores.shape != (len(txt_ids), len(img_ids)):
+        raise InputError(
+            "scores do not fit texts and pictures", file=path, found=scores.shape, expected=(len(txt_ids), len(img_ids))
+        )
+    for ids, what in ((txt_ids, "text"), (img_ids, "picture")):
+        split_order(path, ids, ids, what)
+    for start in range(0, len(txt_ids), 1024):
+        check_finite(txt_ids[start : start + 1024], scores[start : start + 1024])
+    names = {"txt_ids": np.array(txt_ids, np.str_), "img_ids": np.array(img_ids, np.str_)}
+    write_npz(path, [("scores", np.asarray(scores, np.float32)), *names.items()])
+
+
+def write_logits_npz(
+    path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray, dtype: Any = np.float16
+) -> None:
+    """Write one array for each id, from the rows of `scores` (E, A), or from E arrays of their own lengths (RE).
+
+    In fp16, as the release does for VQA, or in `dtype`: other tasks have few scores, so keep float32. Refuses
+    duplicate ids and values that are not finite in it. Read it with `numpy.load(path)[str(id)]`.
+    """
+    rows = logit_rows(path, ids, scores, dtype)
+    write_npz(path, [(str(id_), row) for id_, row in zip(ids, rows)])
+
+
+def write_re_logits(
+    path: str | Path,
+    ids: Sequence[Id],
+    scores: Sequence[np.ndarray],
+    boxes: Sequence[ArrayLike],
+    tgt_boxes: Sequence[ArrayLike] | np.ndarray,
+) -> None:
+    """Write RE's logits with what makes a submission of them: fp32 `{sent_id}` (R,), one score a region;
+    `boxes/{sent_id}` (R, 4) and `tgt_box/{sent_id}` (4,), each x, y, w, h in pixels.
+    """
+    arrays = []
+    rows = logit_rows(path, ids, scores, np.float32)
+    for id_, row, regions, target in zip(ids, rows, boxes, tgt_boxes, strict=True):
+        if np.shape(regions) != (len(row), 4):
+            raise InputError("not one box a score", file=path, key=id_, found=np.shape(regions), expected=(len(row), 4))
+        target = np.array(box(path, {"sent_id": id_, "tgt_box": target}, "tgt_box"))
+        arrays += [(f"{id_}", row), (f"boxes/{id_}", np.asarray(regions, np.float32)), (f"tgt_box/{id_}", target)]
+    write_npz(path, arrays)
+
+
+def logit_rows(path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray, dtype: Any) -> list:
+    """The rows of `scores` as finite arrays of `dtype`, one for each of `ids`, which differ."""
     if len(ids) != len(scores):
         raise InputError("as many ids as rows are needed", file=path, found=f"{len(ids)} and {len(scores)}")
     if len(set(map(str, ids))) < len(ids):
         raise InputError("an id stands twice", file=path)
     with np.errstate(over="ignore"):
-        rows = np.asarray(scores).astype(np.float16)
+        rows = [np.asarray(row).astype(dtype) for row in scores]
     check_finite(ids, rows)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            write_npz(stream, ids, rows)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return rows
 
 
-def write_npz(stream: Any, names: Sequence[int | str], rows: np.ndarray) -> None:
-    """An npz of one array a name. `numpy.savez` would take all names as arguments, "file" not among them."""
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-        for name, row in zip(names, rows):
-            with archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, row, allow_pickle=False)
+def split_order(path: str | Path, ids: Sequence[Any], expected: Iterable[Any], what: str) -> list[int]:
+    """The row of each expected id in `ids`; refuses missing, unknown and duplicate ones."""
+    row, order = {id_: number for number, id_ in enumerate(ids)}, list(expected)
+    if len(row) < len(ids):
+        twice = next(id_ for number, id_ in enumerate(ids) if row[id_] != number)
+        raise InputError(f"one {what} is given twice", file=path, key=twice)
+    if len(set(order)) < len(order):
+        raise InputError(f"the split names one {what} twice", file=path)
+    check_ids(row, order, what)
+    return [row[id_] for id_ in order]
 
 
-def check_finite(ids: Sequence[int | str], scores: np.ndarray) -> None:
+def whole(path: str | Path, ids: Sequence[Id], labels: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
+    """`labels` (E,) as numbers 0..`count` − 1; refuses others, also those that are not whole."""
+    values = np.asarray(labels)
+    if values.shape != (len(ids),):
+        raise InputError("as many labels as ids are needed", file=path, found=values.shape, expected=(len(ids),))
+    bad = np.flatnonzero(~np.isin(values, range(count)))
+    if len(bad):
+        raise InputError("not a label", file=path, key=ids[bad[0]], found=values[bad[0]], expected=f"0..{count - 1}")
+    return values.astype(np.int64)
+
+
+def check_finite(ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray) -> None:
     """`InputError` that names the first id whose row of `scores` holds NaN or infinity."""
-    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if isinstance(scores, np.ndarray):
+        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    else:
+        bad = np.flatnonzero([not np.isfinite(row).all() for row in scores])
     if len(bad):
         raise InputError(
             "scores that are not finite",

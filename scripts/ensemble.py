@@ -1,0 +1,230 @@
+"""Average several runs of one task into one results file, and score it (paper A.4, table 7: ten models for VCR).
+
+    python -m scripts.ensemble --task vcr --logits a/logits_8000_all.npz b/logits_8000_all.npz … \\
+        --output ensemble.json --annotations val.jsonl
+
+`--logits` are what `inf_*.py --save_logits` wrote, of the same examples and the same outputs (itm: `results.npz`; vcr:
+also its results JSON). `--output` is what `inf_*.py` would write: vcr puts the csv beside the JSON, itm is an npz with
+`scores.json` beside it where there are annotations.
+
+By default probabilities are averaged, so that each run has the same say: logits have a scale of their own in every
+run, and the most confident run would outvote the others. The probabilities are those the task is trained with:
+vqa, ve   sigmoid of each answer
+nlvr2     softmax over false and true
+vcr       softmax over the four answers, and over the four rationales given each answer
+re        softmax over the regions
+itm       sigmoid of each pair's score; written as the logit of the average, which orders pairs in the same way and
+          keeps apart in fp32 what lies next to 0 or 1. (Zero-shot: made with --score difference, it is the model's own
+          probability; with the matching logit alone it is not.)
+`--average logits` averages the logits.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.annotations import vqa_annotations, vqa_results
+from scripts.eval_vqa import print_accuracies
+from scripts.evaluate import evaluate, print_scores
+from scripts.read_results import read_vcr
+from utils.errors import InputError, run
+from utils.files import write_json
+from utils.metrics import evaluate_vqa
+from utils.npz import open_npz, read_array
+from utils.submission import (
+    vqa_predictions,
+    write_nlvr2_csv,
+    write_re,
+    write_retrieval,
+    write_vcr_csv,
+    write_vcr_json,
+    write_ve,
+    write_vqa,
+)
+from utils.vqa_answers import label2ans, read_ans2label
+
+Runs = list[tuple[Path, Mapping[str, np.ndarray]]]  # each run's file, and its arrays by name
+Rows = Iterator[tuple[str, np.ndarray]]  # id, average (A,)
+ROWS = 1024  # at a time, where all would not fit
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -x))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    power = np.exp(x - x.max(-1, keepdims=True))
+    return power / power.sum(-1, keepdims=True)
+
+
+def softmax_of_fours(x: np.ndarray) -> np.ndarray:
+    return softmax(x.reshape(-1, 4)).reshape(-1)
+
+
+# each task's way from logits to probabilities, and how many it has; None: as many as the files say
+SPACES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int | None]] = {
+    "vqa": (sigmoid, None),
+    "ve": (sigmoid, 3),
+    "nlvr2": (softmax, 2),
+    "vcr": (softmax_of_fours, 20),
+    "re": (softmax, None),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Write the ensemble's results; returns its scores, or None without annotations."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", required=True, choices=[*SPACES, "itm"])
+    parser.add_argument("--logits", required=True, nargs="+", type=Path, metavar="NPZ", help="one file a run")
+    parser.add_argument("--output", required=True, type=Path, help="results file to write")
+    parser.add_argument("--average", choices=["probs", "logits"], default="probs", help="what is averaged")
+    parser.add_argument("--annotations", nargs="+", type=Path, default=[], help="as scripts.evaluate takes them")
+    parser.add_argument("--split", help="re, itm: the part of the annotations that was answered")
+    parser.add_argument(
+        "--ans2label", default="release", help="vqa: the answers that the logits stand for, a JSON file"
+    )
+    args = parser.parse_args(argv)
+    with ExitStack() as stack:
+        runs = [(path, open_run(stack, path, args.task)) for path in args.logits]
+        if args.task == "itm":
+            average_retrieval(runs, args.output, args.average)
+        else:
+            check_same_ids(runs)
+            write(args.task, args.output, averaged(runs, args.task, args.average), runs, args.ans2label)
+    if not args.annotations:
+        return None
+    return score(args.task, args.output, args.annotations, args.split)
+
+
+def open_run(stack: ExitStack, path: Path, task: str) -> Mapping[str, np.ndarray]:
+    """The arrays of one run's file, read when asked for."""
+    return read_vcr(path) if task == "vcr" and path.suffix == ".json" else stack.enter_context(open_npz(path))
+
+
+def check_same_ids(runs: Runs) -> None:
+    """`InputError` unless all files hold arrays of the same names."""
+    first_path, first = runs[0]
+    if not len(first):
+        raise InputError("no logits in the file", file=first_path)
+    for path, arrays in runs[1:]:
+        more, fewer = set(arrays) - set(first), set(first) - set(arrays)
+        if more or fewer:
+            raise InputError(
+                "runs of different examples",
+                file=path,
+                key=min(more or fewer),
+                found=f"{len(more)} ids that {first_path} has not; {len(fewer)} of its ids are missing",
+                remedy="give runs of one task on one split",
+            )
+
+
+def averaged(runs: Runs, task: str, average: str) -> Rows:
+    """Each example's id and its average over all runs, (A,) fp64, in the first file's order."""
+    to_probs, width = SPACES[task]
+    for id_ in runs[0][1]:
+        if task == "re" and id_.startswith(("boxes/", "tgt_box/")):
+            continue
+        total: np.ndarray | None = None
+        for path, arrays in runs:
+            row = np.asarray(read_array(arrays, id_, path), np.float64)
+            expected = width or (row.size if total is None else len(total))
+            if row.shape != (expected,):
+                raise InputError(
+                    "scores of the wrong shape",
+                    file=path,
+                    key=id_,
+                    found=row.shape,
+                    expected=f"{(expected,)}, as in {runs[0][0]}",
+                    remedy="give runs of one task with the same outputs",
+                )
+            if not np.isfinite(row).all():
+                raise InputError("scores that are not finite", file=path, key=id_)
+            row = to_probs(row) if average == "probs" else row
+            total = row if total is None else total + row
+        assert total is not None
+        yield id_, total / len(runs)
+
+
+def write(task: str, output: Path, rows: Rows, runs: Runs, ans2label: str) -> None:
+    """The task's results file, of the best output of each average."""
+    if task == "vqa":
+        answered = list(answers(rows, label2ans(read_ans2label(ans2label))))
+        return write_vqa(output, answered, [id_ for id_, _ in answered])
+    if task == "re":
+        chosen = [chosen_box(id_, row, runs) for id_, row in rows]
+        return write_re(output, chosen, [entry["sent_id"] for entry in chosen])
+    ids, means = zip(*rows)
+    scores = np.stack(means)
+    if task == "ve":
+        write_ve(output, ids, scores.argmax(1), ids)
+    elif task == "nlvr2":
+        write_nlvr2_csv(output, ids, scores.argmax(1), ids)
+    else:
+        write_vcr_csv(output.with_suffix(".csv"), ids, scores, ids)
+        write_vcr_json(output.with_suffix(".json"), ids, scores, ids)
+
+
+def answers(rows: Rows, names: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """(question id, best answer), a block at a time: VQA's test split has 448 thousand questions of 3,129 scores."""
+    while block := list(islice(rows, ROWS)):
+        ids, means = zip(*block)
+        yield from vqa_predictions(ids, np.stack(means), names)
+
+
+def chosen_box(id_: str, row: np.ndarray, runs: Runs) -> dict[str, Any]:
+    """RE's entry for an expression; all runs must have chosen among the same boxes."""
+    boxes, target = (read_array(runs[0][1], f"{kind}/{id_}", runs[0][0]) for kind in ("boxes", "tgt_box"))
+    for path, arrays in runs:
+        own = read_array(arrays, f"boxes/{id_}", path)
+        if own.shape != (len(row), 4) or not np.array_equal(own, boxes):
+            raise InputError(
+                "runs chose among different boxes",
+                file=path,
+                key=f"boxes/{id_}",
+                found=f"{len(own)} boxes, not those of {runs[0][0]}",
+                remedy="give runs on one image store, with the same conf_th and num_bb",
+            )
+    return {"sent_id": id_, "pred_box": boxes[row.argmax()], "tgt_box": target}
+
+
+def average_retrieval(runs: Runs, output: Path, average: str) -> None:
+    """Write the average of all runs' (T, I) scores; one run is in memory at a time."""
+    first_path, first = runs[0]
+    names = [read_array(first, key, first_path).tolist() for key in ("txt_ids", "img_ids")]
+    yes, no = np.full((2, len(names[0]), len(names[1])), -np.inf if average == "probs" else 0.0)
+    for path, arrays in runs:
+        scores = read_array(arrays, "scores", path)
+        for key, expected in zip(("txt_ids", "img_ids"), names):
+            if read_array(arrays, key, path).tolist() != expected or scores.shape != yes.shape:
+                raise InputError("runs of different examples", file=path, key=key, expected=f"those of {first_path}")
+        for rows in (slice(start, start + ROWS) for start in range(0, len(scores), ROWS)):
+            block = scores[rows].astype(np.float64)
+            if average == "probs":  # log of the sum of sigmoid(score), and of 1 - sigmoid(score)
+                yes[rows] = np.logaddexp(yes[rows], -np.logaddexp(0, -block))
+                no[rows] = np.logaddexp(no[rows], -np.logaddexp(0, block))
+            else:
+                yes[rows] += block / len(runs)
+    write_retrieval(output, yes - no, *names)
+
+
+def score(task: str, output: Path, annotations: Sequence[Path], split: str | None) -> dict[str, Any]:
+    """Print the scores of the file just written, and return them."""
+    if task == "vqa":
+        found = evaluate_vqa(vqa_results(output), [entry for path in annotations for entry in vqa_annotations(path)])
+        print_accuracies(found)
+        return found
+    scores = evaluate(task, output.with_suffix(".json") if task == "vcr" else output, annotations, split)
+    print_scores(scores)
+    if task == "itm":
+        write_json(output.with_name("scores.json"), scores, indent=1)
+    return scores
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,89 @@
+"""Accuracy and consistency of an NLVR2 results file, as the official evaluation counts them.
+
+    python scripts/eval_nlvr2.py results.csv dev.json
+
+`results.csv` holds `identifier,True` or `identifier,False` a line; the annotations are the official file, one JSON
+object a line (plain or .gz). Every annotated example must be answered once, and nothing else. Runs as a plain file,
+with Python alone.
+"""
+
+import argparse
+import gzip
+import json
+import sys
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Print `accuracy=…` and `consistency=…`, and return both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output_file", metavar="CSV", help="results: identifier,True|False")
+    parser.add_argument("annotation_file", metavar="ANNOTATION_JSONL", help="official annotations")
+    args = parser.parse_args(argv)
+    try:
+        scores = evaluate(read_answers(args.output_file), read_labels(args.annotation_file))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    for name, value in scores.items():
+        print(f"{name}={value}")
+    return scores
+
+
+def read_answers(path: str) -> dict[str, bool]:
+    """Identifier to answer."""
+    answers: dict[str, bool] = {}
+    for number, line in lines(path):
+        identifier, _, answer = line.rpartition(",")
+        add(answers, identifier.strip(), answer.strip(), f"{path}, line {number}")
+    return answers
+
+
+def read_labels(path: str) -> dict[str, bool]:
+    """Identifier to label."""
+    labels: dict[str, bool] = {}
+    for number, line in lines(path):
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+            identifier, label = entry["identifier"], entry["label"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{where}: not a JSON object with identifier and label") from None
+        add(labels, identifier, str(label), where)
+    return labels
+
+
+def lines(path: str) -> list[tuple[int, str]]:
+    """(number from 1, line) of every line that is not blank."""
+    with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as stream:
+        return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
+
+
+def add(found: dict[str, bool], identifier: str, answer: str, where: str) -> None:
+    """Put one answer in `found`; refuses a second one, an identifier without four parts, and no truth value."""
+    if not isinstance(identifier, str) or identifier.count("-") != 3:
+        raise ValueError(f"{where}: not an NLVR2 identifier such as dev-896-0-1: {identifier!r}")
+    if answer.lower() not in ("true", "false"):
+        raise ValueError(f"{where}: neither True nor False: {answer!r}")
+    if identifier in found:
+        raise ValueError(f"{where}: {identifier} comes a second time")
+    found[identifier] = answer.lower() == "true"
+
+
+def evaluate(answers: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
+    """Share of examples answered right, and of sentences answered right with all their pairs of pictures."""
+    for name, ids in (("missing", labels.keys() - answers.keys()), ("unknown", answers.keys() - labels.keys())):
+        if ids or not labels:
+            few = ", ".join(sorted(ids)[:5])
+            raise ValueError(f"{len(ids)} {name} identifiers of {len(labels)} annotated ones: {few}")
+    correct = 0
+    sentences: dict[tuple[str, ...], bool] = {}
+    for identifier, label in labels.items():
+        split, number, _, sentence = identifier.split("-")
+        right = answers[identifier] == label
+        correct += right
+        sentences[split, number, sentence] = sentences.get((split, number, sentence), True) and right
+    return {"accuracy": correct / len(labels), "consistency": sum(sentences.values()) / len(sentences)}
+
+
+if __name__ == "__main__":
+    main()

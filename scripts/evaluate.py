@@ -1,0 +1,149 @@
+"""The score of a file that an `inf_*.py` wrote, by official annotations alone: no model, no store.
+
+    python -m scripts.evaluate ve    results_best_all.json snli_ve_dev.jsonl
+    python -m scripts.evaluate nlvr2 results.csv dev.json balanced_dev.json unbalanced_dev.json
+    python -m scripts.evaluate vcr   results_8000_all.json val.jsonl
+    python -m scripts.evaluate re    results_best_…_all.json refs.json annotations.json
+    python -m scripts.evaluate itm   results.npz dataset_flickr30k.json --split test
+
+The results must answer exactly the annotated examples. Files may be gzipped.
+  nlvr2  the further files are parts of the first (balanced, unbalanced), each scored by itself, under its name
+  vcr    results as JSON or as the submission's csv
+  re     refs.json and annotations.json of a text store, or refs(unc).p and instances.json with --split; without them,
+         by the true boxes stored in the results
+  itm    the text store's txt2img.json or img2txts.json, or a Karpathy dataset JSON with --split; its pictures are found
+         by the number that ends their names (COCO_val2014_000000000042.jpg is coco_val2014_000000000042.npz)
+VQA has scripts/eval_vqa.py. Printed in percent; --json writes fractions.
+"""
+
+import argparse
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.annotations import bad_field, json_lines, lines, take
+from data.annotations_tasks import ve_examples
+from scripts.read_results import add, box, keyed, numbered, re_targets, read_vcr, truth_value, txt2img
+from utils.errors import InputError, run
+from utils.files import write_json
+from utils.metrics import accuracy, check_ids, nlvr2_consistency, re_accuracy, vcr_accuracies
+from utils.npz import open_npz, read_array
+from utils.retrieval import picture_columns, retrieval_recalls
+from utils.submission import VE_LABELS
+
+Scores = dict[str, float]
+
+
+def main(argv: Sequence[str] | None = None) -> Scores:
+    """Print the scores, and return them as fractions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("results", type=Path, help="what inf_TASK.py, or scripts.ensemble, wrote")
+    parser.add_argument("annotations", nargs="*", type=Path, help="official annotations")
+    parser.add_argument("--split", help="re, itm: the part of the annotations that was answered (val, testA, test)")
+    parser.add_argument("--json", metavar="OUT", help="write the scores, as fractions, to this file too")
+    args = parser.parse_args(argv)
+    found = evaluate(args.task, args.results, args.annotations, args.split)
+    print_scores(found)
+    if args.json:
+        write_json(args.json, found, indent=1)
+    return found
+
+
+def evaluate(task: str, results: Path, annotations: Sequence[Path], split: str | None = None) -> Scores:
+    """The scores of a results file of `task`, as fractions."""
+    score, files = TASKS[task]
+    if len(annotations) not in files:
+        raise InputError(
+            f"the wrong number of annotation files for {task}",
+            found=len(annotations),
+            remedy="python -m scripts.evaluate --help shows one command for each task",
+        )
+    return score(results, annotations, split)
+
+
+def print_scores(found: Scores) -> None:
+    """A line for each score, in percent."""
+    for name, value in found.items():
+        print(f"{100 * value:6.2f}  {name}")
+
+
+def score_ve(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
+    """Accuracy on the pairs that have a label; ids as prepro.py gives them (`pairID`, else running numbers)."""
+    texts, _ = ve_examples(annotations)
+    truth = {text.id: VE_LABELS[text.fields["target"]["labels"][0]] for text in texts if text.fields}
+    answers = keyed(results, numbered(results), "id", "label")
+    for id_, label in answers.items():
+        if label not in VE_LABELS:
+            raise bad_field(results, f"id {id_}", label, " or ".join(VE_LABELS))
+    check_ids(answers, truth, "pair")
+    return {"accuracy": accuracy(np.array([answers[id_] for id_ in truth]), np.array(list(truth.values())))}
+
+
+def score_nlvr2(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
+    """Accuracy and consistency; of further annotation files, of their own examples."""
+    answers: dict[str, str] = {}
+    for number, line in lines(results):
+        id_, _, answer = line.rpartition(",")
+        add(answers, id_.strip(), truth_value(results, f"line {number}", answer.strip()), results)
+    found: Scores = {}
+    for path in annotations:
+        labels = keyed(path, json_lines(path), "identifier", "label")
+        truth = {id_: truth_value(path, id_, label) for id_, label in labels.items()}
+        check_ids(answers if not found else [id_ for id_ in truth if id_ in answers], truth, "example")
+        hits = [answers[id_] == label for id_, label in truth.items()]
+        name = f"_{path.name.split('.')[0]}" if found else ""
+        found[f"accuracy{name}"] = float(np.mean(hits))
+        found[f"consistency{name}"] = nlvr2_consistency(list(truth), hits)
+    return found
+
+
+def score_vcr(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
+    """Q→A, QA→R and Q→AR by `answer_label` and `rationale_label`."""
+    answers = read_vcr(results)
+    truth: dict[str, tuple[int, int]] = {}
+    for where, entry in json_lines(annotations[0]):
+        labels = tuple(take(entry, key, int, annotations[0], where) for key in ("answer_label", "rationale_label"))
+        add(truth, take(entry, "annot_id", str, annotations[0], where), labels, annotations[0])
+    check_ids(answers, truth, "question")
+    qa_target, qar_target = np.array(list(truth.values())).T
+    return vcr_accuracies(np.stack([answers[id_] for id_ in truth]), qa_target, qar_target)
+
+
+def score_re(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
+    """Accuracy at an IoU above 0.5, by the inclusive IoU that publications use, and by the plain one."""
+    rows: dict[int, list[list[float]]] = {}
+    for where, entry in numbered(results):
+        boxes = [box(results, f"{where}.{key}", entry.get(key)) for key in ("pred_box", "tgt_box")]
+        add(rows, take(entry, "sent_id", int, results, where), boxes, results)
+    targets = {id_: own for id_, (_, own) in rows.items()}
+    if annotations:
+        targets = re_targets(annotations[0], annotations[1], split)
+    check_ids(rows, targets, "expression")
+    predicted, truth = np.array([rows[id_][0] for id_ in targets]), np.array(list(targets.values()))
+    return {"accuracy": re_accuracy(predicted, truth), "accuracy_plain_iou": re_accuracy(predicted, truth, False)}
+
+
+def score_itm(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
+    """Recalls of `results.npz`; every text and every picture of the annotations must have been scored."""
+    with open_npz(results) as file:
+        scores, txt_ids, img_ids = (read_array(file, name, results) for name in ("scores", "txt_ids", "img_ids"))
+    truth = txt2img(annotations[0], img_ids.tolist(), split)
+    check_ids(txt_ids.tolist(), truth, "text")
+    columns = picture_columns(txt_ids.tolist(), img_ids.tolist(), truth, annotations[0])
+    check_ids(img_ids.tolist(), truth.values(), "picture")
+    return retrieval_recalls(scores, columns)
+
+
+# each task's function, and how many annotation files it takes
+TASKS: dict[str, tuple[Callable[[Path, Sequence[Path], str | None], Scores], Container[int]]] = {
+    "ve": (score_ve, range(1, 10)),
+    "nlvr2": (score_nlvr2, range(1, 10)),
+    "vcr": (score_vcr, (1,)),
+    "re": (score_re, (0, 2)),
+    "itm": (score_itm, (1,)),
+}
+
+if __name__ == "__main__":
+    run(main)
