@@ -8,16 +8,17 @@ from typing import Any
 
 from data.annotations import MAX_ID_BYTES, Text, bad_field, encodable, json_lines, read_json, take
 from utils.errors import InputError
+from utils.submission import VE_LABELS
 
-VE_LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 NLVR2_LABELS = {"False": 0, "True": 1}
 
 
 def nlvr2_examples(path: str | Path) -> Iterator[Text]:
     """NLVR2's jsonl: `identifier`, `sentence`, and `label` where it is known.
 
-    The pictures of "dev-850-0-3" are dev-850-0-img0.png (left) and dev-850-0-img1.png. The record has all
-    fields of the line, and `target`: 1 where the sentence is true, 0 where it is not.
+    The pictures of "dev-850-0-3" are dev-850-0-img0.png (left) and dev-850-0-img1.png, unless a line of one's own names
+    others as `left_image` and `right_image`. The record has all fields of the line, and `target`: 1 where the sentence
+    is true, 0 where it is not.
     """
     path = Path(path)
     for where, entry in json_lines(path):
@@ -32,7 +33,10 @@ def nlvr2_examples(path: str | Path) -> Iterator[Text]:
             if not isinstance(label, str) or label not in NLVR2_LABELS:
                 raise bad_field(path, f"{where}.label", label, "True or False, as text; absent where it is not known")
             fields["target"] = NLVR2_LABELS[label]
-        left, right = (f"{pair}-img{side}.png" for side in (0, 1))
+        left, right = (
+            take(entry, key, str, path, where) if key in entry else f"{pair}-img{side}.png"
+            for side, key in enumerate(("left_image", "right_image"))
+        )
         yield Text(id_, sentence, None, left, None, path, right, fields)
 
 
@@ -56,7 +60,7 @@ def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
             number = take(entry, "Flickr30K_ID", str, path, where).removesuffix(".jpg")
             if not number.isdecimal():
                 raise bad_field(path, f"{where}.Flickr30K_ID", number, "digits, as 2248275918")
-            fields = {"target": {"labels": [VE_LABELS[label]], "scores": [1.0]}}
+            fields = {"target": {"labels": [VE_LABELS.index(label)], "scores": [1.0]}}
             sentence = take(entry, "sentence2", str, path, where)
             id_ = str(len(pair_ids) - 1)
             texts.append(Text(id_, sentence, int(number), f"{number}.jpg", None, path, None, fields))

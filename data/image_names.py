@@ -1,5 +1,6 @@
 """From a text's picture to the key of that picture in the image store."""
 
+import re
 from pathlib import Path
 
 from data.annotations import Text
@@ -17,7 +18,8 @@ VCR_GT_IMG_NAME = "vcr_gt_{stem}.npz"
 class ImageNames:
     """Makes keys by a format string over `split`, `image_id`, `file_name`, `stem` (no folder, no suffix).
 
-    `split` here goes before the one that the annotation file tells. No two pictures may get one name.
+    `split` here goes before the one that the annotation file tells; `image_id` is, where the file tells none, the
+    number that ends the stem. No two pictures may get one name.
     """
 
     def __init__(self, pattern: str, split: str | None = None):
@@ -32,11 +34,13 @@ class ImageNames:
 
     def name(self, text: Text) -> str:
         """The key of the picture of `text`; `InputError` where a field of the pattern is not known for it."""
+        stem = Path(text.file_name).stem if text.file_name else None
+        number = re.search(r"\d+$", stem or "")
         fields = {
             "split": self.split or text.split,
-            "image_id": text.image_id,
+            "image_id": int(number[0]) if text.image_id is None and number else text.image_id,
             "file_name": text.file_name,
-            "stem": Path(text.file_name).stem if text.file_name else None,
+            "stem": stem,
         }
         known = {key: value for key, value in fields.items() if value is not None}
         try:

@@ -1,7 +1,6 @@
 """What scripts write for many pictures: folders that appear whole, `.npz` files under the names that texts use."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,14 +40,12 @@ class NpzNames:
         self._taken: dict[str, str] = {}
 
     def name(self, picture: str, image_id: int | None, source: Path) -> str:
-        """The name for `picture`, a file name found in `source`; its id, where None, is the number that ends it.
+        """The name for `picture`, a file name found in `source`, with its id where it is known.
 
         `InputError` when the pattern cannot be filled in, or the name is taken or is not one of an `.npz` file.
         """
         stem = Path(picture).stem
-        coco, number = COCO_NAME.match(stem), re.search(r"\d+$", stem)
-        if image_id is None and number:
-            image_id = int(number[0])
+        coco = COCO_NAME.match(stem)
         known_as_coco = coco or (self.split and COCO_NUMBER.match(stem))
         pattern = self.pattern or (COCO_IMG_NAME if known_as_coco else OWN_IMG_NAME)
         split = coco.group(1) if coco else None
