@@ -1,4 +1,4 @@
-"""Pre-train UNITER on any mix of tasks and datasets (paper section 3.2).
+"""Pre-train UNITER on any mix of tasks and datasets (paper section 3.2), VCR's second stage among them (A.2).
 
 python pretrain.py --config config/pretrain-indomain-base-8gpu.json
 torchrun --nproc_per_node 8 pretrain.py --config …
@@ -16,7 +16,11 @@ from data.itm import Itm
 from data.mlm import Mlm
 from data.mrm import Mrm
 from data.sampler import Entry
+from data.vcr import REGIONS_HELP, Part, RegionSource, open_vcr
+from data.vcr_pretrain import VcrPretraining
 from model.pretrain import UniterForPretraining, wra_loss
+from model.uniter import grown_config
+from model.vcr import VCR_TOKENS, VCR_TYPES
 from optim.run import run_training
 from optim.task import Task
 from utils.config import DataEntry, RunConfig, check_paired, option
@@ -24,6 +28,7 @@ from utils.distributed import launch
 from utils.errors import InputError
 
 TASKS = ("mlm", "mrfr", "mrc", "mrckl", "itm")
+VCR_TASKS = TASKS[:4]  # a VCR text does not describe its picture: no ITM (paper A.2)
 
 
 @dataclass(kw_only=True)
@@ -42,6 +47,9 @@ class PretrainConfig(RunConfig):
     weight_decay: float = 0.01
     warmup_steps: int = 10000
     wrong_picture: bool = option(False, help="validate a second time, every text beside another text's picture")
+    vcr: bool = option(False, help='every dataset is VCR\'s; one with "GT_DIR;DET_DIR" among its img is anyway')
+    vcr_text: Literal["qar", "both"] = option("qar", help="VCR: with rationales, as in the release, or also without")
+    regions: RegionSource | None = option(None, help=f"VCR: {REGIONS_HELP}")
 
 
 class Pretraining(Task):
@@ -49,7 +57,16 @@ class Pretraining(Task):
 
     def __init__(self, config: PretrainConfig):
         super().__init__(config)
-        self._check(config.train_datasets + config.val_datasets)
+        sources = config.train_datasets + config.val_datasets
+        self._check(sources)
+        self.grown = any(self._parts(source) != (None,) for source in sources)
+
+    def _parts(self, source: DataEntry) -> tuple[Part | None, ...]:
+        """The texts that are made of a dataset: VCR's with and without rationales, or (None) the one text there is."""
+        c = self.config
+        if not (c.vcr or any(";" in img for img in source.img or [] if img)):
+            return (None,)
+        return ("qa", "qar") if c.vcr_text == "both" else ("qar",)
 
     def _check(self, sources: list[DataEntry]) -> None:
         """What can be seen wrong before a store is opened."""
@@ -59,34 +76,50 @@ class Pretraining(Task):
             ratios: list[Any] = source.mix_ratio or [1] * len(source.tasks)
             check_paired({f"db {where}": source.db, f"img {where}": images})
             check_paired({f"tasks {where}": source.tasks, f"mix_ratio {where}": ratios})
-            unknown = [task for task in source.tasks if task not in TASKS]
+            known = TASKS if self._parts(source) == (None,) else VCR_TASKS
+            unknown = [task for task in source.tasks if task not in known]
             if unknown:
                 raise InputError(
                     "unknown pre-training task",
                     key=f"tasks {where}",
                     found=unknown[0],
-                    expected=", ".join(TASKS),
+                    expected=", ".join(known),
                     remedy="name tasks of that list",
                 )
 
     def _entries(self, source: DataEntry, train: bool, wrong_picture: bool = False) -> list[Entry]:
-        """One entry a task of a dataset; its stores are opened once for all of them."""
+        """One entry a task and text of a dataset; its stores are opened once for all tasks."""
         images = source.img or [None] * len(source.db)
-        pairs = [(self.stores.texts(t, train), self.stores.images(i)) for t, i in zip(source.db, images)]
         weights = source.mix_ratio or [1] * len(source.tasks)
-        return [
-            Entry(f"{task}_{source.name}", Concat([self._dataset(task, *p, wrong_picture) for p in pairs]), weight)
-            for task, weight in zip(source.tasks, weights)
-            if not (wrong_picture and None in images)
-        ]
+        if wrong_picture and None in images:
+            return []
+        entries, parts = [], self._parts(source)
+        for part in parts:
+            opened = [self._open(texts, img, part, train) for texts, img in zip(source.db, images)]
+            name = source.name if len(parts) == 1 else f"{source.name}_{part}"
+            entries += [
+                Entry(f"{task}_{name}", Concat([self._dataset(task, part, o, wrong_picture) for o in opened]), weight)
+                for task, weight in zip(source.tasks, weights)
+            ]
+        return entries
 
-    def _dataset(self, task: str, texts: Any, images: Any, wrong_picture: bool) -> Any:
+    def _open(self, texts: str, img: str | None, part: Part | None, train: bool) -> Any:
+        if part:
+            return open_vcr(self.stores, texts, img, part, self.config.regions, train)
+        return self.stores.texts(texts, train), self.stores.images(img)
+
+    def _dataset(self, task: Any, part: Part | None, opened: Any, wrong_picture: bool) -> Any:
         c = self.config
+        masks: dict[str, Any] = {"masking": c.masking, "mrm_prob": c.mrm_prob}
+        if part:
+            texts, gt, detected = opened
+            return VcrPretraining(texts, gt, detected, part, task, wrong_picture, **masks)
+        texts, images = opened
         if task == "itm":
             return Itm(texts, images, wrong_picture, c.itm_negative, c.itm_neg_prob)
         if task == "mlm":
-            return Mlm(texts, images, wrong_picture, c.masking, c.mrm_prob)
-        return Mrm(texts, images, task, wrong_picture, c.masking, c.mrm_prob)  # type: ignore[arg-type]
+            return Mlm(texts, images, wrong_picture, **masks)
+        return Mrm(texts, images, task, wrong_picture, **masks)
 
     def train_data(self) -> list[Entry]:
         entries = [entry for source in self.config.train_datasets for entry in self._entries(source, train=True)]
@@ -103,7 +136,9 @@ class Pretraining(Task):
         }
 
     def new_model(self) -> UniterForPretraining:
-        return UniterForPretraining(self.model_config)
+        """With VCR among the datasets, embeddings and word head are VCR's; the options keep the model's own sizes."""
+        grown = grown_config(self.model_config, VCR_TYPES, VCR_TOKENS) if self.grown else self.model_config
+        return UniterForPretraining(grown)
 
     def loss(self, model: UniterForPretraining, batch: PackedBatch) -> Tensor:
         """The mean over a micro-batch's own elements (DESIGN section 5); ITM adds word-region alignment."""

@@ -57,9 +57,11 @@ class ImageStore:
         self._reader = Reader(self.folder)
         self._img_dim: int | None = None
         sources = [self.folder / "data.mdb", counts]
-        index = columns(self.path, f"{self.folder.name} {bounds} {num_bb}", sources, self._build)
+        index = columns(self.path, f"{self.folder.name} {bounds} {num_bb} held", sources, self._build)
         self._names: np.ndarray = index["names"]
+        # What the release counts, and what is there as far as known: of a fixed number, what each record holds.
         self.nbb: np.ndarray = np.ones(len(self._names), np.int32) if blind else index["nbb"]
+        self.held: np.ndarray = self.nbb if blind else index["held"]
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process opens it for itself
         options = self.conf_th, self.max_bb, self.min_bb, self.num_bb, self.compressed, self.blind
@@ -95,7 +97,7 @@ class ImageStore:
         )
 
     def _build(self) -> dict[str, np.ndarray]:
-        """Names, sorted, and how many regions of each are used."""
+        """Names, sorted, and how many regions of each are used, as announced and as held."""
         keys = [key for key, _ in self._reader.items() if key != KEYS]
         listed = self._reader.get(KEYS)
         absent = sorted(set(json.loads(bytes(listed))) - {key.decode() for key in keys}) if listed else []
@@ -127,8 +129,11 @@ class ImageStore:
         else:
             confident = [int((self._decode(key)["conf"] > self.conf_th).sum()) for key in keys]
             nbb = np.clip(confident, self.min_bb, self.max_bb).astype(np.int32)
+        held = nbb
+        if self.conf_th <= -1:  # ground-truth boxes: a hundred are announced, a few are there
+            held = np.minimum(nbb, [len(self._decode(key)["features"]) for key in keys]).astype(np.int32)
         self._reader.close()
-        return {"names": np.array(keys), "nbb": nbb}
+        return {"names": np.array(keys), "nbb": nbb, "held": held}
 
     def __len__(self) -> int:
         return len(self._names)

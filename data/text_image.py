@@ -69,12 +69,15 @@ class TextImage:
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of every example without [CLS] and [SEP], which is how the release counts."""
-        lens = self.texts.lens[pairs[:, 0]].astype(np.int64)
-        return lens if self.images is None else lens + self.images.nbb[pairs[:, 1]]
+        return self.words(pairs) + (0 if self.images is None else self.images.nbb[pairs[:, 1]])
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of every example, all of its sequences and [CLS] and [SEP] counted; at least what is there."""
-        return self.lens(pairs) + 2
+        return self.words(pairs) + (0 if self.images is None else self.images.held[pairs[:, 1]]) + 2
+
+    def words(self, pairs: np.ndarray) -> np.ndarray:
+        """(n,) word pieces of every example's text."""
+        return self.texts.lens[pairs[:, 0]].astype(np.int64)
 
     @property
     def img_dim(self) -> int:

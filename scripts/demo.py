@@ -2,7 +2,8 @@
 
     pictures and texts → region features → stores → pre-training → VQA finetuning → answers → scores
 
-What is finished is not done again; a training run that was interrupted is resumed.
+`--all` finetunes and tests all other tasks too and prints one table, `--all --table` with the columns of models that
+are not pre-trained and that see nothing. What is finished is not done again; an interrupted training run is resumed.
 """
 
 import json
@@ -17,15 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from scripts import demo_tasks
+from scripts.demo_tasks import IMG_NAME, SPLITS, TASKS, Command
 from utils.config import parse
 from utils.errors import InputError, run
-from utils.files import read_json
+from utils.files import read_json, write_json
 from utils.options import option
 
-SPLITS = ("train", "val", "test")
-IMG_NAME = "demo_{split}_{image_id:012}.npz"
 SEEDS = (42, 43, 44)  # of the comparison
-Command = list[str | Path]
 MICROS = 2  # micro-batches of a step, on one rank or two: the same result
 
 
@@ -34,6 +34,8 @@ class DemoConfig:
     """Options of the demo."""
 
     output: str = option("demo", help="folder of everything it makes")
+    all: bool = option(False, help="finetune and test every task")
+    table: bool = option(False, help="with --all: also from scratch, and seeing nothing")
     compare: bool = option(False, help="add the controls over three seeds: blind, and from scratch")
     n_train: int = option(4000, help="pictures to train on", at_least=8)
     n_val: int = option(200, help="pictures to validate on", at_least=8)
@@ -45,6 +47,8 @@ class DemoConfig:
 
 class Demo:
     """Runs the commands, each printed before."""
+
+    BOUNDS = ("--conf_th", "0.2", "--max_bb", "12", "--min_bb", "3")  # of detected boxes
 
     def __init__(self, config: DemoConfig):
         self.config, self.root = config, Path(config.output)
@@ -69,28 +73,32 @@ class Demo:
         sizes: Command = [f"--n_{split}={getattr(c, f'n_{split}')}" for split in SPLITS]
         self.call(vocab, "-m", "scripts.make_demo_data", "--output", raw, *sizes)
         for split in SPLITS:
-            npz, images = root / "npz" / split, root / "img_db" / f"demo_{split}"
             boxes: Command = ["--imitate_detector", raw / f"instances_{split}.json"]
             naming: Command = ["--img_name", IMG_NAME, "--split", split]
-            pictures: Command = ["--images", raw / "images" / split]
-            self.call(
-                npz / "provenance.json", "-m", "scripts.describe_regions", *pictures, *boxes, *naming, "--output", npz
-            )
-            bounds = ["--conf_th", "0.2", "--max_bb", "12", "--min_bb", "3", "--nproc", "2"]
-            self.call(images, "scripts/convert_imgdir.py", "--img_dir", npz, "--output", images, *bounds)
+            self.images(f"demo_{split}", [raw / "images" / split], boxes, naming, *self.BOUNDS)
         for split in ("train", "val"):
-            self.prepare("captions", split, "--annotations", raw / f"captions_{split}.json")
+            naming = ["--img_name", IMG_NAME, "--split", split]
+            self.prepare("captions", split, "--annotations", raw / f"captions_{split}.json", *naming)
         answers = root / "txt_db" / "vqa_train.db" / "ans2label.json"
         for split in SPLITS:
             told: Command = [] if split == "test" else ["--annotations", raw / f"annotations_{split}.json"]
             known: Command = ["--ans2label", answers] if split == "val" else []
-            self.prepare("vqa", split, "--questions", raw / f"questions_{split}.json", *told, *known)
+            naming = ["--img_name", IMG_NAME, "--split", split]
+            self.prepare("vqa", split, "--questions", raw / f"questions_{split}.json", *told, *known, *naming)
+
+    def images(self, name: str, pictures: Command, boxes: Command, naming: Command, *bounds: str) -> None:
+        """One image store."""
+        npz, store = self.root / "npz" / name, self.root / "img_db" / name
+        described: Command = ["-m", "scripts.describe_regions", "--images", *pictures, *boxes, *naming, "--output", npz]
+        self.call(npz / "provenance.json", *described)
+        converted: Command = ["--img_dir", npz, "--output", store, *bounds, "--nproc", "2"]
+        self.call(store, "scripts/convert_imgdir.py", *converted)
 
     def prepare(self, task: str, split: str, *inputs: str | Path) -> None:
         """One text store."""
         store = self.root / "txt_db" / f"{task}_{split}.db"
-        naming: Command = ["--img_name", IMG_NAME, "--split", split, "--vocab", self.root / "raw" / "vocab.txt"]
-        self.call(store / "meta.json", "prepro.py", task, *inputs, *naming, "--output", store)
+        vocab: Command = ["--vocab", self.root / "raw" / "vocab.txt"]
+        self.call(store / "meta.json", "prepro.py", task, *inputs, *vocab, "--output", store)
 
     def train(self, script: str, config: str, output: Path, steps: int, *flags: str | Path) -> None:
         """A training script on all ranks, resumed where it was interrupted."""
@@ -100,7 +108,7 @@ class Demo:
         where: Command = ["--config", config, "--data_root", self.root, "--output_dir", output]
         resume = ["--resume"] if output.exists() else []
         counted = ["--num_train_steps", str(steps)]
-        done = output / "ckpt" / f"model_step_{steps}.pt"
+        done = output / "ckpt" / f"train_state_{steps}.pt"  # written last
         self.call(done, *launcher, script, *where, *counted, *accumulation, *flags, *resume)
 
     def vqa(self, name: str, steps: int, *flags: str | Path) -> dict[str, Any]:
@@ -124,6 +132,33 @@ class Demo:
         output, config = self.root / "output" / "pretrain", "config/demo-pretrain.json"
         self.train("pretrain.py", config, output, self.config.pretrain_steps)
         return max((output / "ckpt").glob("model_step_[0-9]*.pt"), key=lambda path: int(path.stem.split("_")[-1]))
+
+    def all_tasks(self, weights: Path, vqa: dict[str, Any]) -> None:
+        """Finetune and test every task; one table."""
+        demo_tasks.describe(self)
+        demo_tasks.prepare(self)
+        kinds: dict[str, Command] = {"pre-trained": ["--checkpoint", weights.absolute()]}
+        if self.config.table:
+            kinds = {"scratch": ["--checkpoint", "None"], **kinds, "blind": [*kinds["pre-trained"], "--blind"]}
+        rows: dict[str, dict[str, float | None]] = {}
+        rows["vqa accuracy"] = {"pre-trained": vqa["overall"], "chance": demo_tasks.vqa_chance(self)}
+        sizes = ["--model_config", "config/demo-model.json", *self.BOUNDS]
+        zero_shot = demo_tasks.retrieve(self, self.root / "output" / "itm_zero_shot", weights, *sizes)
+        for metric in ("img_r1", "txt_r1"):
+            rows[f"itm {metric}, zero-shot"] = {"pre-trained": zero_shot[metric], "chance": 1.0}
+        for kind, flags in kinds.items():
+            if kind != "pre-trained":
+                rows["vqa accuracy"][kind] = self.vqa(f"vqa_{kind}", self.config.vqa_steps, *flags)["overall"]
+            for task in TASKS:
+                name = task.name if kind == "pre-trained" else f"{task.name}_{kind}"
+                run = self.root / "output" / name
+                self.train(f"train_{task.name}.py", f"config/demo-{task.name}.json", run, 0, *flags)
+                scores = task.test(self, run)
+                for metric, chance in task.metrics.items():
+                    guessing = {"chance": chance(self) if callable(chance) else chance}
+                    rows.setdefault(f"{task.name} {metric}", guessing)[kind] = scores[metric]
+        write_json(self.root / "table.json", rows, indent=2)
+        print_table(rows)
 
     def compare(self, weights: Path) -> None:
         """Three paired seeds: pre-trained, from scratch, blind; the same finetuning steps."""
@@ -170,6 +205,15 @@ class Demo:
             print(f"  {what + ':':<46}{where}")
 
 
+def print_table(rows: dict[str, dict[str, float | None]]) -> None:
+    """One line a metric of the test splits, in percent."""
+    columns = ("scratch", "pre-trained", "blind", "chance")
+    print(f"\n{'test split, %':<28}" + "".join(f"{name:>13}" for name in columns))
+    for name, row in rows.items():
+        cells = [row.get(column) for column in columns]
+        print(f"{name:<28}" + "".join(f"{'–':>13}" if cell is None else f"{cell:13.1f}" for cell in cells))
+
+
 def _spread(values: np.ndarray) -> str:
     """Mean ± standard error in percent."""
     return f"{values.mean():.1f} ± {values.std(ddof=1) / np.sqrt(len(values)):.1f} %"
@@ -182,6 +226,8 @@ def main(argv: list[str] | None = None) -> None:
     weights = demo.pretrain()
     scores = demo.vqa("vqa", config.vqa_steps, "--checkpoint", weights.absolute())
     demo.report(scores)
+    if config.all:
+        demo.all_tasks(weights, scores)
     if config.compare:
         demo.compare(weights)
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes")

@@ -3,7 +3,9 @@
     python -m scripts.make_demo_data --output demo/raw
 
 Writes, for every split: `images/{split}/*.png`, `captions_{split}.json` and `instances_{split}.json` (COCO's), VQA v2's
-`questions_{split}.json` and `annotations_{split}.json` (of the test split only for scoring); and one `vocab.txt`.
+`questions_{split}.json` and `annotations_{split}.json` (of the test split only for scoring), `nlvr2_{split}.json`,
+`snli_ve_{split}.jsonl`, `vcr_{split}.jsonl` with `vcr_metadata/`; of all splits together Karpathy's `dataset_coco.json`
+and `dataset_flickr30k.json`, and RefCOCO's `refs(demo).p` with `instances.json`; and one `vocab.txt`.
 """
 
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from data.rng import generator
 from scripts.demo_world.captions import captions
 from scripts.demo_world.draw import draw
 from scripts.demo_world.questions import Asker, people_answer
-from scripts.demo_world.scene import COLORS, SHAPES, SIZE, Scene, make_scene
+from scripts.demo_world.scene import COLORS, SHAPES, SIZE, Scene, image_name, make_scene
+from scripts.demo_world.tasks import Split, write_tasks
 from scripts.demo_world.words import vocabulary
 from scripts.output import new_folder
 from utils.config import parse
@@ -42,35 +45,39 @@ class DemoDataConfig:
     nproc: int = option(2, help="processes that draw", at_least=1)
 
 
-def image_name(split: str, image_id: int) -> str:
-    return f"DEMO_{split}_{image_id:012}.png"
-
-
 def _draw_one(job: tuple[Path, Scene, int, int]) -> None:
     path, scene, seed, image_id = job
     # The noise hardly compresses: a higher level takes three times as long to save a twentieth.
     draw(scene, generator(seed, "noise", image_id)).save(path, compress_level=1)
 
 
-def make_split(config: DemoDataConfig, output: Path, split: str, ids: range) -> list[str]:
-    """Write one split; returns its sentences, for the vocabulary."""
+def imagine(config: DemoDataConfig, split: str, ids: range) -> Split:
+    """A split's scenes and what captions and boxes say of them."""
     seed = config.seed
     scenes = {i: make_scene(generator(seed, "scene", i)) for i in ids}
-    folder = output / "images" / split
+    told = {i: captions(scene, generator(seed, "captions", i), config.n_captions) for i, scene in scenes.items()}
+    images = [{"id": i, "file_name": image_name(split, i), "width": SIZE, "height": SIZE} for i in ids]
+    return Split(split, scenes, told, _instances(images, scenes))
+
+
+def write_split(config: DemoDataConfig, output: Path, split: Split) -> list[str]:
+    """Write the pictures of a split, captions and questions; returns its sentences, for the vocabulary."""
+    seed, name = config.seed, split.name
+    folder = output / "images" / name
     folder.mkdir(parents=True)
     with Pool(config.nproc) as pool:
-        jobs = [(folder / image_name(split, i), scene, seed, i) for i, scene in scenes.items()]
+        jobs = [(folder / image_name(name, i), scene, seed, i) for i, scene in split.scenes.items()]
         pool.map(_draw_one, jobs, chunksize=16)
-    images = [{"id": i, "file_name": image_name(split, i), "width": SIZE, "height": SIZE} for i in ids]
-    write_json(output / f"instances_{split}.json", _instances(images, scenes))
-    told = {i: captions(scene, generator(seed, "captions", i), config.n_captions) for i, scene in scenes.items()}
-    entries: list[dict[str, Any]] = [{"image_id": i, "caption": caption} for i in ids for caption in told[i]]
+    write_json(output / f"instances_{name}.json", split.instances)
+    entries: list[dict[str, Any]] = [
+        {"image_id": i, "caption": caption} for i, told in split.captions.items() for caption in told
+    ]
     annotations = [{"id": 100 * entry["image_id"] + k} | entry for k, entry in _numbered(entries, "image_id")]
-    write_json(output / f"captions_{split}.json", {"images": images, "annotations": annotations})
-    asked = _questions(config, scenes)
-    about = {"info": {"description": f"demo world, seed {seed}"}, "data_type": "demo", "data_subtype": split}
-    for name, rows in (("questions", asked[0]), ("annotations", asked[1])):
-        write_json(output / f"{name}_{split}.json", about | {name: rows})
+    write_json(output / f"captions_{name}.json", {"images": split.instances["images"], "annotations": annotations})
+    asked = _questions(config, split.scenes)
+    about = {"info": {"description": f"demo world, seed {seed}"}, "data_type": "demo", "data_subtype": name}
+    for kind, rows in (("questions", asked[0]), ("annotations", asked[1])):
+        write_json(output / f"{kind}_{name}.json", about | {kind: rows})
     return [entry["caption"] for entry in entries] + [question["question"] for question in asked[0]]
 
 
@@ -118,12 +125,13 @@ def _questions(config: DemoDataConfig, scenes: dict[int, Scene]) -> tuple[list[d
 def main(argv: list[str] | None = None) -> None:
     config, _ = parse(DemoDataConfig, argv)
     sizes = np.cumsum([0, config.n_train, config.n_val, config.n_test]).tolist()
-    sentences: dict[str, list[str]] = {}
+    bounds = zip(("train", "val", "test"), sizes, sizes[1:])
+    splits = [imagine(config, name, range(start + 1, stop + 1)) for name, start, stop in bounds]
     with new_folder(config.output) as output:
-        for split, start, stop in zip(("train", "val", "test"), sizes, sizes[1:]):
-            sentences[split] = make_split(config, output, split, range(start + 1, stop + 1))
-        atomic_write(output / "vocab.txt", ("\n".join(vocabulary(sentences["train"])) + "\n").encode())
-    print(f"{sizes[-1]} pictures, {sum(map(len, sentences.values()))} sentences in {config.output}")
+        sentences = [write_split(config, output, split) for split in splits]
+        more = write_tasks(output, splits, config.seed)
+        atomic_write(output / "vocab.txt", ("\n".join(vocabulary(sentences[0], more)) + "\n").encode())
+    print(f"{sizes[-1]} pictures, {sum(map(len, sentences))} sentences in {config.output}")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class Images:
     def __init__(self, names, nbb, real=None):
         self.names, self.nbb = [f"{name}.npz".encode() for name in names], np.array(nbb, np.int32)
         self.real = np.array(real if real is not None else nbb)
+        self.held = np.minimum(self.nbb, self.real)
 
     def rows(self, names):
         return np.array([self.names.index(name) if name in self.names else -1 for name in names], np.int32)

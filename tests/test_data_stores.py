@@ -48,6 +48,15 @@ def test_texts(stores, name):
     store.close()
 
 
+def test_a_fixed_number_counts_what_is_there(stores):
+    """Ground-truth boxes: a hundred are announced for every picture, as the release counts; `held` is the truth."""
+    store = ImageStore(stores / "img_db" / "re_coco_gt", conf_th=-1, num_bb=100)
+    assert (store.nbb == 100).all()
+    assert store.held.tolist() == [len(store.read(row).features) for row in range(len(store))]
+    assert (ImageStore(stores / "img_db" / "re_coco_gt", conf_th=-1, num_bb=100, blind=True).held == 1).all()
+    store.close()
+
+
 def test_long_texts_are_left_out_only_when_asked(stores):
     path = stores / "txt_db" / "vqa_like.db"
     everything, short = TextStore(path), TextStore(path, max_txt_len=10)

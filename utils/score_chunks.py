@@ -79,5 +79,7 @@ class Chunks:
 def file_mark(path: str | Path) -> list[Any]:
     """What tells a file, or a folder's `data.mdb`, from one that was written later: path, size, time."""
     path = Path(os.path.realpath(path))
+    if not path.exists():
+        raise InputError("file not found", file=path, remedy="check the path")
     status = (path / "data.mdb" if (path / "data.mdb").exists() else path).stat()
     return [str(path), status.st_size, status.st_mtime_ns]

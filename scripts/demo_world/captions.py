@@ -22,7 +22,7 @@ EXTREMES = {
 
 def captions(scene: Scene, rng: np.random.Generator, n: int = 5) -> list[str]:
     """`n` captions, each of two or three true clauses of different kinds."""
-    kinds = (_describe, _describe, _relate, _relate, _count, _count, _extreme, _compare, _absent)
+    kinds = (_describe, _describe, relate, relate, count_clause, count_clause, _extreme, _compare, _absent)
     made: list[str] = []
     while len(made) < n:
         chosen = [kinds[k] for k in rng.choice(len(kinds), 3, replace=False)]
@@ -50,7 +50,8 @@ def _describe(scene: Scene, rng: np.random.Generator) -> str:
     return article(name(_any(scene, rng), rng))
 
 
-def _relate(scene: Scene, rng: np.random.Generator) -> str | None:
+def relate(scene: Scene, rng: np.random.Generator) -> str | None:
+    """Where one object lies from another; None where two drawn lie too close to say."""
     a, b = (scene.things[k] for k in rng.permutation(len(scene.things))[:2])
     holds = [word for word, gap in RELATIONS.items() if gap(a, b) > CLEAR]
     if not holds:
@@ -64,7 +65,8 @@ def count(scene: Scene, **attributes: str) -> int:
     return sum(thing.has(**attributes) for thing in scene.things)
 
 
-def _count(scene: Scene, rng: np.random.Generator) -> str:
+def count_clause(scene: Scene, rng: np.random.Generator) -> str:
+    """How many objects share an attribute with some object."""
     thing = _any(scene, rng)
     key = ("shape", "color", "texture")[int(rng.choice(3, p=(0.5, 0.35, 0.15)))]
     value = getattr(thing, key)

@@ -51,6 +51,11 @@ class Scene:
     tint: tuple[int, int, int]
 
 
+def image_name(split: str, image_id: int) -> str:
+    """The file name of a picture."""
+    return f"DEMO_{split}_{image_id:012}.png"
+
+
 BACKGROUNDS = ("plain", "gradient", "noise", "checks")
 
 

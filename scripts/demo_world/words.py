@@ -62,17 +62,24 @@ def slip(sentence: str, rng: np.random.Generator, p: float = 0.03) -> str:
     return " ".join(words)
 
 
-def vocabulary(sentences: list[str]) -> list[str]:
+def vocabulary(sentences: list[str], more: list[str] | None = None) -> list[str]:
     """`SIZE` word pieces: BERT's special names, then `!` and all other characters (so every word can be spelled), the
-    frequent words of `sentences`, and common letter pairs to fill up."""
+    frequent words of `sentences`, and common letter pairs to fill up; at the end further frequent words, of `more`."""
     marks = sorted(string.punctuation, key=lambda mark: (mark != "!", mark))
     letters = list(string.ascii_lowercase + string.ascii_uppercase + string.digits)
-    pieces = [*SPECIALS, *marks, *letters, *(f"##{letter}" for letter in letters)]
+    pieces = [*SPECIALS, *marks, *letters, *(f"##{letter}" for letter in letters), *_frequent(sentences)]
+    pairs = ("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))
+    fillers = (piece for pair in pairs for piece in (pair, f"##{pair}"))
+    base = list(dict.fromkeys(itertools.chain(pieces, fillers)))[:SIZE]
+    new = [word for word in _frequent(more or []) if word not in pieces]
+    kept = SIZE - len(new)  # the last fillers make room: what stood before them keeps its number
+    return list(dict.fromkeys([*base[:kept], *new, *base[kept:]]))[:SIZE]
+
+
+def _frequent(sentences: list[str]) -> list[str]:
+    """Words that come up 20 times or more, the most frequent first."""
     counts: dict[str, int] = {}
     for sentence in sentences:
         for word in sentence.replace("?", " ").replace(".", " ").split():
             counts[word] = counts.get(word, 0) + 1
-    frequent = sorted((w for w, n in counts.items() if n >= 20), key=lambda w: (-counts[w], w))
-    pairs = ("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))
-    fillers = (piece for pair in pairs for piece in (pair, f"##{pair}"))
-    return list(dict.fromkeys(itertools.chain(pieces, frequent, fillers)))[:SIZE]
+    return sorted((w for w, n in counts.items() if n >= 20), key=lambda w: (-counts[w], w))

@@ -1,0 +1,46 @@
+"""Score all answers and rationales of a VCR split: the leaderboard's file.
+
+python inf_vcr.py --txt_db … --img_db "GT_DIR;DET_DIR" --split test --output_dir FOLDER_OF_A_RUN --checkpoint best
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from data.vcr import REGIONS_HELP, RegionSource
+from optim.infer import LOG, Inference, InferenceConfig
+from train_vcr import VcrConfig, VcrTask
+from utils.distributed import launch
+from utils.options import option
+
+
+@dataclass(kw_only=True)
+class VcrInference(InferenceConfig):
+    """Flags of VCR inference under the release's names."""
+
+    img_db: str = option(help='its image LMDBs, "GT_DIR;DET_DIR"', path="own")
+    split: Literal["val", "test"] = option("test", help="which split it is: names the folder of results")
+    regions: RegionSource | None = option(None, help=f"{REGIONS_HELP}; without this flag, as in training")
+    batch_size: int | None = option(10, help="questions of a batch, 20 sequences each", at_least=1)
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Write `results_{split}/results_{checkpoint}_all.json` and `.csv` in the run's folder; returns the JSON's path."""
+    run = Inference(VcrInference, VcrTask, VcrConfig, argv, changes)
+    data = run.task.data(run.config.txt_db, run.config.img_db, choices="all")
+    found = run.predict(data)
+    path = run.publish(found, data, run.results(run.config.split))
+    scores = run.task.score(found, data)
+    if scores and run.world.is_main:
+        LOG.info(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    return path
+
+
+def changes(config: VcrInference) -> dict[str, Any]:
+    """Finetuned weights have all of VCR's words and types."""
+    regions = {"regions": config.regions} if config.regions else {}
+    return {"checkpoint_from": "vcr_pretrain", **regions}
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,78 @@
+"""Visual entailment: does the picture (in place of the caption that described it) entail the hypothesis?
+
+What no picture shows (weight, warmth, age) makes a hypothesis neutral, but only together with what it does show:
+
+    hypothesis                          the claim is true   false
+    "a red circle"                      entailment          contradiction
+    "a red circle and a heavy thing"    neutral             contradiction
+    "a red circle or a heavy thing"     entailment          neutral
+
+Every hypothesis is given to one picture of which its claim is true and one of which it is false, and each of the three
+forms to a third of them: the labels are even, and who reads the hypothesis alone is right half of the time, no more.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from scripts.demo_world.claims import Claim, make_claim
+from scripts.demo_world.gallery import Gallery
+from scripts.demo_world.words import article, say
+
+FORMS = {
+    "alone": ("entailment", "contradiction"),
+    "and": ("neutral", "contradiction"),
+    "or": ("entailment", "neutral"),
+}
+LABELS = ("contradiction", "entailment", "neutral")
+UNSEEN = ("heavy", "warm", "old", "wooden", "soft", "expensive")
+SHORT = ("pair", "one", "number")  # claims without a verb, which may stand in front of "and a heavy thing"
+TRIES = 20  # claims to look at for one whose truth differs among the pictures
+
+
+def hypotheses(
+    gallery: Gallery, captions: dict[int, list[str]], rng: np.random.Generator, n: int, votes: int
+) -> list[dict[str, Any]]:
+    """About `n` lines of SNLI-VE's jsonl, with `votes` annotators each (the first is the author)."""
+    lines: list[dict[str, Any]] = []
+    numbers: dict[str, int] = {}
+    for k in range(n // 2):
+        form = list(FORMS)[k % len(FORMS)]
+        for _ in range(TRIES):
+            claim = make_claim(gallery, rng)
+            pictures = claim.pick(True, rng), claim.pick(False, rng)
+            if None not in pictures:
+                break
+        else:
+            continue
+        text = _phrase(form, claim, rng)
+        for picture, label in zip(pictures, FORMS[form]):
+            assert picture is not None
+            image_id = gallery.ids[picture]
+            which = int(rng.integers(len(captions[image_id])))
+            caption_id = f"{image_id}.jpg#{which}"  # as SNLI names them, whatever the picture's file is called
+            key = f"{caption_id}r%d{label[0]}"
+            numbers[key] = numbers.get(key, 0) + 1
+            ids = {"Flickr30K_ID": str(image_id), "captionID": caption_id, "pairID": key % numbers[key]}
+            told = {"sentence1": captions[image_id][which], "sentence2": text}
+            lines.append(ids | told | {"gold_label": label, "annotator_labels": _vote(label, rng, votes)})
+    return [lines[k] for k in rng.permutation(len(lines))]
+
+
+def _phrase(form: str, claim: Claim, rng: np.random.Generator) -> str:
+    if form == "alone":
+        return claim.text
+    unseen = UNSEEN[int(rng.integers(len(UNSEEN)))]
+    if form == "and" and claim.kind == "pair" and rng.random() < 0.3:
+        return article(f"{unseen} {claim.text.split(None, 1)[1]}")
+    other = article(f"{unseen} {say('thing', rng)}")
+    parts = (claim.text, other) if claim.kind in SHORT and rng.random() < 0.5 else (other, claim.text)
+    return f" {form} ".join(parts)
+
+
+def _vote(label: str, rng: np.random.Generator, votes: int) -> list[str]:
+    """The author's label and those of the others, of whom one may differ."""
+    labels = [label] * votes
+    if votes > 2 and rng.random() < 0.2:
+        labels[int(rng.integers(1, votes))] = LABELS[int(rng.integers(len(LABELS)))]
+    return labels

@@ -1,0 +1,118 @@
+"""Referring expressions: phrases that single out one object of a picture, in the form of RefCOCO."""
+
+from typing import Any
+
+import numpy as np
+
+from scripts.demo_world.captions import CLEAR, EXTREMES, RELATIONS, count
+from scripts.demo_world.claims import noun
+from scripts.demo_world.scene import Scene, Thing, image_name
+from scripts.demo_world.words import say
+
+# How often each kind is tried; what the object's picture does not allow is left out.
+MIX = {"shape": 0.16, "color": 0.16, "pair": 0.42, "size": 0.1, "texture": 0.02, "extreme": 0.08, "relation": 0.06}
+ATTRIBUTES = {
+    "shape": (("shape",),),
+    "color": (("color",),),
+    "pair": (("color", "shape"),),
+    "size": (("size", "shape"), ("size", "color", "shape")),
+    "texture": (("texture", "shape"), ("texture", "color")),
+}
+CROWDED = 6  # objects from which a test picture is of testB
+
+
+def expressions(scene: Scene, thing: Thing, rng: np.random.Generator, n: int) -> list[str]:
+    """Up to `n` different expressions that are true of this object alone."""
+    found: list[str] = []
+    for k in rng.choice(len(MIX), len(MIX), replace=False, p=list(MIX.values())):
+        kind = list(MIX)[k]
+        if kind in ATTRIBUTES:
+            phrase = _attributes(scene, thing, ATTRIBUTES[kind], rng)
+        else:
+            phrase = (_extreme if kind == "extreme" else _relation)(scene, thing, rng)
+        if phrase is not None and phrase not in found:
+            found.append(phrase)
+        if len(found) == n:
+            break
+    return found
+
+
+def _attributes(scene: Scene, thing: Thing, sets: tuple[tuple[str, ...], ...], rng: np.random.Generator) -> str | None:
+    """The first set of attributes that no other object has, as a phrase."""
+    for keys in sets:
+        kind = {key: getattr(thing, key) for key in keys}
+        if count(scene, **kind) == 1:
+            return f"the {noun(kind, rng)}"
+    return None
+
+
+def _extreme(scene: Scene, thing: Thing, rng: np.random.Generator) -> str | None:
+    """The leftmost object of all, or of those of its shape."""
+    for kind in ({"shape": thing.shape}, {}) if rng.random() < 0.5 else ({}, {"shape": thing.shape}):
+        rivals = [t for t in scene.things if t.has(**kind) and t is not thing]
+        for k in rng.permutation(len(EXTREMES)):
+            word, place = list(EXTREMES.items())[k]
+            if rivals and place(thing) - max(map(place, rivals)) > CLEAR / 3:
+                return f"the {word} {noun(kind, rng)}"
+    return None
+
+
+def _relation(scene: Scene, thing: Thing, rng: np.random.Generator) -> str | None:
+    """The only one of its shape that lies left of (above, …) an object that colour and shape single out."""
+    rivals = [t for t in scene.things if t.shape == thing.shape and t is not thing]
+    for j in rng.permutation(len(scene.things)):
+        other = scene.things[j]
+        if other is thing or count(scene, color=other.color, shape=other.shape) > 1 or other.shape == thing.shape:
+            continue
+        for k in rng.permutation(len(RELATIONS)):
+            word, gap = list(RELATIONS.items())[k]
+            if gap(thing, other) > CLEAR and all(gap(rival, other) <= 0 for rival in rivals):
+                anchor = noun({"color": other.color, "shape": other.shape}, rng)
+                return f"the {say(thing.shape, rng)} {say(word, rng)} the {anchor}"
+    return None
+
+
+def references(
+    scenes: dict[int, Scene], annotations: list[dict[str, Any]], split: str, rng: np.random.Generator, n: int
+) -> list[dict[str, Any]]:
+    """Up to `n` objects a picture, each an entry of RefCOCO's `refs(…).p` without its numbers.
+
+    `annotations`: COCO's, of these pictures, an image's objects in the order of its scene.
+    """
+    of_image: dict[int, list[dict[str, Any]]] = {}
+    for annotation in annotations:
+        of_image.setdefault(annotation["image_id"], []).append(annotation)
+    refs = []
+    for image_id, scene in scenes.items():
+        part = split if split != "test" else ("testB" if len(scene.things) >= CROWDED else "testA")
+        told = 0
+        for k in _targets(scene, rng):
+            phrases = expressions(scene, scene.things[k], rng, 1 + int(rng.random() < 0.3)) if told < n else []
+            if not phrases:
+                continue
+            told += 1
+            annotation = of_image[image_id][k]
+            stem = image_name(split, image_id).removesuffix(".png")
+            ids = {"ann_id": annotation["id"], "image_id": image_id, "category_id": annotation["category_id"]}
+            said = [{"raw": phrase, "sent": phrase, "tokens": phrase.split()} for phrase in phrases]
+            refs.append(ids | {"file_name": f"{stem}_{k}.png", "split": part, "sentences": said})
+    return refs
+
+
+def _targets(scene: Scene, rng: np.random.Generator) -> list[int]:
+    """All objects in any order, but mostly those first that colour and shape tell from all others."""
+    alone = [count(scene, color=thing.color, shape=thing.shape) == 1 for thing in scene.things]
+    order = rng.permutation(len(alone)).tolist()
+    return order if rng.random() < 0.2 else sorted(order, key=lambda k: not alone[k])
+
+
+def numbered(refs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries with `ref_id`, `sent_ids` and the sentences' `sent_id`, counted through all of them."""
+    sent_id = 0
+    for ref_id, ref in enumerate(refs):
+        ref["ref_id"] = ref_id
+        for sentence in ref["sentences"]:
+            sentence["sent_id"] = sent_id
+            sent_id += 1
+        ref["sent_ids"] = [sentence["sent_id"] for sentence in ref["sentences"]]
+    return refs

@@ -1,0 +1,35 @@
+"""Finetune UNITER on image-text retrieval with online hard negatives, under the release's name and defaults.
+
+torchrun --nproc_per_node 16 train_itm_hard_negatives.py --config config/train-itm-flickr-base-16gpu-hn.json
+"""
+
+from dataclasses import dataclass
+
+from data.itm_rank import HardNegatives
+from optim.run import run_training
+from train_itm import ItmConfig, ItmTask
+from utils.distributed import launch
+
+
+@dataclass(kw_only=True)
+class HardNegativesConfig(ItmConfig):
+    """Options of retrieval finetuning with hard negatives."""
+
+    hard_negatives: HardNegatives = "online"
+    train_batch_size: int = 32
+    negative_size: int = 511
+    inf_minibatch_size: int = 512
+
+
+class HardNegativesTask(ItmTask):
+    """The same task; also leaves model_step_{N}_final.pt."""
+
+    final_weights = True
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    return run_training(HardNegativesTask, HardNegativesConfig, argv)
+
+
+if __name__ == "__main__":
+    launch(main)

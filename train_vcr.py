@@ -1,0 +1,119 @@
+"""Finetune UNITER on visual commonsense reasoning (paper 4.1, table 5; A.2).
+
+python train_vcr.py --config config/train-vcr-base-4gpu.json
+torchrun --nproc_per_node 4 train_vcr.py --config …
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.batch import PackedBatch
+from data.concat import Concat
+from data.vcr import CHOICES, REGIONS_HELP, UNLABELLED, Choices, Part, RegionSource, Vcr, open_vcr
+from model.uniter import set_dropout
+from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
+from model.weights import load_checkpoint
+from optim.run import run_training
+from optim.task import Task
+from utils.config import ListedStores, RunConfig, option
+from utils.distributed import launch
+from utils.metrics import vcr_accuracies
+from utils.submission import write_vcr_csv, write_vcr_json
+
+LOG = logging.getLogger("uniter")
+
+
+@dataclass(kw_only=True)
+class VcrConfig(ListedStores, RunConfig):
+    """Options of VCR finetuning, besides those of every run. Image entries are "GT_DIR;DET_DIR"."""
+
+    checkpoint_from: Literal["pretrain", "vcr_pretrain"] = option(
+        "pretrain", help="first- or second-stage weights; the checkpoint's shapes decide, and a difference is logged"
+    )
+    regions: RegionSource | None = option(None, help=REGIONS_HELP)
+    val_batch_size: int = option(4096, help="questions of a validation batch (10 in the configs)", at_least=1)
+    lr_mul: float = 10.0
+
+
+class VcrTask(Task):
+    """A question and a picture → the right answer of four, and the right rationale of four, learned together."""
+
+    name = "vcr"
+    metric = "acc"
+    head = "vcr_output"
+
+    def data(self, txt_db: str, img_db: str, train: bool = False, choices: Choices = "true") -> Any:
+        """Training: the answers of all questions, then their rationales. Else `choices` of every question."""
+        if train:
+            return Concat([self._part(txt_db, img_db, part, train) for part in ("qa", "qar")])
+        return self._part(txt_db, img_db, choices, train)
+
+    def _part(self, txt_db: str, img_db: str, choices: Choices, train: bool) -> Vcr:
+        part: Part = "qa" if choices == "qa" else "qar"
+        return Vcr(*open_vcr(self.stores, txt_db, img_db, part, self.config.regions, train), choices)
+
+    def new_model(self) -> UniterForVisualCommonsenseReasoning:
+        return UniterForVisualCommonsenseReasoning(self.model_config)
+
+    def build_model(self) -> UniterForVisualCommonsenseReasoning:
+        """As every task's, and a word where the checkpoint is not of the stage that `checkpoint_from` says."""
+        c, model = self.config, self.new_model()
+        set_dropout(model, c.dropout)
+        report = load_checkpoint(model, c.checkpoint)
+        found = "pretrain" if report.grown else "vcr_pretrain"
+        if c.checkpoint and found != c.checkpoint_from:
+            LOG.warning("checkpoint_from is %s, but by its shapes %s is %s", c.checkpoint_from, c.checkpoint, found)
+        return model
+
+    def loss(self, model: UniterForVisualCommonsenseReasoning, batch: PackedBatch) -> Tensor:
+        """Mean cross-entropy over all choices: each is right or wrong by itself (paper A.2)."""
+        return model.losses(batch)[1].mean()
+
+    def predict(self, model: UniterForVisualCommonsenseReasoning, batch: PackedBatch) -> dict[str, np.ndarray]:
+        """The scores of every choice (E, 8 or 20), and the right ones (E,), -1 without labels."""
+        targets = {name: batch.targets[name].cpu().numpy() for name in ("qa_target", "qar_target")}
+        scores = choice_scores(model(batch)).view(len(batch), -1)
+        return {"ids": np.array(batch.ids), "logits": scores.float().cpu().numpy(), **targets}
+
+    def score(self, predictions: dict[str, np.ndarray], data: Vcr) -> dict[str, float]:
+        """Q→A, QA→R (given the right answer), Q→AR = both right, and four-way losses; {} of a test split.
+
+        Q→AR is the same number when the rationale is chosen given the predicted answer, as at the leaderboard: where
+        the answer is right the two are one (paper A.2).
+        """
+        scores, answer, rationale = (predictions[name] for name in ("logits", "qa_target", "qar_target"))
+        if (answer == UNLABELLED).any() or (rationale == UNLABELLED).any():
+            return {}
+        given = scores[:, CHOICES:].reshape(len(scores), -1, CHOICES)  # (E, 1 or 4, 4)
+        of_truth = given[np.arange(len(scores)), answer % given.shape[1]]
+        return {
+            **vcr_accuracies(scores, answer, rationale),
+            "loss_qa": cross_entropy(scores[:, :CHOICES], answer),
+            "loss_qar": cross_entropy(of_truth, rationale),
+        }
+
+    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Vcr) -> None:
+        """All 20 scores of every question as JSON, and beside it the leaderboard's csv."""
+        ids, expected = predictions["ids"].tolist(), [data.id(i) for i in range(len(data))]
+        write_vcr_json(path, ids, predictions["logits"], expected)
+        write_vcr_csv(path.with_suffix(".csv"), ids, predictions["logits"], expected)
+
+
+def cross_entropy(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the questions: scores (E, 4), targets (E,)."""
+    return float(F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(targets)))
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    return run_training(VcrTask, VcrConfig, argv)
+
+
+if __name__ == "__main__":
+    launch(main)
