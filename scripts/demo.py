@@ -139,7 +139,7 @@ class Demo:
         demo_tasks.prepare(self)
         kinds: dict[str, Command] = {"pre-trained": ["--checkpoint", weights.absolute()]}
         if self.config.table:
-            kinds = {"scratch": ["--checkpoint", "None"], **kinds, "blind": [*kinds["pre-trained"], "--blind"]}
+            kinds |= {"blind": [*kinds["pre-trained"], "--blind"], "scratch": ["--checkpoint", "None"]}
         rows: dict[str, dict[str, float | None]] = {}
         rows["vqa accuracy"] = {"pre-trained": vqa["overall"], "chance": demo_tasks.vqa_chance(self)}
         sizes = ["--model_config", "config/demo-model.json", *self.BOUNDS]
