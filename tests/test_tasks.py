@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+import inf_itm
 import inf_nlvr2
 import inf_re
+import inf_vcr
 import inf_ve
+import train_itm
 import train_nlvr2
 import train_re
+import train_vcr
 import train_ve
 from scripts import evaluate, kill_test
-from tests.tiny_tasks import make_tasks, options
+from tests.tiny_tasks import make_old, make_tasks, options
 from tests.tiny_world import MODEL, run_script
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port")
@@ -45,9 +49,16 @@ TASKS = {
     "re": stores("refcoco_val", "img_db/re_coco_gt", "img_db/re_coco_gt")
     | {"train_batch_size": 8, "val_batch_size": 16, "valid_steps": 0, "mlp": 2},
 }
+MORE = {  # which have files of tests of their own
+    "vcr": {"train_txt_dbs": ["txt_db/vcr.db"], "train_img_dbs": ["img_db/vcr_gt;img_db/tiny"], "lr_mul": 1.0}
+    | {"val_txt_db": "txt_db/vcr.db", "val_img_db": "img_db/vcr_gt;img_db/tiny", "val_batch_size": 10},
+    "itm": {"train_txt_dbs": ["txt_db/itm.db"], "train_img_dbs": ["img_db/tiny"], "train_batch_size": 8}
+    | {"val_txt_db": "txt_db/itm.db", "val_img_db": "img_db/tiny", "full_val": True},
+}
 
 
 SCRIPTS = {"nlvr2": (train_nlvr2, inf_nlvr2), "ve": (train_ve, inf_ve), "re": (train_re, inf_re)}
+SCRIPTS |= {"vcr": (train_vcr, inf_vcr), "itm": (train_itm, inf_itm)}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +76,7 @@ def one_thread():
 def runs(world):
     """A finished run of every task."""
     finished = {}
-    for name, changes in TASKS.items():
+    for name, changes in (TASKS | MORE).items():
         finished[name] = world / f"run_{name}"
         SCRIPTS[name][0].main(["--config", str(options(world, finished[name], **changes))])
     return finished
@@ -73,8 +84,13 @@ def runs(world):
 
 def inference(name, world, run, output=None):
     """Its flags, and where it writes."""
-    flags = ["--img_db", world / ("img_db/re_coco_gt" if name == "re" else "img_db/tiny"), "--n_workers", "0"]
+    pictures = {"re": "img_db/re_coco_gt", "vcr": f"img_db/vcr_gt;{world / 'img_db/tiny'}"}.get(name, "img_db/tiny")
+    flags = ["--img_db", f"{world}/{pictures}", "--n_workers", "0"]
     flags += ["--txt_db", world / "txt_db" / ("refcoco_val.db" if name == "re" else f"{name}.db")]
+    if name == "itm":
+        output = output or run / "results"
+        weights = ["--checkpoint", run / "ckpt" / "model_step_12.pt", "--train_config", run / "log" / "hps.json"]
+        return [*map(str, [*flags, *weights]), "--output_dir", str(output)], output / "results.npz"
     if name == "nlvr2":
         output = output or run / "results"
         return [*map(str, flags), "--train_dir", str(run), "--output_dir", str(output)], output / "results.csv"
@@ -82,10 +98,10 @@ def inference(name, world, run, output=None):
     return [*map(str, flags), "--output_dir", str(run)], run / "results_test" / f"results_best{store}_all.json"
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", TASKS | MORE)
 def test_killed_and_resumed_is_never_killed(world, runs, tmp_path, name):
     killed = tmp_path / "killed"
-    config = options(world, killed, **TASKS[name])
+    config = options(world, killed, **(TASKS | MORE)[name])
     assert kill_test.trial(f"train_{name}.py", config, killed, (0, 2), random.Random(name).uniform(0, 0.15))
     assert kill_test.compare(runs[name], killed) is None
 
@@ -101,25 +117,32 @@ def test_ranks_write_the_same_files(world, runs, name):
     assert (path.read_bytes(), logits.read_bytes()) == one
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", TASKS | MORE)
 def test_scores_of_the_file_are_those_of_the_run(world, runs, tmp_path, name):
     """The last weights, scored by the training script and by a separate evaluator of the written file."""
-    last = {"nlvr2": "12", "ve": "12", "re": str(max(epochs(runs["re"])))}[name]
+    last = str(max(epochs(runs["re"]))) if name == "re" else "12"
     flags, path = inference(name, world, runs[name], tmp_path)
-    SCRIPTS[name][1].main([*flags, "--ckpt" if name == "nlvr2" else "--checkpoint", last])
+    which = {"nlvr2": ["--ckpt", last], "itm": []}.get(name, ["--checkpoint", last])
+    SCRIPTS[name][1].main([*flags, *which])
     path = path.with_name(path.name.replace("best", last))
     found, raw = tmp_path / "scores.json", world / "raw"
     told = [raw / f"{name}.json"] if name != "re" else [raw / "refs(unc).p", raw / "instances.json"]
+    told += ["--split", "val"] if name == "itm" else []
     evaluate.main([name, *map(str, [path, *told]), "--json", str(found)])
     scores = json.loads(found.read_text())
     records = kill_test.metrics(runs[name])
     step = int(last) if name != "re" else int(last) * min(r["step"] for r in records if "val/acc" in r)
-    (record,) = (r for r in records if "val/acc" in r and r["step"] == step)
-    assert scores["accuracy"] == pytest.approx(record["val/acc"], abs=1e-12)
+    (record,) = (r for r in records if f"val/{SCORE[name]}" in r and r["step"] == step)
+    same = {"vcr": ("acc_qa", "acc_qar", "acc"), "itm": ("img_r1", "img_r10", "txt_r1", "txt_r5")}.get(name, ())
+    assert scores["accuracy" if not same else same[0]] == pytest.approx(record[f"val/{SCORE[name]}"], abs=1e-12)
+    assert all(scores[key] == pytest.approx(record[f"val/{key}"], abs=1e-12) for key in same)
     if name == "nlvr2":
         assert scores["consistency"] == pytest.approx(record["val/consistency"], abs=1e-12)
         official = run_script("scripts/eval_nlvr2.py", path, *told).stdout
         assert f"accuracy={record['val/acc']}" in official
+
+
+SCORE = {"nlvr2": "acc", "ve": "acc", "re": "acc", "vcr": "acc_qa", "itm": "img_r1"}
 
 
 def epochs(run):
@@ -142,7 +165,8 @@ def test_unlabelled_test_stores_are_not_scored(runs):
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", TASKS)
 def test_a_folder_of_the_release(tmp_path, name, half):
-    """What the release leaves: its options alone, keys nobody knows, other special ids, long texts at test."""
+    """What the release leaves: its options alone, keys nobody knows; other special ids, texts longer than in training,
+    compressed pictures by old numpy, in other numbers than counted."""
     world = make_tasks(tmp_path / "world", ("[MASK]", "[unused9]", "[UNK]", "[SEP]", "[unused8]", "[PAD]", "[CLS]"))
     run = tmp_path / "run"
     changes = TASKS[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2, "max_txt_len": 4}
@@ -161,7 +185,10 @@ def test_a_folder_of_the_release(tmp_path, name, half):
     (run / "ckpt").mkdir()
     cast = {key: value.half() if half else value for key, value in weights.items()}
     torch.save(cast, run / "ckpt" / f"model_{saves}_{'best' if name == 're' else '500'}.pt")
+    old, variant = world / "old", ["--conf_th", "-1", "--num_bb", "100"] if name == "re" else []
+    make_old(world / ("npz_gt" if name == "re" else "npz"), old / ("re_coco_gt" if name == "re" else "tiny"), *variant)
     flags, path = inference(name, world, run)
+    flags = [flag.replace(str(world / "img_db"), str(old)) for flag in flags] + ["--compressed_db"]
     number = [] if name == "re" else ["--ckpt" if name == "nlvr2" else "--checkpoint", "500"]
     SCRIPTS[name][1].main([*flags, *number])
     path = path if name == "re" else path.with_name(path.name.replace("best", "500"))

@@ -1,9 +1,12 @@
 """NLVR2, VE and referring expressions on the tiny world's pictures: official files, prepared by prepro.py."""
 
+import io
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
+import lmdb
 import numpy as np
 
 import prepro
@@ -18,8 +21,8 @@ PIECES = ["!", *(f"w{chr(97 + k)}" for k in range(WORDS - 1))]  # a class's word
 def make_tasks(folder: Path, specials: tuple[str, ...] = SPECIALS) -> Path:
     """`make_world`, official annotation files in `raw/`, and the stores that prepro.py makes of them.
 
-    `txt_db/{nlvr2,nlvr2_test,ve,ve_test,refcoco_val}.db`, `img_db/{re_coco_gt,re_coco_det}`; the `_test` ones have no
-    labels. `specials`: the first names of the vocabulary, whose ids they get by their order.
+    `txt_db/{nlvr2,nlvr2_test,ve,ve_test,refcoco_val,vcr,itm}.db`, `img_db/{re_coco_gt,re_coco_det,vcr_gt}`; the `_test`
+    ones have no labels. `specials`: the first names of the vocabulary, whose ids they get by their order.
     """
     world = make_world(folder)
     raw = world / "raw"
@@ -39,6 +42,12 @@ def make_tasks(folder: Path, specials: tuple[str, ...] = SPECIALS) -> Path:
             writer.add(texts.id(i), {key: texts.read(i)[key] for key in ("input_ids", "img_fname")})
     texts.close()
     make_referring(world, raw, rng)
+    make_commonsense(world, raw, rng)
+    pictures = [{"filename": f"tiny_{i:012}.png", "imgid": i, "split": "val"} for i in range(24)]
+    for i, picture in enumerate(pictures):
+        picture["sentences"] = [{"raw": phrase(rng), "sentid": 3 * i + k, "imgid": i, "tokens": []} for k in range(2)]
+    (raw / "itm.json").write_text(json.dumps({"dataset": "tiny", "images": pictures}))
+    prepare(raw, "itm", "itm", "--karpathy", raw / "itm.json", "--part", "val", "--img_name", "{stem}.npz")
     return world
 
 
@@ -101,6 +110,42 @@ def make_referring(world: Path, raw: Path, rng: np.random.Generator) -> None:
     prepare(raw, "re", "refcoco_val", *files, "--iid_to_ann_ids", raw / "iid_to_ann_ids.json", "--split", "val")
     convert(world / "npz_gt", world / "img_db" / "re_coco_gt", "--conf_th", "-1", "--num_bb", "100")
     convert(world / "npz_det", world / "img_db" / "re_coco_det")
+
+
+def make_commonsense(world: Path, raw: Path, rng: np.random.Generator) -> None:
+    """VCR questions about the tiny pictures, each with one tag; the same boxes as ground truth and as detected ones."""
+    lines = []
+    for i in range(30):
+        choices = [[[phrase(rng).split()[0], [k % 2], phrase(rng).split()[0]] for k in range(4)] for _ in range(2)]
+        files = {"img_fn": f"tiny/tiny_{i % 24:012}.png", "metadata_fn": f"tiny_{i % 24}.json", "objects": ["wa", "wb"]}
+        labels = {"answer_label": int(rng.integers(4)), "rationale_label": int(rng.integers(4))}
+        texts = {"question": ["wa", [1], "?"], "answer_choices": choices[0], "rationale_choices": choices[1]}
+        lines.append({"annot_id": f"val-{7 * (11 * i % 30)}"} | files | texts | labels)
+        boxes = [[10.0 * i, 5.0, 10.0 * i + 9, 60.0, 1.0], [3.0, 7.0, 90.0, 99.0, 1.0]]
+        metadata = {"boxes": boxes, "names": ["wa", "wb"], "width": 400, "height": 100, "segms": [[], []]}
+        (raw / files["metadata_fn"]).write_text(json.dumps(metadata))
+    write_lines(raw / "vcr.json", lines)
+    names = ["--img_name", "{stem}.npz", "--gt_img_name", "{stem}.npz", "--object_names", "none"]
+    prepare(raw, "vcr", "vcr", "--annotations", raw / "vcr.json", "--metadata", raw, *names)
+    convert(world / "npz", world / "img_db" / "vcr_gt", "--conf_th", "-1", "--num_bb", "100")
+
+
+def make_old(raw: Path, store: Path, *flags: str) -> None:
+    """An image store of the release's days: compressed, every record with the member that numpy before 2.1 left there;
+    where there is a table of counts, one picture holds fewer regions than it says, another more."""
+    convert(raw, store, "--compress", *flags)
+    (folder,) = store.glob("feat_*_compressed")
+    with lmdb.open(str(folder), map_size=1 << 30, lock=False) as env, env.begin(write=True) as transaction:
+        for key, value in list(transaction.cursor()):
+            if key != b"__keys__":
+                stream = io.BytesIO(value)
+                with zipfile.ZipFile(stream, "a") as archive, archive.open("allow_pickle.npy", "w") as member:
+                    np.lib.format.write_array(member, np.array(True))
+                transaction.put(key, stream.getvalue())
+    for file in store.glob("nbb_*.json"):
+        counts = json.loads(file.read_text())
+        first, second = sorted(counts)[:2]
+        file.write_text(json.dumps(counts | {first: counts[first] + 5, second: counts[second] - 1}))
 
 
 def options(world: Path, output: Path, **changes) -> Path:

@@ -1,0 +1,93 @@
+"""NLVR: a sentence about a picture of three panels, true of it or not."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from data.batch import Example, Seq
+from data.img_store import ImageStore
+from data.rng import generator
+from data.text_image import Counted, TextImage
+from data.txt_store import TextStore
+from examples.nlvr1.panels import IMG_DIM, PANELS, Scale, objects, transform
+from examples.nlvr1.words import Vocabulary, rewrite
+
+PANEL_TYPES = list(range(1, PANELS + 1))  # the token types of the panels; 0 is text
+
+
+def sentence_of(id_: str) -> str:
+    """The sentence of "split-n-m-k": its number n."""
+    return id_.split("-")[1]
+
+
+class Judge(TextImage):
+    """Sentences with their picture and `labels` (1,): 1 true, 0 false. `augment`: another example of the same truth."""
+
+    task = "judge"
+    counted: Counted = "examples"
+    img_dim = IMG_DIM
+
+    def __init__(self, texts: TextStore, images: ImageStore, scale: Scale, augment: bool, rewritten: float = 0.0):
+        """`rewritten`: the share of sentences that are put in other words where `augment`."""
+        super().__init__(texts, images)
+        self.pages, self.scale, self.augment, self.rewritten = images, scale, augment, rewritten
+        self.vocabulary = Vocabulary()
+
+    def units(self, pairs: np.ndarray) -> np.ndarray:
+        return super().units(pairs) + PANELS
+
+    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
+        return Example(self.id(text), [self.sequence(text, picture, int(self.texts.read(text)["target"]), rng)])
+
+    def sequence(self, text: int, picture: int, label: int, rng: np.random.Generator) -> Seq:
+        """The sentence and the panels of a picture of which it is true or not."""
+        ids, regions = self.texts.read(text)["input_ids"], self.pages.read(picture)
+        seen = objects(regions.features, regions.pos[:, :4])
+        if self.augment:
+            seen, words = transform(seen, self.vocabulary.decode(ids), rng)
+            if rng.random() < self.rewritten:
+                words, label = rewrite(words, label, rng)
+            ids = self.vocabulary.encode(words)
+        images = self.scale.images(seen, picture)
+        targets = {"labels": np.array([label], np.int64)}
+        return Seq(self.framed(np.array(ids)), images, img_types=PANEL_TYPES, targets=targets)
+
+
+class Contrast(Judge):
+    """Sentences with two of their pictures, one they are true of and one they are not, changed alike.
+
+    The words alone say nothing of which is which.
+    """
+
+    task = "contrast"
+
+    def __init__(self, texts: TextStore, images: ImageStore, scale: Scale, augment: bool):
+        super().__init__(texts, images, scale, augment)
+        by_truth: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for i in range(len(texts)):
+            by_truth[sentence_of(texts.id(i))][texts.read(i)["target"]].append(i)
+        texts.close()  # not open when workers fork
+        self.sentences = [lists for lists in by_truth.values() if all(lists)]
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def id(self, i: int) -> str:
+        return self.texts.id(self.sentences[i][1][0])
+
+    def pairs(self, uniform: np.ndarray) -> np.ndarray:
+        """(n, 3): the sentence, a picture it is true of, a picture it is not."""
+        drawn = [
+            (true[int(u * len(true))], false[int(v * len(false))])
+            for (false, true), (u, v) in zip(self.sentences, uniform[:, :2])
+        ]
+        at = np.array(drawn, np.int32).reshape(-1, 2)
+        return np.concatenate([at[:, :1], self.pictures[at]], 1)
+
+    def units(self, pairs: np.ndarray) -> np.ndarray:
+        return 2 * (self.words(pairs) + 2 + PANELS) + self.pages.held[pairs[:, 1:]].sum(1)
+
+    def example(self, text: int, true: int, false: int, rng: np.random.Generator) -> Example:  # type: ignore[override]
+        key = int(rng.integers(2**62))  # the same changes to both
+        both = [self.sequence(text, p, label, generator(key)) for p, label in ((true, 1), (false, 0))]
+        return Example(self.texts.id(text), both)

@@ -1,0 +1,151 @@
+"""Cornell NLVR's files → stores: pictures by the visual words of their boxes, sentences by their words.
+
+    python -m examples.nlvr1.prepare --data nlvr1 --output nlvr1/stores
+
+Of the training sentences 5 % are held out, with all their pictures: early stopping looks at those, never at dev.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.rng import generator
+from data.txt_store import TextWriter
+from examples.nlvr1.panels import Scale, objects
+from examples.nlvr1.pixels import CANVAS, PANEL_STEP, VisualWords
+from examples.nlvr1.words import MARKS, Vocabulary
+from scripts import convert_imgdir
+from scripts.output import new_folder
+from utils.config import parse
+from utils.errors import InputError, run
+from utils.options import option
+
+MOST_OBJECTS = 32  # of a picture; eight in a panel are the most there are
+HELD_OUT = 0.05  # of the training sentences
+
+
+@dataclass(kw_only=True)
+class PrepareConfig:
+    """Options of the preparation."""
+
+    data: str = option(help="folder of the official files (docs/ADD_A_TASK.md lists them)")
+    output: str = option(help="new folder for the stores")
+    train: str = option("train_recovered.json.gz", help="training annotations in it, .json or .json.gz")
+
+
+def read_examples(path: Path) -> list[dict[str, Any]]:
+    """The examples of an annotation file, one JSON object a line."""
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
+            return [json.loads(line) for line in file]
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError("cannot be read", file=path, found=error, expected="a JSON object a line") from None
+
+
+def corners(example: dict[str, Any]) -> np.ndarray:
+    """(n, 4) pixels of the boxes in a picture with the panels in their own order."""
+    boxes = [
+        (PANEL_STEP * panel + thing["x_loc"], thing["y_loc"], thing["size"])
+        for panel, things in enumerate(example["structured_rep"])
+        for thing in things
+    ]
+    x, y, side = np.array(boxes, int).reshape(-1, 3).T
+    return np.stack([x, y, x + side, y + side], 1)
+
+
+def ordered(boxes: np.ndarray, k: int) -> np.ndarray:
+    """The boxes in picture k, which shows the panels in the k-th order of `itertools.permutations`."""
+    order = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)][k]
+    panel = boxes[:, 0] // PANEL_STEP
+    shift = PANEL_STEP * (np.argsort(order)[panel] - panel)
+    return boxes + np.stack([shift, 0 * shift, shift, 0 * shift], 1)
+
+
+def pictures(archive: Path, split: str, examples: list[dict[str, Any]], orders: int) -> Iterator[tuple[Any, int, Any]]:
+    """(example, panel order, its pixels (100, 400, 3)) of every picture."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for example in examples:
+                for k in range(orders):
+                    data = file.read(f"{split}-{example['identifier']}-{k}.png")
+                    yield example, k, np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError("cannot be read", file=archive, found=error, expected="a PNG of every example") from None
+
+
+def write_pictures(
+    archive: Path, split: str, examples: list[dict[str, Any]], orders: int, output: Path
+) -> list[np.ndarray]:
+    """The image store of a split; returns the objects of its pictures as the dataset will see them."""
+    described, seen = VisualWords(), []
+    with new_folder(output.with_name(f"{output.name}.npz")) as folder:
+        for example, k, pixels in pictures(archive, split, examples, orders):
+            boxes = ordered(corners(example), k)
+            words, shares = described.of(pixels, boxes), boxes / CANVAS
+            seen.append(objects(words, shares))
+            np.savez(
+                folder / f"{split}-{example['identifier']}-{k}.npz",
+                features=words,
+                norm_bb=np.concatenate([shares, shares[:, 2:] - shares[:, :2]], 1),
+                conf=np.ones(len(boxes), np.float16),
+            )
+    options = {"nproc": 1, "compress": False, "keep_all": False, "conf_th": 0.2, "min_bb": 1, "max_bb": MOST_OBJECTS}
+    wrong = convert_imgdir.write(
+        argparse.Namespace(img_dir=output.with_name(f"{output.name}.npz"), output=output, num_bb=MOST_OBJECTS, **options)
+    )
+    if wrong:
+        raise InputError("no image store", file=output, found=wrong)
+    return seen
+
+
+def write_texts(path: Path, split: str, examples: list[dict[str, Any]], orders: int, vocabulary: Vocabulary) -> None:
+    """The text store of some examples, one text a picture: "split-n-m-k"."""
+    marks = {mark.strip("[]"): i for i, mark in enumerate(MARKS)}
+    digest = hashlib.sha256("\n".join(vocabulary.words).encode()).hexdigest()
+    meta = marks | {"v_range": [len(MARKS), len(vocabulary.words)], "tokenizer": "nlvr1", "vocab_sha256": digest}
+    with TextWriter(path, meta) as store:
+        for example in examples:
+            for k in range(orders):
+                id_ = f"{split}-{example['identifier']}-{k}"
+                record = {"input_ids": vocabulary.read(example["sentence"]), "img_fname": f"{id_}.npz"}
+                store.add(id_, record | {"target": int(example["label"] == "true")})
+
+
+def held_out(examples: list[dict[str, Any]]) -> set[str]:
+    """The sentences of the training set that nothing is trained on."""
+    numbers = sorted({example["identifier"].split("-")[0] for example in examples}, key=int)
+    order = generator("nlvr1 held out").permutation(len(numbers))
+    return {numbers[i] for i in order[: max(1, round(HELD_OUT * len(numbers)))]}
+
+
+def main(argv: list[str] | None = None) -> None:
+    config, _ = parse(PrepareConfig, argv)
+    data, output, vocabulary = Path(config.data), Path(config.output), Vocabulary()
+    train, dev = read_examples(data / config.train), read_examples(data / "dev.json")
+    held = held_out(train)
+    seen = write_pictures(data / "images_train_k0.zip", "train", train, 1, output / "img_db" / "train")
+    write_pictures(data / "images_dev.zip", "dev", dev, 6, output / "img_db" / "dev")
+    parts = {
+        "train": [e for e in train if e["identifier"].split("-")[0] not in held],
+        "held_out": [e for e in train if e["identifier"].split("-")[0] in held],
+    }
+    for name, examples in parts.items():
+        write_texts(output / "txt_db" / f"{name}.db", "train", examples, 1, vocabulary)
+    write_texts(output / "txt_db" / "dev.db", "dev", dev, 6, vocabulary)
+    used = [objects_ for example, objects_ in zip(train, seen) if example["identifier"].split("-")[0] not in held]
+    Scale.fit(used).save(output / "scale.npz")
+    print(", ".join(f"{len(examples)} examples in {name}" for name, examples in (parts | {"dev": dev}).items()))
+
+
+if __name__ == "__main__":
+    run(main)
