@@ -23,9 +23,10 @@ from model.uniter import grown_config
 from model.vcr import VCR_TOKENS, VCR_TYPES
 from optim.run import run_training
 from optim.task import Task
-from utils.config import DataEntry, RunConfig, check_paired, option
+from utils.config import DataEntry, RunConfig, option
 from utils.distributed import launch
 from utils.errors import InputError
+from utils.stores import check_paired
 
 TASKS = ("mlm", "mrfr", "mrc", "mrckl", "itm")
 VCR_TASKS = TASKS[:4]  # a VCR text does not describe its picture: no ITM (paper A.2)

@@ -23,9 +23,10 @@ from model.uniter import set_dropout
 from model.weights import LoadReport, load_checkpoint
 from optim.run import run_training
 from optim.task import Task
-from utils.config import ListedStores, RunConfig, option
+from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.retrieval import rank_of_first, recall, retrieval_recalls
+from utils.stores import ListedStores
 
 LOG = logging.getLogger("uniter")
 

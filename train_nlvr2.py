@@ -18,9 +18,10 @@ from data.nlvr2 import UNLABELLED, Layout, Nlvr2
 from model.nlvr2 import NLVR2_MODELS
 from optim.run import run_training
 from optim.task import Task
-from utils.config import RunConfig, SplitStores, option
+from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.metrics import nlvr2_consistency
+from utils.stores import SplitStores
 from utils.submission import write_nlvr2_csv
 
 

@@ -16,10 +16,11 @@ from data.referring import GT_VARIANT, Boxes, Re, box_source
 from model.referring import UniterForReferringExpressionComprehension
 from optim.run import run_training
 from optim.task import Task
-from utils.config import RunConfig, SplitStores, option
+from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.errors import InputError
 from utils.metrics import re_accuracy, re_upper_bound
+from utils.stores import SplitStores
 from utils.submission import write_re, write_re_logits
 
 BOXES_HELP = "what the image store holds; none: gt where its name has coco_gt in it, else detected"

@@ -22,9 +22,10 @@ from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
 from model.weights import load_checkpoint
 from optim.run import run_training
 from optim.task import Task
-from utils.config import ListedStores, RunConfig, option
+from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.metrics import vcr_accuracies
+from utils.stores import ListedStores
 from utils.submission import write_vcr_csv, write_vcr_json
 
 LOG = logging.getLogger("uniter")

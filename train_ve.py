@@ -16,9 +16,10 @@ from data.vqa import Vqa
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.run import run_training
 from optim.task import Task
-from utils.config import RunConfig, SplitStores
+from utils.config import RunConfig
 from utils.distributed import launch
 from utils.metrics import accuracy
+from utils.stores import SplitStores
 from utils.submission import VE_LABELS, write_ve
 
 

@@ -150,6 +150,14 @@ class TrainStream:
 
     def steps_per_epoch(self) -> int:
         """Optimiser steps in which a run of one entry sees all of it once."""
+        if len(self.entries) != 1:
+            raise InputError(
+                "a mix of training data has no epoch",
+                key="valid_steps",
+                found=f"0, and {len(self.entries)} tasks and datasets",
+                expected="the steps between validations",
+                remedy="set valid_steps",
+            )
         (entry,) = self.entries
         return -(-len(self.epoch(entry, 0)[0]) // (self.size * self.accumulation))
 

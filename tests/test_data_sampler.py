@@ -58,6 +58,15 @@ def test_examples_are_counted_where_a_dataset_says_so():
     assert [batch.tolist() for batch in made] == [[3, 1], [4, 0], [2]]
 
 
+def test_steps_of_an_epoch():
+    """Ten examples of ten units a batch of 100: 3 batches of 30 examples, in steps of 2 or 4 micro-batches."""
+    one = [Entry("a", Numbers(30))]
+    assert TrainStream(one, 0, 100, "full", 2).steps_per_epoch() == 2
+    assert TrainStream(one, 0, 100, "full", 2, size=2).steps_per_epoch() == 1
+    with pytest.raises(InputError, match="valid_steps"):
+        TrainStream([*one, Entry("b", Numbers(3))], 0, 100, "full", 1).steps_per_epoch()
+
+
 class Numbers:
     """A stand-in dataset of `n` examples of ten units, or of `lens` and two more."""
 

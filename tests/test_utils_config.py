@@ -104,7 +104,7 @@ def test_config_values_of_the_release() -> None:
         ({"train_datasets": [{"name": "x", "db": ["a"], "img": [7]}]}, ["train_datasets[0].img[0]", "str or null"]),
         ({"train_datasets": [{"name": "x"}]}, ["key missing", "train_datasets[0].db"]),
         ({"train_datasets": [{"name": "x", "db": [], "mixratio": [1]}]}, ["[0].mixratio", "'mix_ratio'"]),
-        ({"valid_steps": 0}, ["valid_steps", "at least 1"]),
+        ({"valid_steps": -1}, ["valid_steps", "at least 0"]),
         ({"min_bb": 50, "max_bb": 20}, ["min_bb", "50", "20"]),
         ({"grad_norm": 0}, ["grad_norm", "above 0, or -1"]),
         ({"dropout": 1.0}, ["dropout", "less than 1"]),

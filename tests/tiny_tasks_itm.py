@@ -1,39 +1,16 @@
 """Retrieval on the tiny world: its captions and pictures, at once to train, validate and test on."""
 
-import json
 from pathlib import Path
+
+from tests.tiny_tasks import options
 
 
 def itm_options(world: Path, output: Path, **changes) -> Path:
     """A JSON for `train_itm.py`: short, deterministic."""
     texts, images = "txt_db/captions.db", "img_db/tiny"
-    options = {
-        "data_root": str(world),
-        "output_dir": str(output),
-        "model_config": str(world / "model.json"),
-        "train_txt_dbs": [texts],
-        "train_img_dbs": [images],
-        "val_txt_db": texts,
-        "val_img_db": images,
-        "test_txt_db": texts,
-        "test_img_db": images,
-        "min_bb": 2,
-        "train_batch_size": 8,
-        "val_batch_size": 400,
-        "inf_minibatch_size": 6,
-        "gradient_accumulation_steps": 1,
-        "accumulation": "mean",
-        "learning_rate": 1e-3,
-        "warmup_steps": 2,
-        "num_train_steps": 12,
-        "valid_steps": 4,
-        "log_steps": 2,
-        "num_threads": 1,
-        "n_workers": 0,
-    } | changes
-    path = world / f"{output.name}.json"
-    path.write_text(json.dumps(options))
-    return path
+    itm = {"train_txt_dbs": [texts], "train_img_dbs": [images], "val_txt_db": texts, "val_img_db": images}
+    itm |= {"test_txt_db": texts, "test_img_db": images, "inf_minibatch_size": 6}
+    return options(world, output, **itm | {"train_batch_size": 8, "val_batch_size": 400} | changes)
 
 
 def inference_flags(world: Path, output: Path, checkpoint: Path, *more: str | Path) -> list[str]:
