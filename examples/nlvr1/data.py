@@ -27,28 +27,34 @@ class Judge(TextImage):
     counted: Counted = "examples"
     img_dim = IMG_DIM
 
-    def __init__(self, texts: TextStore, images: ImageStore, scale: Scale, augment: bool, rewritten: float = 0.0):
-        """`rewritten`: the share of sentences that are put in other words where `augment`."""
+    def __init__(
+        self, texts: TextStore, images: ImageStore, scale: Scale, augment: bool, rewritten: float = 0.0, copies: int = 1
+    ):
+        """`rewritten`: the share of sentences put in other words where `augment`; `copies`: sequences of an example."""
         super().__init__(texts, images)
         self.pages, self.scale, self.augment, self.rewritten = images, scale, augment, rewritten
+        self.copies = copies
         self.vocabulary = Vocabulary()
+        self._read: dict[int, tuple[list[int], int, np.ndarray]] = {}  # small enough to keep: words, truth, objects
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        return super().units(pairs) + PANELS
+        return self.copies * (super().units(pairs) + PANELS) + (self.rewritten > 0)  # "at least" for "exactly"
 
     def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
-        return Example(self.id(text), [self.sequence(text, picture, int(self.texts.read(text)["target"]), rng)])
+        return Example(self.id(text), [self.sequence(text, picture, rng, copy) for copy in range(self.copies)])
 
-    def sequence(self, text: int, picture: int, label: int, rng: np.random.Generator) -> Seq:
-        """The sentence and the panels of a picture of which it is true or not."""
-        ids, regions = self.texts.read(text)["input_ids"], self.pages.read(picture)
-        seen = objects(regions.features, regions.pos[:, :4])
+    def sequence(self, text: int, picture: int, rng: np.random.Generator, copy: int = 0) -> Seq:
+        """The sentence and the panels of its picture."""
+        if text not in self._read:
+            record, regions = self.texts.read(text), self.pages.read(picture)
+            self._read[text] = record["input_ids"], record["target"], objects(regions.features, regions.pos[:, :4])
+        ids, label, seen = self._read[text]
         if self.augment:
             seen, words = transform(seen, self.vocabulary.decode(ids), rng)
             if rng.random() < self.rewritten:
                 words, label = rewrite(words, label, rng)
             ids = self.vocabulary.encode(words)
-        images = self.scale.images(seen, picture)
+        images = self.scale.images(seen, (picture, copy))
         targets = {"labels": np.array([label], np.int64)}
         return Seq(self.framed(np.array(ids)), images, img_types=PANEL_TYPES, targets=targets)
 
@@ -76,18 +82,17 @@ class Contrast(Judge):
         return self.texts.id(self.sentences[i][1][0])
 
     def pairs(self, uniform: np.ndarray) -> np.ndarray:
-        """(n, 3): the sentence, a picture it is true of, a picture it is not."""
+        """(n, 2): a text that is true of its picture, and a text of the same words that is not of its own."""
         drawn = [
             (true[int(u * len(true))], false[int(v * len(false))])
             for (false, true), (u, v) in zip(self.sentences, uniform[:, :2])
         ]
-        at = np.array(drawn, np.int32).reshape(-1, 2)
-        return np.concatenate([at[:, :1], self.pictures[at]], 1)
+        return np.array(drawn, np.int32).reshape(-1, 2)
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        return 2 * (self.words(pairs) + 2 + PANELS) + self.pages.held[pairs[:, 1:]].sum(1)
+        return 2 * (self.words(pairs) + 2 + PANELS) + self.pages.held[self.pictures[pairs]].sum(1)
 
-    def example(self, text: int, true: int, false: int, rng: np.random.Generator) -> Example:  # type: ignore[override]
+    def example(self, text: int, false: int, rng: np.random.Generator) -> Example:
         key = int(rng.integers(2**62))  # the same changes to both
-        both = [self.sequence(text, p, label, generator(key)) for p, label in ((true, 1), (false, 0))]
+        both = [self.sequence(i, int(self.pictures[i]), generator(key)) for i in (text, false)]
         return Example(self.texts.id(text), both)

@@ -16,15 +16,29 @@ PANELS = 3
 WHERE, PAINT, OUTLINE, SIDE, X, Y = range(6)  # columns; the first is the panel
 FREQUENCIES = np.array([1, 2, 4, 8, 16])
 OBJECT_DIM = 10 + 4 * (3 + 2 * len(FREQUENCIES))
-COUNTS, MOST = 44, 6  # what is counted in a panel, and up to how many
-PANEL_DIM = 96  # principal components of the counts
+COUNTS, MOST = 98, 5  # what is counted in a panel, and up to how many
+PANEL_DIM = 128  # principal components of the counts
 IMG_DIM = OBJECT_DIM + PANEL_DIM
 # Words with which a symmetry would change the truth, or the meaning.
-NO_OUTLINES = set("block blocks corner corners top roof tip side tower towers".split())
-UPRIGHT = set(
-    "top bottom base above below over on under underneath beneath roof left right side line second third middle "
-    "stacked".split()
-)
+NO_OUTLINES = {"block", "blocks", "corner", "corners", "top", "roof", "tip", "side", "tower", "towers"}
+UPRIGHT = {
+    *(
+        "top",
+        "bottom",
+        "base",
+        "above",
+        "below",
+        "over",
+        "on",
+        "under",
+        "underneath",
+        "beneath",
+        "roof",
+        "left",
+        "right",
+    ),
+    *("side", "line", "second", "third", "middle", "stacked"),
+}
 
 
 def objects(words: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -35,9 +49,7 @@ def objects(words: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return np.stack([panel, paint, outline, x2 - x1, x1 - PANEL_STEP * panel, y1], 1)
 
 
-def transform(
-    objects: np.ndarray, words: list[str], rng: np.random.Generator
-) -> tuple[np.ndarray, list[str]]:
+def transform(objects: np.ndarray, words: list[str], rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     """Another picture and sentence of the same truth: paints, outlines, sides and panels change places in both.
 
     The paints always; outlines where the sentence is about scattered objects and names nothing that an outline decides;
@@ -87,22 +99,55 @@ def describe(objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for first, value in ((0, paint), (3, outline), (6, size)):
         raw[at, first + value] = 1
     raw[:, 10:] = np.concatenate([PLACES[np.minimum(v, PANEL)] for v in (x, y, x2, y2)], 1)
-    touching = np.minimum.reduce([x, y, PANEL - x2, PANEL - y2]) <= 0
-    floor, storey = y2 >= PANEL, np.minimum((PANEL - y2) // 20, 4)
-    counted = np.zeros((len(objects), COUNTS))
-    for first, value, when in (
-        *((0, paint, True), (3, outline, True), (6, size, True), (9, 3 * paint + outline, True), (18, 0 * paint, True)),
-        *((19, paint, touching), (22, outline, touching), (25, 0 * paint, touching)),
-        *((26, paint, floor), (29, 3 * storey + paint, True)),
-    ):
-        counted[at, first + value] += when
-    return raw, counted
+    return raw, _counted(objects)
+
+
+def _counted(objects: np.ndarray) -> np.ndarray:
+    """(n, COUNTS): the classes each object belongs to, by what it is, where it is and what it stands on."""
+    _, paint, outline, side, x, y = objects.T
+    size, kind, any_ = np.minimum(side // 10 - 1, 2), 3 * paint + outline, np.zeros(len(objects), int)
+    walls = left, right, roof, floor = x <= 0, x + side >= PANEL, y <= 0, y + side >= PANEL
+    touching, corner, storey = (
+        np.any(walls, 0),
+        (left | right) & (roof | floor),
+        np.minimum((PANEL - y - side) // 20, 3),
+    )
+    below = _below(objects)
+    classes: list[tuple[int, np.ndarray, np.ndarray | bool]] = [  # how many there are, which, and when it counts
+        *((3, paint, True), (3, outline, True), (3, size, True), (9, kind, True), (1, any_, True)),
+        *((9, kind, touching), (3, paint, ~touching), (3, outline, ~touching), (12, 3 * storey + paint, True)),
+        *((3, paint, _top(objects)), (9, 3 * paint + paint[below], below >= 0)),
+    ]
+    for when in (touching, *walls):
+        classes += [(3, paint, when), (3, outline, when), (1, any_, when)]
+    classes += [(3, paint, corner), (1, any_, corner), (1, any_, storey > 2)]
+    counted, first = np.zeros((len(objects), COUNTS)), 0
+    for size_, value, when_ in classes:
+        counted[np.arange(len(objects)), first + value] += when_
+        first += size_
+    assert first == COUNTS, first
+    return counted
+
+
+def _top(objects: np.ndarray) -> np.ndarray:
+    """(n,) bool: the highest object of its panel."""
+    highest = np.full(PANELS, 2 * PANEL)
+    np.minimum.at(highest, objects[:, WHERE], objects[:, Y])
+    return objects[:, Y] == highest[objects[:, WHERE]]
+
+
+def _below(objects: np.ndarray) -> np.ndarray:
+    """(n,) the object that each stands on, a pixel or two under it; -1 where it stands on none."""
+    x, y, side = objects[:, X], objects[:, Y], objects[:, SIDE]
+    gap = y[None] - (y + side)[:, None]  # from the foot of the row's object to the head of the column's
+    apart = (x[None] >= (x + side)[:, None]) | (x[:, None] >= (x + side)[None])
+    on = (objects[:, WHERE, None] == objects[None, :, WHERE]) & ~apart & (gap >= 0) & (gap <= 2)
+    return np.where(on.any(1), on.argmax(1), -1)
 
 
 def count(counted: np.ndarray, panel: np.ndarray) -> np.ndarray:
     """(n, COUNTS) and panels (n,) → (3, COUNTS × MOST): of each panel, whether there are 1, 2 … of everything."""
-    totals = np.zeros((PANELS, COUNTS))
-    np.add.at(totals, panel, counted)
+    totals = (panel == np.arange(PANELS)[:, None]).astype(float) @ counted
     return (totals[:, :, None] >= np.arange(1, MOST + 1)).reshape(PANELS, -1).astype(float)
 
 

@@ -101,7 +101,9 @@ def write_pictures(
             )
     options = {"nproc": 1, "compress": False, "keep_all": False, "conf_th": 0.2, "min_bb": 1, "max_bb": MOST_OBJECTS}
     wrong = convert_imgdir.write(
-        argparse.Namespace(img_dir=output.with_name(f"{output.name}.npz"), output=output, num_bb=MOST_OBJECTS, **options)
+        argparse.Namespace(
+            img_dir=output.with_name(f"{output.name}.npz"), output=output, num_bb=MOST_OBJECTS, **options
+        )
     )
     if wrong:
         raise InputError("no image store", file=output, found=wrong)

@@ -29,8 +29,8 @@ NOT_MONOTONE = {"not", "no", "only", "same", "all", "each", "every", "none"}
 class Vocabulary:
     """Words by id: `vocab.txt`, one a line, marks first."""
 
-    def __init__(self, path: Path = Path(__file__).with_name("vocab.txt")):
-        self.words = path.read_text().split()
+    def __init__(self) -> None:
+        self.words = Path(__file__).with_name("vocab.txt").read_text().split()
         assert tuple(self.words[: len(MARKS)]) == MARKS
         self.ids = {word: i for i, word in enumerate(self.words)}
 
@@ -67,7 +67,7 @@ def rewrite(words: list[str], label: int, rng: np.random.Generator) -> tuple[lis
 
 
 def _negate(words: list[str], rng: np.random.Generator) -> list[str] | None:
-    """"There is a …" ↔ "there is no …", in some of the cases, else None."""
+    """ "There is a …" ↔ "there is no …", in some of the cases, else None."""
     drawn, rest = rng.random(), None
     for start in (["there", "is", "a"], ["there", "is", "at", "least", "one"]):
         if words[: len(start)] == start:

@@ -1,0 +1,38 @@
+"""Judge the sentences of a split with a finished run; accuracy and consistency go to the log and the file.
+
+python -m examples.nlvr1.inf_nlvr1 --txt_db … --img_db … --output_dir FOLDER_OF_A_RUN
+"""
+
+import logging
+from dataclasses import dataclass
+
+from examples.nlvr1.train_nlvr1 import Nlvr1Config, Nlvr1Task
+from optim.infer import Inference, InferenceConfig
+from utils.distributed import launch
+from utils.options import option
+
+
+@dataclass(kw_only=True)
+class Nlvr1Inference(InferenceConfig):
+    """Flags of NLVR's inference."""
+
+    batch_size: int | None = option(256, help="examples of a batch; none: the run's val_batch_size", at_least=1)
+    copies: int = option(
+        8, help="symmetric copies of a sentence and its picture, scores averaged; 1: as it is", at_least=1
+    )
+    n_workers: int = 0
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Write `results_dev/results_{checkpoint}_all.json` in the run's folder; returns the scores."""
+    run = Inference(Nlvr1Inference, Nlvr1Task, Nlvr1Config, argv, lambda config: {"copies": config.copies})
+    data = run.task.data(run.config.txt_db, run.config.img_db)
+    predictions = run.predict(data)
+    run.publish(predictions, data, run.results("dev"))
+    scores: dict[str, float] = run.task.score(predictions, data)
+    logging.getLogger("uniter").info(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    return scores
+
+
+if __name__ == "__main__":
+    launch(main)

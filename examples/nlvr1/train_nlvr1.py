@@ -1,0 +1,125 @@
+"""Pre-train and finetune UNITER on Cornell NLVR (docs/ADD_A_TASK.md).
+
+python -m examples.nlvr1.train_nlvr1 --config examples/nlvr1/nlvr1.json --phase pretrain --output_dir …
+python -m examples.nlvr1.train_nlvr1 --config examples/nlvr1/nlvr1.json --checkpoint … --output_dir …
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.batch import PackedBatch
+from data.open import Stores
+from data.sampler import Entry
+from examples.nlvr1.data import Contrast, Judge, sentence_of
+from examples.nlvr1.head import UniterForNlvr1
+from examples.nlvr1.panels import Scale
+from examples.nlvr1.pixels import VISUAL_WORDS
+from optim.run import run_training
+from optim.task import Task
+from utils.config import RunConfig
+from utils.distributed import launch
+from utils.files import write_json
+from utils.metrics import accuracy
+from utils.options import option
+from utils.stores import SplitStores
+
+
+@dataclass(kw_only=True)
+class Nlvr1Config(SplitStores, RunConfig):
+    """Options of NLVR, besides those of every run."""
+
+    scale: str = option(path=True, help="scale.npz of the preparation")
+    phase: Literal["pretrain", "finetune"] = option(
+        "finetune", "pretrain: tell the picture a sentence is true of from one it is not; finetune: also judge each"
+    )
+    contrast_weight: int = option(1, "finetune: steps that contrast, to one that judges", at_least=0)
+    rewritten: float = option(0.3, "share of sentences judged in other words")
+    copies: int = option(1, "evaluation: symmetric copies of a sentence and its picture, scores averaged", at_least=1)
+
+
+class Nlvr1Task(Task):
+    """A sentence and a picture of three panels → true or false."""
+
+    name = "judge"
+    metric = "acc"
+    head = "nlvr1_output"
+
+    def __init__(self, config: Nlvr1Config):
+        super().__init__(config)
+        self.stores = Stores(config, self.model_config, VISUAL_WORDS)
+        self.scale = Scale.load(config.scale)
+
+    def data(self, txt_db: str, img_db: str, train: bool = False) -> Judge:
+        c, opened = self.config, self._open(txt_db, img_db, train)
+        if train:
+            return Judge(*opened, self.scale, augment=True, rewritten=c.rewritten)
+        return Judge(*opened, self.scale, augment=c.copies > 1, copies=c.copies)
+
+    def _open(self, txt_db: str, img_db: str, train: bool) -> tuple[Any, Any]:
+        return self.stores.texts(txt_db, train), self.stores.images(img_db)
+
+    def train_data(self) -> list[Entry]:
+        c = self.config
+        ((txt_db, img_db),) = c.stores("train")
+        entries = [
+            Entry("contrast", Contrast(*self._open(txt_db, img_db, True), self.scale, True), c.contrast_weight or 1)
+        ]
+        if c.phase == "finetune":
+            judge = Entry("judge", self.data(txt_db, img_db, train=True), 1)
+            entries = [*(entries if c.contrast_weight else []), judge]
+        self.stores.check_against(c.checkpoint)
+        return entries
+
+    def new_model(self) -> UniterForNlvr1:
+        return UniterForNlvr1(self.model_config)
+
+    def loss(self, model: UniterForNlvr1, batch: PackedBatch) -> Tensor:
+        """Judged: cross-entropy. Contrasted: that the true picture scores above the false one, and some of the same."""
+        scores, loss = model.losses(batch)
+        if batch.task == "judge":
+            return loss.mean()
+        margin = (scores[:, 1] - scores[:, 0]).view(-1, 2)  # of the true picture, of the false one
+        return F.softplus(margin[:, 1] - margin[:, 0]).mean() + 0.3 * loss.mean()
+
+    def predict(self, model: UniterForNlvr1, batch: PackedBatch) -> dict[str, np.ndarray]:
+        """Logits (E, 2), labels and losses, each the mean over an example's copies."""
+        scores, loss = model.losses(batch)
+        copies, labels = len(scores) // len(batch), batch.targets["labels"]
+        return {
+            "ids": np.array(batch.ids),
+            "logits": scores.float().view(-1, copies, 2).mean(1).cpu().numpy(),
+            "labels": labels[::copies].cpu().numpy(),
+            "loss": loss.view(-1, copies).mean(1).cpu().numpy(),
+        }
+
+    def score(self, predictions: dict[str, np.ndarray], data: Judge) -> dict[str, float]:
+        """Accuracy over pictures; consistency, the share of sentences right with all their pictures; loss."""
+        labels, right = predictions["labels"], predictions["logits"].argmax(1) == predictions["labels"]
+        by_sentence: dict[str, bool] = {}
+        for id_, hit in zip(predictions["ids"].tolist(), right.tolist()):
+            by_sentence[sentence_of(id_)] = by_sentence.get(sentence_of(id_), True) and hit
+        return {
+            "acc": accuracy(predictions["logits"].argmax(1), labels),
+            "consistency": float(np.mean(list(by_sentence.values()))),
+            "loss": float(predictions["loss"].mean()),
+        }
+
+    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Judge) -> None:
+        """Every picture's answer by its id, and the scores of all of them."""
+        said = ["false", "true"]
+        answers = {id_: said[k] for id_, k in zip(predictions["ids"].tolist(), predictions["logits"].argmax(1))}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"scores": self.score(predictions, data), "answers": answers}, indent=0)
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    return run_training(Nlvr1Task, Nlvr1Config, argv)
+
+
+if __name__ == "__main__":
+    launch(main)
