@@ -41,7 +41,7 @@ class Nlvr2Task(Task):
     metric = "acc"
 
     def data(self, txt_db: str, img_db: str, train: bool = False) -> Nlvr2:
-        texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
+        texts, images = self.stores.texts(txt_db, train, label="target"), self.stores.images(img_db)
         assert images is not None
         return Nlvr2(texts, images, self.config.model, self.config.use_img_type)
 

@@ -37,7 +37,7 @@ class VeTask(Task):
     metric = "acc"
 
     def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
-        return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(VE_LABELS))
+        return Vqa(self.stores.texts(txt_db, train, label="target"), self.stores.images(img_db), len(VE_LABELS))
 
     def eval_data(self) -> dict[str, Any]:
         return self.splits("val", "test")

@@ -49,7 +49,7 @@ class VqaTask(Task):
     def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The questions of a text store about the pictures of an image store."""
         check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label)
-        return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(self.answers))
+        return Vqa(self.stores.texts(txt_db, train, label="target"), self.stores.images(img_db), len(self.answers))
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         return UniterForVisualQuestionAnswering(self.model_config, len(self.answers))

@@ -22,6 +22,7 @@ import train_ve
 from scripts import evaluate, kill_test
 from tests.tiny_tasks import make_old, make_tasks, options
 from tests.tiny_world import MODEL, run_script
+from utils.errors import InputError
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port")
 OURS = (
@@ -160,6 +161,13 @@ def test_unlabelled_test_stores_are_not_scored(runs):
     for name in ("nlvr2", "ve"):
         keys = {key for record in kill_test.metrics(runs[name]) for key in record}
         assert any(key.startswith("val/acc") for key in keys) and not any(key.startswith("test/") for key in keys)
+
+
+@pytest.mark.parametrize("name", ["nlvr2", "ve"])
+def test_a_store_without_labels_is_not_trained_on(world, tmp_path, name):
+    made = TASKS[name] | {"train_txt_db": f"txt_db/{name}_test.db"}
+    with pytest.raises(InputError, match=rf"{name}_test.db\n.*target"):
+        SCRIPTS[name][0].main(["--config", str(options(world, tmp_path / "run", **made))])
 
 
 @pytest.mark.parametrize("half", [False, True])
