@@ -56,7 +56,7 @@ class UniterForReferringExpressionComprehension(nn.Module):
             wrong = regions.first + negatives.to(true.device)
         else:
             assert uniform is not None, "the ranking loss draws its negatives: give `uniform` or `negatives`"
-            wrong = choose_wrong(scores, regions, true, hard_ratio, uniform.to(true.device))
+            wrong = choose_wrong(scores, regions, true, hard_ratio, uniform.to(true.device, non_blocking=True))
         probability = torch.sigmoid(full(scores))
         value = torch.clamp(margin + rows(probability, wrong) - rows(probability, true), min=0)
         return scores, torch.where(regions.count > 1, value, 0.0)

@@ -47,8 +47,13 @@ def pairs(weights: Path, stage: Path) -> list[Pair]:
     scratch: Command = ["--checkpoint", "None"]
     made = [Pair(f"{name}: pre-trained, scratch", name, {"pre": start, "scratch": scratch}) for name in SHOWN]
     made.append(Pair("nlvr2: paired-attn, triplet", "nlvr2", {"pre": start, "triplet": [*start, "--model", "triplet"]}))
-    for kind in ("online", "mined"):
-        hard: Command = [*start, "--hard_negatives", kind]
+    # Few candidates: scoring all that the defaults say would take longer than the training itself.
+    pools: dict[str, Command] = {
+        "online": ["--negative_size", "15", "--hard_neg_size", "4"],
+        "mined": ["--mine_images", "12"],
+    }
+    for kind, pool in pools.items():
+        hard: Command = [*start, "--hard_negatives", kind, *pool]
         made.append(Pair(f"itm: {kind} hard negatives, none", "itm", {kind: hard, "pre": start}))
     second: Command = ["--checkpoint", stage, "--checkpoint_from", "vcr_pretrain"]
     made.append(Pair("vcr: second stage, none", "vcr", {"stage": second, "pre": start}))
@@ -61,7 +66,8 @@ class Comparison:
     def __init__(self, config: CompareConfig):
         self.config = config
         self.demo = Demo(DemoConfig(output=config.demo))
-        self.root = self.demo.root / "output" / "compare"
+        # A folder for these numbers of steps: results of others are not taken for theirs.
+        self.root = self.demo.root / "output" / f"compare_{config.steps}_{config.stage_steps}"
         self.tests = {task.name: task.test for task in TASKS}
 
     def score(self, pair: Pair, side: str, seed: int) -> float:
