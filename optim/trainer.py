@@ -21,6 +21,7 @@ from optim.prefetch import to_device
 from optim.task import Task
 from optim.update import Updater
 from utils import checkpoint
+from utils.errors import InputError
 from utils.log import Metrics, Progress
 
 LOG = logging.getLogger("uniter")
@@ -185,6 +186,7 @@ class Trainer:
             "stream": self.stream_state,
             "best": self.best,
             "refreshed": self.refreshed,
+            "valid_steps": self.valid_steps,
             "num_threads": torch.get_num_threads(),
             **self.updater.state_dict(),
         }
@@ -195,6 +197,15 @@ class Trainer:
         if found is not None:
             self.step, path = found
             state = checkpoint.load(path)
+            if self.task.saves == "epoch" and state.get("valid_steps", self.valid_steps) != self.valid_steps:
+                raise InputError(
+                    "the run to resume counts other steps as an epoch, by which its weights are numbered",
+                    file=path,
+                    key="valid_steps, train_batch_size, gradient_accumulation_steps, ranks",
+                    found=f"{self.valid_steps} steps an epoch",
+                    expected=f"{state['valid_steps']}, as before",
+                    remedy="resume with the options and ranks of before, or start in another output_dir",
+                )
             self.model.load_state_dict(checkpoint.load(self._weights(self.step)))
             self.updater.load_state_dict(state)
             self.best, self.stream_state = state["best"], state["stream"]

@@ -211,6 +211,14 @@ def test_a_folder_of_the_release(tmp_path, name, half):
         assert [str(row[key]) for row in found] == list(texts)  # in the store's order, none left out for its length
 
 
+def test_epochs_of_another_length_are_not_resumed(world, tmp_path):
+    made = TASKS["re"] | {"num_train_steps": 4, "valid_steps": 2}
+    train_re.main(["--config", str(options(world, tmp_path / "run", **made))])
+    longer = options(world, tmp_path / "run", **made | {"num_train_steps": 8, "valid_steps": 4})
+    with pytest.raises(InputError, match="4 steps an epoch"):
+        train_re.main(["--config", str(longer), "--resume"])
+
+
 def test_detected_boxes_and_several_splits(world, runs, tmp_path):
     said = tmp_path / "said.txt"
     both = f"{world / 'txt_db/refcoco_val.db'}:{world / 'txt_db/refcoco_val.db'}"
@@ -263,11 +271,3 @@ def test_a_checkpoint_of_two_types_grows(world, tmp_path):
     config, _ = parse(Nlvr2Config, ["--config", str(options(world, tmp_path / "run", **made))])
     types = Nlvr2Task(config).build_model().uniter.embeddings.token_type_embeddings.weight
     assert types.shape[0] == 3 and torch.equal(types[2], types[1])
-
-
-def test_every_entry_takes_the_release_config():
-    """The command lines of docs/COMPATIBILITY.md: flags exist under their names."""
-    for script in (inf_nlvr2.Nlvr2Inference, inf_re.ReInference):
-        names = script.__dataclass_fields__
-        assert {"txt_db", "img_db", "batch_size", "compressed_db", "fp16", "n_workers", "pin_mem"} <= set(names)
-    assert inf_ve.main is not None
