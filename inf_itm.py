@@ -4,7 +4,6 @@ python inf_itm.py --txt_db … --img_db … --checkpoint RUN/ckpt/model_step_bes
     --output_dir results/itm; zero-shot: --checkpoint of pre-training, --model_config, no --train_config
 """
 
-import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,9 @@ from torch import nn
 from data.itm_eval import ItmEval
 from data.itm_rank import ItmRank
 from optim.evaluate import predict
+from optim.infer import LOG, InferenceFlags, begin, run_options
 from optim.precision import Precision
 from train_itm import ItmConfig, ItmTask
-from utils import distributed
-from utils.config import load_hps, parse
 from utils.distributed import World, launch
 from utils.errors import InputError
 from utils.files import write_json
@@ -27,17 +25,14 @@ from utils.retrieval import retrieval_recalls
 from utils.score_chunks import Chunks, file_mark
 from utils.submission import write_retrieval
 
-LOG = logging.getLogger("uniter")
 REGIONS = ("conf_th", "max_bb", "min_bb", "num_bb")
 OF_THE_RUN = "; none: the finetuned run's, else the default of training"
 
 
 @dataclass(kw_only=True)
-class ItmInference:
+class ItmInference(InferenceFlags):
     """Flags of retrieval inference under the release's names."""
 
-    txt_db: str = option(help="text LMDB to rank", path="own")
-    img_db: str = option(help="its image LMDB", path="own")
     checkpoint: str = option(help="weight file: finetuned, or of pre-training (zero-shot)", path="own")
     output_dir: str = option(help="folder for config.json, scores.json and results.npz", path="own")
     model_config: str | None = option(None, help="JSON of the model's sizes; none: beside --train_config", path="own")
@@ -52,41 +47,30 @@ class ItmInference:
     score: Literal["matching", "difference"] = option(
         "matching", help="zero-shot: the matching head's logit of a match, or its difference to that of none"
     )
-    compressed_db: bool = option(False, help="the image store is the compressed one")
-    fp16: bool = option(False, help="half precision: bf16 where the hardware has it, else fp16")
-    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(None, help="decides instead of fp16")
-    n_workers: int = option(4, help="loader processes; 0: none", at_least=0)
-    pin_mem: bool = option(False, help="page-locked batches, for faster copies to a GPU")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write `config.json`, `results.npz` and `scores.json`; returns the recalls."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config, notes = parse(ItmInference, argv)
-    world = distributed.start()
-    run, more_notes = training_options(config)
-    for note in notes + more_notes if world.is_main else []:
-        LOG.info(note)
-    task = ItmTask(run)
+    config, world = begin(ItmInference, argv)
+    task = ItmTask(training_options(config))
     captions = task.data(config.txt_db, config.img_db)
-    task.stores.check_against(run.checkpoint)
+    task.stores.check_against(config.checkpoint)
     chunks = score(config, task, captions, world)
     return publish(config, captions, chunks) if world.is_main else {}
 
 
-def training_options(config: ItmInference) -> tuple[ItmConfig, list[str]]:
-    """The options of the finetuned run, or the defaults, set to `config`'s weights and regions; notes for the log."""
+def training_options(config: ItmInference) -> ItmConfig:
+    """The options of the finetuned run, or the defaults, set to `config`'s weights and regions."""
     beside = config.train_config and str(Path(config.train_config).parent / "model.json")
     model_config = config.model_config or beside
     if model_config is None:
         raise InputError("which model?", key="model_config", remedy="give --model_config, or --train_config of a run")
-    run, notes = ItmConfig(output_dir=config.output_dir, model_config=model_config), []
+    run = ItmConfig(output_dir=config.output_dir, model_config=model_config)
     if config.train_config:
-        run, unknown = load_hps(config.train_config, ItmConfig)
-        notes = [f"{config.train_config}: keys that nothing reads: {', '.join(unknown)}"] if unknown else []
+        run = run_options(Path(config.train_config), ItmConfig)
     given = {key: getattr(config, key) for key in REGIONS if getattr(config, key) is not None}
     given |= {"checkpoint": config.checkpoint, "model_config": model_config, "compressed_db": config.compressed_db}
-    return replace(run, **given), notes
+    return replace(run, **given)
 
 
 def score(config: ItmInference, task: ItmTask, captions: ItmRank, world: World) -> Chunks:
@@ -118,7 +102,8 @@ def fingerprint(config: ItmInference, task: ItmTask, precision: Precision) -> di
 
 def ranking_model(task: ItmTask, score: str) -> nn.Module:
     """The model; zero-shot, its rank head is made of the matching head's logit of a match, or of the difference."""
-    model, checkpoint = task.build_model(), task.config.checkpoint
+    model: Any = task.build_model()
+    checkpoint = task.config.checkpoint
     assert task.report is not None
     zero_shot = "rank_output.weight" in task.report.missing
     if zero_shot and "itm_output.weight" in task.report.missing:

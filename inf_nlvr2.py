@@ -9,6 +9,7 @@ from pathlib import Path
 from optim.infer import Inference, InferenceConfig
 from train_nlvr2 import Nlvr2Config, Nlvr2Task
 from utils.distributed import launch
+from utils.errors import InputError
 from utils.options import option
 
 
@@ -17,7 +18,7 @@ class Nlvr2Inference(InferenceConfig):
     """Flags of NLVR2 inference under the release's names."""
 
     train_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
-    ckpt: str = option("best", help="a step of that run, `best`, or the path of a weight file")
+    ckpt: str | None = option(None, help="the same as --checkpoint: the release's name for it in this script alone")
     output_dir: str = option(help="folder for results.csv", path="own")
     batch_size: int | None = option(None, help="units of a batch; none: the run's val_batch_size", at_least=1)
 
@@ -26,14 +27,21 @@ class Nlvr2Inference(InferenceConfig):
         return Path(self.train_dir)
 
     def __post_init__(self) -> None:
-        self.checkpoint = self.ckpt  # the release's name for it in this script alone
+        if self.ckpt is not None:
+            if self.checkpoint not in ("best", self.ckpt):
+                raise InputError(
+                    "which weights?",
+                    key="ckpt, checkpoint",
+                    found=f"{self.ckpt} and {self.checkpoint}",
+                    expected="one of the two flags: they mean the same",
+                )
+            self.checkpoint = self.ckpt
 
 
 def main(argv: list[str] | None = None) -> Path:
     """Write `results.csv`; returns its path."""
     run = Inference(Nlvr2Inference, Nlvr2Task, Nlvr2Config, argv)
-    data = run.task.data(run.config.txt_db, run.config.img_db)
-    return run.publish(run.predict(data), data, Path(run.config.output_dir) / "results.csv")
+    return run.answer(Path(run.config.output_dir) / "results.csv")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from utils.options import option
 class ReInference(InferenceConfig):
     """Flags of referring-expression inference under the release's names."""
 
-    txt_db: str = option(help="text LMDBs to predict for, joined by ':'", path="own")
+    txt_db: str = option(help="text LMDBs to predict for, joined by ':'", path="own", joined=":")
     batch_size: int | None = option(256, help="expressions of a batch; none: the run's val_batch_size", at_least=1)
     boxes: Boxes | None = option(None, help=BOXES_HELP)
     tmp_file: str | None = option(None, help="append the accuracies to this file, one line a call", path="own")

@@ -12,9 +12,7 @@ from utils.distributed import launch
 
 def main(argv: list[str] | None = None) -> Path:
     """Write `results_test/results_{checkpoint}_all.json` in the run's folder; returns its path."""
-    run = Inference(InferenceConfig, VeTask, VeConfig, argv)
-    data = run.task.data(run.config.txt_db, run.config.img_db)
-    return run.publish(run.predict(data), data, run.results("test"))
+    return Inference(InferenceConfig, VeTask, VeConfig, argv).answer()
 
 
 if __name__ == "__main__":

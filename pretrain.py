@@ -188,12 +188,14 @@ class Pretraining(Task):
                     scores[f"transport_{kind}"] = float(predictions["transport"][chosen].mean())
         return scores
 
-    def main_metric(self, scores: dict[str, float]) -> float:
-        """The mean accuracy over the evaluation sets; where no set has one, the negative mean loss."""
+    def main_metric(self, scores: dict[str, float]) -> float | None:
+        """The mean accuracy over the evaluation sets; where none has one, the negative mean loss; without sets None."""
         own = {name: value for name, value in scores.items() if "@" not in name}
         accuracies = [value for name, value in own.items() if name.endswith("/acc")]
         losses = [value for name, value in own.items() if name.endswith("/loss")]
-        return float(np.mean(accuracies)) if accuracies else -float(np.mean(losses or [0.0]))
+        if accuracies:
+            return float(np.mean(accuracies))
+        return -float(np.mean(losses)) if losses else None
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -4,9 +4,8 @@ python train_itm.py --config config/train-itm-flickr-base-8gpu.json
 torchrun --nproc_per_node 8 train_itm.py --config …
 """
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,13 @@ from data.rng import generator
 from data.sampler import Entry
 from model.itm import UniterForImageTextRetrieval
 from model.itm_ranking import online_loss, rank_logits
-from model.uniter import set_dropout
-from model.weights import LoadReport, load_checkpoint
+from model.weights import LoadReport
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.retrieval import rank_of_first, recall, retrieval_recalls
 from utils.stores import ListedStores
-
-LOG = logging.getLogger("uniter")
 
 
 @dataclass(kw_only=True)
@@ -58,7 +54,7 @@ class ItmTask(Task):
     head = "rank_output"
 
     def __init__(self, config: ItmConfig):
-        super().__init__(config)
+        super().__init__(one_example_a_micro_batch(config) if config.hard_negatives == "online" else config)
         self.parts: Sequence[ItmRank] = []  # the training data, a part for each store
         self.report: LoadReport | None = None  # of the checkpoint
         self.refresh_steps = config.mine_steps if config.hard_negatives == "mined" else 0
@@ -70,8 +66,6 @@ class ItmTask(Task):
         return ItmRank(*stores, c.hard_negatives, c.negative_size, c.mined_negatives)
 
     def train_data(self) -> Sequence[Entry]:
-        if self.config.hard_negatives == "online":
-            one_example_a_micro_batch(self.config)
         entries = super().train_data()
         self.parts = getattr(entries[0].data, "parts", [entries[0].data])
         return entries
@@ -105,14 +99,11 @@ class ItmTask(Task):
     def new_model(self) -> UniterForImageTextRetrieval:
         return UniterForImageTextRetrieval(self.model_config)
 
-    def build_model(self) -> UniterForImageTextRetrieval:
+    def loaded(self, model: UniterForImageTextRetrieval, report: LoadReport) -> None:
         """The rank head starts from the matching head of pre-training; one that was finetuned is kept."""
-        model = self.new_model()
-        set_dropout(model, self.config.dropout)
-        self.report = load_checkpoint(model, self.config.checkpoint)
-        if "rank_output.weight" in self.report.missing:
+        self.report = report
+        if "rank_output.weight" in report.missing:
             model.init_output()
-        return model
 
     def loss(self, model: UniterForImageTextRetrieval, batch: PackedBatch) -> Tensor:
         """Mean triplet loss of the negatives; online of the hardest, the two anchors' means added."""
@@ -131,18 +122,16 @@ class ItmTask(Task):
             return recall(rank_of_first(table), "img")
         return retrieval_recalls(table, data.captions.own)
 
-    def main_metric(self, scores: dict[str, float]) -> float:
+    def main_metric(self, scores: dict[str, float]) -> float | None:
         """The mean of all recalls that validation gives."""
-        return scores.get("val/r_mean", scores.get("val/img_r_mean", 0.0))
+        return scores.get("val/r_mean", scores.get("val/img_r_mean"))
 
 
-def one_example_a_micro_batch(config: ItmConfig) -> None:
-    """Online, a step is the mean over `train_batch_size` micro-batches of one example, whose candidates fit in memory.
-    Options that say so already, as a saved `hps.json` given again does, stay as they are."""
-    if config.train_batch_size > 1:
-        LOG.info("online hard negatives: train_batch_size counts the micro-batches of a step, of one example each")
-        config.gradient_accumulation_steps, config.train_batch_size = config.train_batch_size, 1
-    config.accumulation = "mean"
+def one_example_a_micro_batch(config: ItmConfig) -> ItmConfig:
+    """Online, a step is the mean over `train_batch_size` micro-batches of one example, whose candidates fit in memory;
+    `gradient_accumulation_steps` is not read, as in the release."""
+    micros = config.train_batch_size
+    return replace(config, train_batch_size=1, gradient_accumulation_steps=micros, accumulation="mean")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -3,6 +3,7 @@
 python train_re.py --config config/train-refcoco-base-1gpu.json
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from data.batch import PackedBatch
-from data.referring import GT_VARIANT, Boxes, Re, box_source
+from data.open import GT_VARIANT
+from data.referring import Boxes, Re, box_source
 from model.referring import UniterForReferringExpressionComprehension
 from optim.run import run_training
 from optim.task import Task
@@ -52,6 +54,7 @@ class ReTask(Task):
     name = "re"
     metric = "acc"
     head = "re_output"
+    tested = ("test",)
     saves = "epoch"
     final_weights = True
 
@@ -109,13 +112,13 @@ class ReTask(Task):
             "upper_bound": re_upper_bound(predictions["boxes"].tolist(), truth),
         }
 
-    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Re) -> None:
+    def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """The chosen box of every expression, beside the true one."""
         rows = [
             {"sent_id": id_, "pred_box": chosen, "tgt_box": true}
             for id_, chosen, true in zip(*(predictions[name] for name in ("ids", "pred_box", "tgt_box")))
         ]
-        write_re(path, rows, [data.id(i) for i in range(len(data))])
+        write_re(path, rows, ids)
 
     def write_logits(self, predictions: dict[str, np.ndarray], path: Path) -> None:
         found = {name: predictions[name].tolist() for name in ("ids", "logits", "boxes")}

@@ -5,6 +5,7 @@ torchrun --nproc_per_node 4 train_vcr.py --config …
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,8 @@ from torch import Tensor
 from data.batch import PackedBatch
 from data.concat import Concat
 from data.vcr import CHOICES, REGIONS_HELP, UNLABELLED, Choices, Part, RegionSource, Vcr, open_vcr
-from model.uniter import set_dropout
 from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
-from model.weights import load_checkpoint
+from model.weights import LoadReport
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
@@ -39,7 +39,7 @@ class VcrConfig(ListedStores, RunConfig):
         "pretrain", help="first- or second-stage weights; the checkpoint's shapes decide, and a difference is logged"
     )
     regions: RegionSource | None = option(None, help=REGIONS_HELP)
-    val_batch_size: int = option(4096, help="questions of a validation batch (10 in the configs)", at_least=1)
+    val_batch_size: int = option(10, help="questions of a validation batch, 8 sequences each", at_least=1)
     lr_mul: float = 10.0
 
 
@@ -49,6 +49,7 @@ class VcrTask(Task):
     name = "vcr"
     metric = "acc"
     head = "vcr_output"
+    tested = ("test",)
 
     def data(self, txt_db: str, img_db: str, train: bool = False, choices: Choices = "true") -> Any:
         """Training: the answers of all questions, then their rationales. Else `choices` of every question."""
@@ -63,15 +64,11 @@ class VcrTask(Task):
     def new_model(self) -> UniterForVisualCommonsenseReasoning:
         return UniterForVisualCommonsenseReasoning(self.model_config)
 
-    def build_model(self) -> UniterForVisualCommonsenseReasoning:
-        """As every task's, and a word where the checkpoint is not of the stage that `checkpoint_from` says."""
-        c, model = self.config, self.new_model()
-        set_dropout(model, c.dropout)
-        report = load_checkpoint(model, c.checkpoint)
-        found = "pretrain" if report.grown else "vcr_pretrain"
+    def loaded(self, model: UniterForVisualCommonsenseReasoning, report: LoadReport) -> None:
+        """Warn where the checkpoint is not of the stage that `checkpoint_from` says."""
+        c, found = self.config, "pretrain" if report.grown else "vcr_pretrain"
         if c.checkpoint and found != c.checkpoint_from:
             LOG.warning("checkpoint_from is %s, but by its shapes %s is %s", c.checkpoint_from, c.checkpoint, found)
-        return model
 
     def loss(self, model: UniterForVisualCommonsenseReasoning, batch: PackedBatch) -> Tensor:
         """Mean cross-entropy over all choices: each is right or wrong by itself (paper A.2)."""
@@ -100,11 +97,11 @@ class VcrTask(Task):
             "loss_qar": cross_entropy(of_truth, rationale),
         }
 
-    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Vcr) -> None:
+    def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """All 20 scores of every question as JSON, and beside it the leaderboard's csv."""
-        ids, expected = predictions["ids"].tolist(), [data.id(i) for i in range(len(data))]
-        write_vcr_json(path, ids, predictions["logits"], expected)
-        write_vcr_csv(path.with_suffix(".csv"), ids, predictions["logits"], expected)
+        given = predictions["ids"].tolist(), predictions["logits"]
+        write_vcr_json(path, *given, ids)
+        write_vcr_csv(path.with_suffix(".csv"), *given, ids)
 
 
 def cross_entropy(scores: np.ndarray, targets: np.ndarray) -> float:

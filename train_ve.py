@@ -4,9 +4,9 @@ python train_ve.py --config config/train-ve-base-2gpu.json
 torchrun --nproc_per_node 2 train_ve.py --config …
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -35,12 +35,10 @@ class VeTask(Task):
 
     name = "ve"
     metric = "acc"
+    validated = ("val", "test")
 
     def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
-        return Vqa(self.stores.texts(txt_db, train, label="target"), self.stores.images(img_db), len(VE_LABELS))
-
-    def eval_data(self) -> dict[str, Any]:
-        return self.splits("val", "test")
+        return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(VE_LABELS), labelled=train)
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         return UniterForVisualQuestionAnswering(self.model_config, len(VE_LABELS))
@@ -67,10 +65,9 @@ class VeTask(Task):
         right = accuracy(predictions["logits"].argmax(1), targets.argmax(1))
         return {"acc": right, "loss": float(predictions["loss"].mean())}
 
-    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Vqa) -> None:
+    def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """A label for every pair."""
-        labels = predictions["logits"].argmax(1)
-        write_ve(path, predictions["ids"].tolist(), labels, [data.id(i) for i in range(len(data))])
+        write_ve(path, predictions["ids"].tolist(), predictions["logits"].argmax(1), ids)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -5,6 +5,7 @@ torchrun --nproc_per_node 4 train_vqa.py --config …
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class VqaTask(Task):
     name = "vqa"
     metric = "score"
     head = "vqa_output"
+    tested = ("test",)
 
     def __init__(self, config: VqaConfig):
         super().__init__(config)
@@ -49,7 +51,7 @@ class VqaTask(Task):
     def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The questions of a text store about the pictures of an image store."""
         check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label)
-        return Vqa(self.stores.texts(txt_db, train, label="target"), self.stores.images(img_db), len(self.answers))
+        return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(self.answers), labelled=train)
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         return UniterForVisualQuestionAnswering(self.model_config, len(self.answers))
@@ -67,17 +69,20 @@ class VqaTask(Task):
             "ids": np.array(batch.ids),
             "logits": scores.float().cpu().numpy(),
             "score": vqa_soft_score(scores, targets).cpu().numpy(),
+            "answered": (targets > 0).any(1).cpu().numpy(),
             "loss": loss.sum(-1).cpu().numpy(),
         }
 
     def score(self, predictions: dict[str, np.ndarray], data: Vqa) -> dict[str, float]:
-        """The soft score of the best answers, as the release validates, and the loss."""
+        """The soft score of the best answers, as the release validates, and the loss; {} of a split without answers."""
+        if not predictions["answered"].any():
+            return {}
         return {"score": float(predictions["score"].mean()), "loss": float(predictions["loss"].mean())}
 
-    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Vqa) -> None:
-        """The leaderboard's file: an answer to every question of `data`."""
+    def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
+        """The leaderboard's file: an answer to every question."""
         chosen = vqa_predictions(predictions["ids"].tolist(), predictions["logits"], self.answers)
-        write_vqa(path, chosen, [data.id(i) for i in range(len(data))])
+        write_vqa(path, chosen, ids)
 
     def write_logits(self, predictions: dict[str, np.ndarray], path: Path) -> None:
         """In half precision, as the release has them."""

@@ -75,11 +75,12 @@ class ItmRank(TextImage):
         if self.hard_negatives == "online":
             return Example(self.id(text), self._candidates(text, rng))
         own, size, half = self.own[text], self.negative_size, self.mined_negatives // 2
-        columns, texts = self.other_columns(text, size, rng), self.other_texts(text, size, rng)
+        hard_columns = hard_texts = np.empty(0, np.int32)
         if self.mined is not None:
-            for_text, for_picture = self.mined[0][text], self.mined[1][own]
-            columns = np.concatenate([columns, _some(for_text, self.mined_negatives - half, rng)])
-            texts = np.concatenate([texts, _some(for_picture, half, rng)])
+            hard_columns = _some(self.mined[0][text], self.mined_negatives - half, rng)
+            hard_texts = _some(self.mined[1][own], half, rng)
+        columns = _beside(hard_columns, self.other_columns(text, size + len(hard_columns), rng), size)
+        texts = _beside(hard_texts, self.other_texts(text, size + len(hard_texts), rng), size)
         pairs = [(text, own), *((text, column) for column in columns), *((t, own) for t in texts)]
         return Example(self.id(text), self._sequences(pairs))
 
@@ -116,6 +117,11 @@ def _some(row: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """`size` different entries of a row of `hardest`, or all that it has."""
     there = row[row >= 0]
     return there[_distinct(len(there), size, rng)]
+
+
+def _beside(hard: np.ndarray, drawn: np.ndarray, size: int) -> np.ndarray:
+    """The first `size` of `drawn` that are not among `hard`, then `hard`."""
+    return np.concatenate([drawn[~np.isin(drawn, hard)][:size], hard])
 
 
 def candidates(data: ItmRank, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,6 @@ from data.batch import IMG_TYPE, Example, Image, Seq
 from data.img_store import ImageStore
 from data.text_image import TextImage, join
 from data.txt_store import TextStore
-from utils.errors import InputError
 
 UNLABELLED = -1
 Layout = Literal["triplet", "paired", "paired-attn"]
@@ -21,17 +20,12 @@ class Nlvr2(TextImage):
     """
 
     task = "nlvr2"
+    shown = ("left", "right")
 
-    def __init__(self, texts: TextStore, images: ImageStore, layout: Layout, use_img_type: bool):
-        if texts.img_index.shape[1] != 2:
-            raise InputError(
-                "not a text store of NLVR2",
-                file=texts.path / "txt2img.json",
-                found=f"{texts.img_index.shape[1]} pictures a text",
-                expected="2: left and right",
-                remedy="prepare it with prepro.py nlvr2",
-            )
-        super().__init__(texts, images)
+    def __init__(
+        self, texts: TextStore, images: ImageStore, layout: Layout, use_img_type: bool, labelled: bool = False
+    ):
+        super().__init__(texts, images, labelled=labelled)
         self._images = images
         self.right = join(texts, images, column=1)
         self.paired = layout != "triplet"
@@ -51,8 +45,9 @@ class Nlvr2(TextImage):
     def example(self, text: int, left: int, right: int, rng: np.random.Generator) -> Example:  # type: ignore[override]
         record = self.texts.read(text)
         words, both = self.framed(self.tokens(record)), [*self.image(left), *self.image(right)]
-        label = np.array([record.get("target", UNLABELLED)], np.int64)
-        return Example(self.id(text), self._sequences(words, both), {"labels": label})
+        label = self.target(text, record)
+        labels = np.array([UNLABELLED if label is None else label], np.int64)
+        return Example(self.id(text), self._sequences(words, both), {"labels": labels})
 
     def _sequences(self, words: np.ndarray, both: list[Image]) -> list[Seq]:
         if not self.paired:

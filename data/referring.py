@@ -15,7 +15,6 @@ from utils.files import read_json
 
 Boxes = Literal["gt", "detected"]
 NAMES = {"gt": "visual_grounding_coco_gt_{:012}.npz", "detected": "visual_grounding_det_coco_{:012}.npz"}
-GT_VARIANT = {"conf_th": -1, "num_bb": 100}  # all ground-truth boxes: the release's fixed number
 
 
 def box_source(img_db: str, given: Boxes | None = None) -> Boxes:
@@ -64,7 +63,7 @@ class Re(TextImage):
         record = self.texts.read(text)
         words = np.zeros(0, np.int64) if self.withheld else self.tokens(record)
         (image,) = self.image(picture)
-        ann_ids, width, height = self._listed[int(record["image_id"])]
+        ann_ids, width, height = self._picture(text, record)
         scale = np.array([width, height, width, height], np.float32)
         boxes = image.pos[:, [0, 1, 4, 5]] * scale
         targets = {
@@ -72,6 +71,20 @@ class Re(TextImage):
             "tgt_box": np.array([record["bbox"]], np.float64),
         }
         return Example(self.id(text), [Seq(self.framed(words), [image], targets={"boxes": boxes})], targets)
+
+    def _picture(self, text: int, record: dict) -> tuple[list[int], int, int]:
+        """Annotations, width and height of a record's picture, as `images.json` has them."""
+        missing = [key for key in ("image_id", "ann_id", "bbox") if key not in record]
+        if missing or int(record["image_id"]) not in self._listed:
+            raise InputError(
+                "not a record of referring expressions, or of a picture that is not listed",
+                file=self.texts.path / "images.json",
+                key=f"sent_id {self.id(text)}: {missing[0] if missing else 'image_id'}",
+                found="no such field" if missing else f"{record['image_id']}, which is not in the file",
+                expected="image_id, ann_id and bbox in the record, and its picture in images.json",
+                remedy="prepare the store with prepro.py re",
+            )
+        return self._listed[int(record["image_id"])]
 
     def _label(self, text: int, record: dict, ann_ids: list[int], found: int) -> int:
         if self.boxes == "detected":

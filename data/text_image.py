@@ -1,7 +1,7 @@
 """Texts of one store joined with their pictures of another: what every dataset of text and picture starts from."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,9 +23,13 @@ class TextImage:
     task = ""
     counted: Counted = "units"  # what a batch size counts
     min_regions = 1  # what a task needs of an image store: 0 for tasks that also run on text alone
+    shown: tuple[str, ...] = ("its picture",)  # the pictures that a text is about
 
-    def __init__(self, texts: TextStore, images: ImageStore | None, wrong_picture: bool = False):
-        """`images` None: text alone. `wrong_picture`: every text meets another text's picture (a control)."""
+    def __init__(
+        self, texts: TextStore, images: ImageStore | None, wrong_picture: bool = False, labelled: bool = False
+    ):
+        """`images` None: text alone. `wrong_picture`: every text meets another text's picture (a control). `labelled`:
+        a record without `target` is an error, as in training."""
         if images is None and (self.min_regions or wrong_picture):
             raise InputError(
                 f"the task {self.task} needs pictures",
@@ -34,11 +38,15 @@ class TextImage:
                 found=None,
                 expected="an image store",
             )
-        self.texts, self.images, self.wrong_picture = texts, images, wrong_picture
+        self.texts, self.images, self.wrong_picture, self.labelled = texts, images, wrong_picture, labelled
         self.pictures = np.full(len(texts), -1, np.int32)  # (n,) row of the image store, -1 for text alone
         if images is not None:
+            check_pictures(texts, self.task, self.shown)
             self.pictures = self.own_pictures(texts, images)
         self._others = np.unique(self.pictures)  # pictures that stand in for a text's own
+        if labelled and len(texts):
+            self.target(0, texts.read(0))
+            texts.close()  # not open when workers fork
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -92,6 +100,20 @@ class TextImage:
         """The word pieces of a record, (t,) int64, without [CLS] and [SEP]."""
         return np.asarray(record["input_ids"], np.int64)
 
+    def target(self, text: int, record: dict) -> Any:
+        """`target` of a record: the right answer, None where a test split's store has none."""
+        found = record.get("target")
+        if found is None and self.labelled:
+            raise InputError(
+                "a text without label, such as a test split's, cannot be trained on",
+                file=self.texts.path,
+                key=f"{self.id(text)}: target",
+                found="no such field",
+                expected="the right answer",
+                remedy="train on a store that prepro.py made of annotations with labels",
+            )
+        return found
+
     def framed(self, tokens: np.ndarray) -> np.ndarray:
         """[CLS] tokens [SEP]."""
         meta = self.texts.meta
@@ -105,7 +127,20 @@ class TextImage:
 def read_image(images: ImageStore, picture: int, soft_labels: bool = False) -> Image:
     """The regions of the picture in row `picture` of a store."""
     regions = images.read(picture, soft_labels)
-    return Image((str(images.path), picture), regions.features, regions.pos, regions.soft_labels)
+    return Image((str(images.folder), picture), regions.features, regions.pos, regions.soft_labels)
+
+
+def check_pictures(texts: TextStore, task: str, shown: Sequence[str]) -> None:
+    """`InputError` unless every text names as many pictures as a task's texts are about."""
+    found = texts.img_index.shape[1]
+    if found != len(shown):
+        raise InputError(
+            f"not a text store of {task}",
+            file=texts.path / "txt2img.json",
+            found=f"{found} pictures a text",
+            expected=f"{len(shown)}: {', '.join(shown)}",
+            remedy="prepare it with prepro.py's own command for this task",
+        )
 
 
 def join(

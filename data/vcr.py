@@ -8,8 +8,8 @@ import numpy as np
 
 from data.batch import Example, Image, Seq
 from data.img_store import ImageStore
-from data.open import Stores
-from data.text_image import Counted, join, read_image
+from data.open import GT_VARIANT, Stores
+from data.text_image import Counted, check_pictures, join, read_image
 from data.txt_store import Meta, TextStore
 from utils.errors import InputError
 
@@ -23,7 +23,6 @@ UNLABELLED = -1
 TYPES = (0, 2, 3)  # token types of question, answer, rationale; regions have 1
 MARKS = {"qa": 3, "qar": 4}  # [CLS], and [SEP] after every part
 LENGTHS = {"qa": "id2len_qa.json", "qar": "id2len_qar.json"}
-GT_VARIANT = {"conf_th": -1, "num_bb": 100}  # all ground-truth boxes: the release's fixed number
 
 
 def region_folders(img_db: str | None, regions: RegionSource | None) -> tuple[str | None, str | None]:
@@ -74,14 +73,7 @@ class VcrData:
         wrong_picture: bool = False,
     ):
         """`sequences` of every example; `wrong_picture`: a question meets another's pictures (a control)."""
-        if texts.img_index.shape[1] != 2:
-            raise InputError(
-                "not a text store of VCR",
-                file=texts.path / "txt2img.json",
-                found=f"{texts.img_index.shape[1]} pictures a text",
-                expected="2: ground-truth and detected",
-                remedy="prepare it with prepro.py vcr",
-            )
+        check_pictures(texts, "vcr", ("ground-truth", "detected"))
         self.texts, self.sources, self.part = texts, (gt, detected), part
         self.sequences, self.wrong_picture = sequences, wrong_picture
         self.pictures = np.full((len(texts), 2), -1, np.int32)  # rows of both image stores, -1: not read

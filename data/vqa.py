@@ -14,8 +14,8 @@ class Vqa(TextImage):
 
     task = "vqa"
 
-    def __init__(self, texts: TextStore, images: ImageStore | None, num_answers: int, wrong_picture: bool = False):
-        super().__init__(texts, images, wrong_picture)
+    def __init__(self, texts: TextStore, images: ImageStore | None, num_answers: int, labelled: bool = False):
+        super().__init__(texts, images, labelled=labelled)
         self.num_answers = num_answers
 
     def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
@@ -25,7 +25,7 @@ class Vqa(TextImage):
 
     def _target(self, record: dict, text: int) -> np.ndarray:
         scores = np.zeros(self.num_answers, np.float32)
-        target = record.get("target") or {"labels": [], "scores": []}
+        target = self.target(text, record) or {"labels": [], "scores": []}
         labels = np.asarray(target["labels"], np.int64)
         if len(labels) and not (labels.min() >= 0 and labels.max() < self.num_answers):
             raise InputError(

@@ -38,10 +38,6 @@ class UniterForImageTextRetrieval(nn.Module):
         """Rank logits (B,)."""
         return self.rank_output(self._pooled(batch))[:, 0]
 
-    def itm_logits(self, batch: Any) -> Tensor:
-        """The pre-trained matching head's scores (B, 2), 1 = match: retrieval without finetuning."""
-        return self.itm_output(self._pooled(batch))
-
     def losses(self, batch: Any, margin: float = MARGIN) -> tuple[Tensor, Tensor]:
         """Rank logits (B,) and the triplet loss of every negative (B - E,)."""
         scores = self(batch)

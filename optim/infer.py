@@ -13,6 +13,7 @@ from optim.precision import Precision
 from optim.task import Task
 from utils import distributed
 from utils.config import load_hps, parse
+from utils.distributed import World
 from utils.errors import InputError
 from utils.options import option
 
@@ -20,20 +21,26 @@ LOG = logging.getLogger("uniter")
 
 
 @dataclass(kw_only=True)
-class InferenceConfig:
-    """Flags of inference under the release's names; a script redeclares what differs."""
+class InferenceFlags:
+    """What every script reads, and how it computes."""
 
     txt_db: str = option(help="text LMDB to predict for", path="own")
     img_db: str = option(help="its image LMDB", path="own")
-    output_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
-    checkpoint: str = option("best", help="a step (RE: an epoch) of that run, `best`, or the path of a weight file")
-    batch_size: int | None = option(8192, help="units of a batch; none: the run's val_batch_size", at_least=1)
-    save_logits: bool = option(False, help="also write the scores behind every prediction, for scripts/ensemble.py")
     compressed_db: bool = option(False, help="the image store is the compressed one")
     fp16: bool = option(False, help="half precision: bf16 where the hardware has it, else fp16")
     precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(None, help="decides instead of fp16")
     n_workers: int = option(4, help="loader processes; 0: none", at_least=0)
     pin_mem: bool = option(False, help="page-locked batches, for faster copies to a GPU")
+
+
+@dataclass(kw_only=True)
+class InferenceConfig(InferenceFlags):
+    """Flags of inference under the release's names; a script redeclares what differs."""
+
+    output_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
+    checkpoint: str = option("best", help="a step (RE: an epoch) of that run, `best`, or the path of a weight file")
+    batch_size: int | None = option(8192, help="units of a batch; none: the run's val_batch_size", at_least=1)
+    save_logits: bool = option(False, help="also write the scores behind every prediction, for scripts/ensemble.py")
 
     @property
     def run_dir(self) -> Path:
@@ -61,15 +68,10 @@ class Inference:
 
         `changes(config)`: options of the run that inference sets otherwise.
         """
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        self.config: Any
-        self.config, notes = parse(config_type, argv)
-        self.world = distributed.start()
-        self.run, more_notes = restore(self.config, run_type, task_type.saves)
+        self.config, self.world = begin(config_type, argv)
+        self.run = restore(self.config, run_type, task_type.saves)
         for key, value in changes(self.config).items():
             setattr(self.run, key, value)
-        for note in notes + more_notes if self.world.is_main else []:
-            LOG.info(note)
         self.task: Any = task_type(self.run)
         self._model: Any = None
 
@@ -87,15 +89,32 @@ class Inference:
         """Where the release puts the predictions of a split: `results_{split}/results_{checkpoint}_all.json`."""
         return self.config.run_dir / f"results_{split}" / f"results_{self.config.name}_all.json"
 
+    def answer(self, path: Path | None = None) -> Path:
+        """Predict for all of the given stores and write the leaderboard's file, to `path` or `results("test")`."""
+        data = self.task.data(self.config.txt_db, self.config.img_db)
+        return self.publish(self.predict(data), data, path or self.results("test"))
+
     def publish(self, predictions: dict[str, np.ndarray], data: Any, path: Path) -> Path:
         """Let the task write the leaderboard's file to `path`, and with --save_logits its scores beside it."""
         if self.world.is_main:
-            self.task.write(predictions, path, data)
+            self.task.write(predictions, path, [data.id(i) for i in range(len(data))])
             if self.config.save_logits:
                 name = path.stem.replace("results", "logits", 1)
                 self.task.write_logits(predictions, path.with_name(f"{name}.npz"))
             LOG.info("%d predictions in %s", len(data), path)
         return path
+
+
+def begin(config_type: type, argv: list[str] | None) -> tuple[Any, World]:
+    """The options, with what is to be said of them said, and this process's place among the ranks."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config: Any
+    config, notes = parse(config_type, argv)
+    world = distributed.start()
+    LOG.setLevel(logging.INFO if world.is_main else logging.WARNING)
+    for note in notes:
+        LOG.info(note)
+    return config, world
 
 
 def weight_file(run_dir: Path, checkpoint: str, saves: str) -> Path:
@@ -105,8 +124,17 @@ def weight_file(run_dir: Path, checkpoint: str, saves: str) -> Path:
     return Path(checkpoint)
 
 
-def restore(config: Any, run_type: type, saves: str) -> tuple[Any, list[str]]:
-    """The options of the finished run, set to run on `config`'s data and weights, and notes for the log."""
+def run_options(path: Path, run_type: type) -> Any:
+    """The options in `path`, a run's `log/hps.json`; the log says which of its keys nothing reads."""
+    run: Any
+    run, unknown = load_hps(path, run_type)
+    if unknown:
+        LOG.info(f"{path}: keys that nothing reads: {', '.join(unknown)}")
+    return run
+
+
+def restore(config: Any, run_type: type, saves: str) -> Any:
+    """The options of the finished run, set to run on `config`'s data and weights."""
     log = config.run_dir / "log"
     if not (log / "hps.json").exists():
         raise InputError(
@@ -116,8 +144,7 @@ def restore(config: Any, run_type: type, saves: str) -> tuple[Any, list[str]]:
             expected="log/hps.json and log/model.json, as training leaves them",
             remedy="give the folder that the training script wrote to",
         )
-    run: Any
-    run, unknown = load_hps(log / "hps.json", run_type)
+    run = run_options(log / "hps.json", run_type)
     for key, value in {
         "model_config": str(log / "model.json"),
         "checkpoint": str(weight_file(config.run_dir, config.checkpoint, saves)),
@@ -126,4 +153,4 @@ def restore(config: Any, run_type: type, saves: str) -> tuple[Any, list[str]]:
         "precision": config.precision,
     }.items():
         setattr(run, key, value)
-    return run, [f"{log / 'hps.json'}: keys that nothing reads: {', '.join(unknown)}"] if unknown else []
+    return run

@@ -28,16 +28,17 @@ def run_training(
         checkpoint.check_output_dir(config.output_dir, config.resume)
     world.barrier()
     task = task_type(config)
+    settings = task.config  # the options as the task reads them
     log = open_log(None if config.eval_only else config.output_dir, world.rank)
     for note in notes:
         log.info(note)
-    trainer = Trainer(task, config, world)
-    micros = world.size * config.gradient_accumulation_steps
+    trainer = Trainer(task, settings, world)
+    accumulated = settings.gradient_accumulation_steps
+    micros = world.size * accumulated
     counted = trainer.entries[0].data.counted if trainer.entries else "units"
-    accumulated = config.gradient_accumulation_steps
     log.info(
-        f"{world.size} ranks × {accumulated} micro-batches × {config.train_batch_size} {counted}: a global batch of at "
-        f"most {micros * config.train_batch_size} {counted}; accumulation {config.accumulation}, "
+        f"{world.size} ranks × {accumulated} micro-batches × {settings.train_batch_size} {counted}: a global batch of "
+        f"at most {micros * settings.train_batch_size} {counted}; accumulation {settings.accumulation}, "
         f"batching {config.batching}, precision {trainer.precision.name} on {world.device}"
     )
     if config.eval_only:

@@ -15,7 +15,7 @@ from data.concat import Concat
 from data.open import Stores
 from data.sampler import Entry
 from model.uniter import IMG_DIM, UniterConfig, set_dropout
-from model.weights import load_checkpoint
+from model.weights import LoadReport, load_checkpoint
 from utils.config import load_hps
 from utils.submission import write_logits_npz
 
@@ -27,13 +27,16 @@ class Task:
     metric: ClassVar[str] = ""  # the score of "val", higher is better, that decides which checkpoint is the best
     head: ClassVar[str | None] = None  # the part of the model that learns `lr_mul` times faster
     saves: ClassVar[Literal["step", "epoch"]] = "step"  # what weight files are numbered by
+    validated: ClassVar[tuple[str, ...]] = ("val",)  # splits scored at every validation
+    tested: ClassVar[tuple[str, ...]] = ()  # and those scored once, after the last step
+    img_dim: ClassVar[int] = IMG_DIM  # feature width of its image stores
     final_weights: ClassVar[bool] = False  # also leave model_{saves}_{STEP}_final.pt
     refresh_steps: int = 0  # every so many steps `refresh` rebuilds the training data; 0: never
 
     def __init__(self, config: Any):
         self.config = config
         self.model_config: UniterConfig = load_hps(config.model_config, UniterConfig)[0]
-        self.stores = Stores(config, self.model_config, IMG_DIM)
+        self.stores = Stores(config, self.model_config, self.img_dim)
 
     # What it learns from.
 
@@ -49,7 +52,7 @@ class Task:
 
     def eval_data(self) -> dict[str, Any]:
         """Evaluation data by name, scored at every validation."""
-        return self.splits("val")
+        return self.splits(*self.validated)
 
     def splits(self, *names: str) -> dict[str, Any]:
         """The data of those of the splits that the options name stores for."""
@@ -57,7 +60,7 @@ class Task:
 
     def final_data(self) -> dict[str, Any]:
         """Evaluation data by name, scored once, after the last step."""
-        return {}
+        return self.splits(*self.tested)
 
     def refresh(self, model: nn.Module, step: int, run: Any) -> dict[str, np.ndarray]:
         """Rebuild the training data from the model as it is at `step`; the same plain arrays on every rank.
@@ -80,8 +83,11 @@ class Task:
         """The model with the options' dropout and weights."""
         model = self.new_model()
         set_dropout(model, self.config.dropout)
-        load_checkpoint(model, self.config.checkpoint)
+        self.loaded(model, load_checkpoint(model, self.config.checkpoint))
         return model
+
+    def loaded(self, model: Any, report: LoadReport) -> None:
+        """What depends on the weights that the checkpoint had; here nothing."""
 
     def loss(self, model: Any, batch: PackedBatch) -> Tensor:
         """The scalar whose gradient a micro-batch gives."""
@@ -97,17 +103,17 @@ class Task:
         """Metrics of one evaluation set."""
         raise NotImplementedError
 
-    def write(self, predictions: dict[str, np.ndarray], path: Path, data: Any) -> None:
-        """The leaderboard's own file, complete for `data`, or an error and no file."""
+    def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
+        """The leaderboard's own file, of exactly the examples `ids`, or an error and no file."""
         raise NotImplementedError
 
     def write_logits(self, predictions: dict[str, np.ndarray], path: Path) -> None:
         """The scores behind the predictions, for ensembles: here one row of `logits` an id."""
         write_logits_npz(path, predictions["ids"].tolist(), predictions["logits"], np.float32)
 
-    def main_metric(self, scores: dict[str, float]) -> float:
-        """The number, higher is better, that decides which checkpoint is the best."""
-        return scores.get(f"val/{self.metric}", 0.0)
+    def main_metric(self, scores: dict[str, float]) -> float | None:
+        """The number, higher is better, that decides which checkpoint is the best; None: the newest is."""
+        return scores.get(f"val/{self.metric}")
 
     def keep(self, output_dir: Path) -> None:
         """Leave in the output folder what later runs on its weights need: here the vocabulary's marks."""

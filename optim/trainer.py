@@ -40,7 +40,7 @@ class Trainer:
         self.final_sets = {} if config.eval_only else task.final_data()
         self.model = self.precision.cast(task.build_model())
         self.step = 0
-        self.best: tuple[float, int] | None = None  # main metric and step
+        self.best: tuple[float | None, int] | None = None  # main metric and step
         self.stream_state: dict[str, Any] | None = None
         self.refreshed: dict[str, np.ndarray] | None = None  # what the task's last refresh made
         self._window: list[tuple[int, Tensor, Tensor]] = []  # since the last log record: entry, loss, gradient norm
@@ -71,7 +71,7 @@ class Trainer:
         scores = scores or self.evaluate(self.eval_sets)
         if self.final_sets:
             scores |= self.evaluate(self.final_sets)
-            self.metrics.write({"step": self.step, **scores})
+            self.metrics.write({"step": self.step, "final": True, **scores})
         self.metrics.close()
         return scores
 
@@ -161,18 +161,19 @@ class Trainer:
         """Scores, then weights, then the train state: whatever instant a kill comes at, the last state is whole."""
         scores = self.evaluate(self.eval_sets)
         main = self.task.main_metric(scores)
+        better = self.best is None or self.best[0] is None or main is None or main > self.best[0]
         self.metrics.write({"step": self.step, **scores})
         LOG.info("step %d: %s", self.step, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
         if self.world.is_main:
             weights = self.model.state_dict()
             files = [self._weights(self.step)]
-            if self.best is None or main > self.best[0]:
+            if better:
                 files.append(self.ckpt / f"model_{self.task.saves}_best.pt")
             if self.task.final_weights and self.step == self.config.num_train_steps:
                 files.append(self.ckpt / f"model_{self.task.saves}_{self.step}_final.pt")
             for file in dict.fromkeys(files):
                 checkpoint.save(file, weights)
-        if self.best is None or main > self.best[0]:
+        if better:
             self.best = (main, self.step)
         if self.world.is_main:
             checkpoint.save_train_state(self.ckpt, self.step, self._state(), keep=self.config.keep_states)

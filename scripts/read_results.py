@@ -18,7 +18,11 @@ from utils.submission import VCR_COLUMNS
 
 def numbered(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("[index]", entry) of every entry of a JSON list of objects."""
-    content = read_json(path)
+    yield from objects(path, read_json(path))
+
+
+def objects(path: Path, content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("[index]", entry) of every entry of `content`, the list of objects that `path` holds."""
     if not isinstance(content, list):
         raise bad_field(path, "the whole file", content, "a list")
     for index, entry in enumerate(content):
@@ -51,11 +55,11 @@ def truth_value(path: Path, where: str, answer: str) -> str:
 
 def read_vcr(path: Path) -> dict[str, np.ndarray]:
     """annot_id to its 20 scores, of a results JSON or a submission's csv."""
-    if path.suffix == ".json":
+    if path.name.removesuffix(".gz").endswith(".json"):
         content = read_json(path)
         rows = list(content.items()) if isinstance(content, dict) else []
     else:
-        header, *body = csv.reader(io.StringIO(read_bytes(path).decode()))
+        header, *body = list(csv.reader(io.StringIO(read_bytes(path).decode()))) or [[]]
         if header != ["annot_id", *VCR_COLUMNS]:
             raise bad_field(path, "line 1", ",".join(header), f"annot_id,{VCR_COLUMNS[0]}, …, {VCR_COLUMNS[-1]}")
         rows = [(id_, scores) for id_, *scores in body]
@@ -75,9 +79,12 @@ def re_targets(refs: Path, instances: Path, split: str | None) -> dict[int, list
     """sent_id to the box of its object."""
     listed = read_json(instances)
     listed = take(listed, "annotations", list, instances) if isinstance(listed, dict) else listed
-    boxes = {entry["id"]: box(instances, f"annotation {entry['id']}", entry.get("bbox")) for entry in listed}
+    boxes: dict[int, list[float]] = {}
+    for where, entry in objects(instances, listed):
+        id_ = take(entry, "id", int, instances, where)
+        boxes[id_] = box(instances, f"annotation {id_}", entry.get("bbox"))
     targets: dict[int, list[float]] = {}
-    for index, ref in enumerate(unpickle.load(refs) if refs.suffix == ".p" else read_json(refs)):
+    for index, (_, ref) in enumerate(objects(refs, unpickle.load(refs) if refs.suffix == ".p" else read_json(refs))):
         if split is not None and ref.get("split") != split:
             continue
         ann_id = take(ref, "ann_id", int, refs, "", index)

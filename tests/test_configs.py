@@ -89,7 +89,9 @@ OF_FINETUNING = {"optim": "adam", "weight_decay": 0.0, "warmup_steps": 4000, "gr
 DEFAULTS = {
     PretrainConfig: {"optim": "adamw", "weight_decay": 0.01, "warmup_steps": 10000, "mrm_prob": 0.15},
     VqaConfig: OF_FINETUNING | {"grad_norm": 2.0, "lr_mul": 10.0},
-    VcrConfig: OF_FINETUNING | {"grad_norm": 2.0, "lr_mul": 10.0, "checkpoint_from": "pretrain"},
+    VcrConfig: OF_FINETUNING
+    | {"grad_norm": 2.0, "lr_mul": 10.0, "checkpoint_from": "pretrain"}
+    | {"val_batch_size": 10},  # examples: as the release's configs, not its 4096
     Nlvr2Config: OF_FINETUNING | {"model": "paired", "use_img_type": False},
     VeConfig: OF_FINETUNING,
     ItmConfig: OF_FINETUNING

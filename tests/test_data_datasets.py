@@ -42,7 +42,7 @@ class Texts:
 class Images:
     """An image store in memory; picture `i` is said to have `nbb[i]` regions and holds `real[i]`."""
 
-    path = "images"
+    path, folder = "images", "images/all"
     img_dim = 6
 
     def __init__(self, names, nbb, real=None):

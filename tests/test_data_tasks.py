@@ -8,8 +8,11 @@ import pytest
 
 from data.batch import collate
 from data.img_store import ImageStore
+from data.itm_rank import ItmRank
+from data.mlm import Mlm
 from data.nlvr2 import Nlvr2
-from data.referring import GT_VARIANT, Re, box_source
+from data.open import GT_VARIANT
+from data.referring import Re, box_source
 from data.rng import generator
 from data.txt_store import TextStore
 from model.attention import to_padded
@@ -66,9 +69,25 @@ def test_nlvr2_is_the_reference(stores, layout):
     assert set(batch_of(plain, [0])[0].img_type_ids.tolist()) == {1}
 
 
-def test_nlvr2_needs_two_pictures(stores):
-    with pytest.raises(InputError, match="not a text store of NLVR2"):
-        Nlvr2(TextStore(stores / "txt_db/vqa_like.db"), ImageStore(stores / "img_db/nlvr2_dev"), "paired", True)
+def test_nlvr2_needs_two_pictures_and_others_one(stores):
+    images = ImageStore(stores / "img_db/nlvr2_dev")
+    with pytest.raises(InputError, match=r"not a text store of nlvr2[\s\S]*1 pictures a text"):
+        Nlvr2(TextStore(stores / "txt_db/vqa_like.db"), images, "paired", True)
+    for task in (Mlm, ItmRank):
+        with pytest.raises(InputError, match=rf"not a text store of {task.task}[\s\S]*2 pictures a text"):
+            task(TextStore(next((stores / "txt_db").glob("nlvr2*"))), images)
+
+
+def test_a_text_without_label_is_refused_wherever_it_stands(stores, monkeypatch):
+    """A store of which some records alone have labels."""
+    texts = TextStore(next((stores / "txt_db").glob("nlvr2*")))
+    data = Nlvr2(texts, ImageStore(stores / "img_db/nlvr2_dev"), "paired", True, labelled=True)
+    read = texts.read
+    monkeypatch.setattr(texts, "read", lambda i: {key: v for key, v in read(i).items() if key != "target" or i != 3})
+    uniform = np.zeros((len(data), 3))
+    assert data.example(*data.pairs(uniform)[2], generator(0)).targets["labels"] in (0, 1)
+    with pytest.raises(InputError, match=f"{texts.id(3)}: target"):
+        data.example(*data.pairs(uniform)[3], generator(0))
 
 
 @pytest.mark.parametrize(("name", "boxes"), [("re_train", "gt"), ("re_eval_gt", "gt"), ("re_eval_det", "detected")])
@@ -113,6 +132,20 @@ def test_boxes_in_another_number_than_listed_are_refused(stores):
     data = Re(TextStore(stores / "txt_db" / RE_TEXTS), ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
     i = data.texts.index_of("1")
     with pytest.raises(InputError, match=r"image_id 101.*\n.*5 boxes.*6 ann_ids"):
+        data.example(i, data.pictures[i], generator(0))
+
+
+@pytest.mark.parametrize("lost", ["picture", "bbox"])
+def test_records_that_images_json_does_not_fit_are_refused(stores, monkeypatch, lost):
+    file = stores / "txt_db" / RE_TEXTS / "images.json"
+    if lost == "picture":
+        file.write_text(json.dumps([image for image in json.loads(file.read_text()) if image["id"] != 101]))
+    texts = TextStore(stores / "txt_db" / RE_TEXTS)
+    data = Re(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
+    i, read = texts.index_of("1"), texts.read
+    monkeypatch.setattr(texts, "read", lambda i: {key: value for key, value in read(i).items() if key != lost})
+    expected = "image_id[\\s\\S]*101, which is not" if lost == "picture" else "bbox[\\s\\S]*no such field"
+    with pytest.raises(InputError, match=expected):
         data.example(i, data.pictures[i], generator(0))
 
 

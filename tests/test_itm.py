@@ -28,7 +28,7 @@ from tests.test_model_itm import raw_pairs, retrieval_batch
 from tests.tiny_tasks_itm import inference_flags, itm_options
 from tests.tiny_world import ROOT, make_world, run_script
 from utils import checkpoint
-from utils.config import parse
+from utils.config import load_hps, parse
 from utils.errors import InputError
 
 FORMATS = GOLDEN / "data_formats"
@@ -235,6 +235,10 @@ def test_mined_negatives_reach_the_examples(world, tmp_path):
         assert len(seqs) == 5  # A.2: two random, two hard
         assert pictured(seqs[2], data) in made["pictures_0"][text]
         assert whose[tuple(seqs[4].input_ids)] & set(made["texts_0"][data.own[text]].tolist())
+    data.negative_size = 3  # of 24 pictures: often one of the mined, if nothing were done
+    for text in range(len(data)):
+        columns = [pictured(seq, data) for seq in data.example(text, 0, generator(text)).seqs]
+        assert len(columns) == 9 and len(set(columns[:5])) == 5
     again = task.refresh(None, 4000, Fake(lambda text, column: 0.0))
     assert not np.array_equal(again["pictures_0"], made["pictures_0"])
 
@@ -317,14 +321,34 @@ def test_killed_and_resumed_is_never_killed(world, runs, tmp_path):
 def test_a_run_leaves_its_scores(runs):
     records = kill_test.metrics(runs["mined"])
     last = records[-1]
-    assert {key.split("/")[0] for key in last} == {"step", "val", "val_full", "test"}
+    assert last["final"] and {key.split("/")[0] for key in last} == {"step", "final", "val", "val_full", "test"}
     assert {k for k in last if k.startswith("test/")} == {
         f"test/{side}_{k}" for side in ("img", "txt") for k in ("r1", "r5", "r10", "r_mean")
     } | {"test/r_mean"}
     assert last["val_full/img_r5"] == last["test/img_r5"] and "val/txt_r1" not in last
     assert last["val/img_r10"] == 1.0 and last["val/img_r1"] >= last["test/img_r1"]  # among 6, among 24
-    hps = json.loads((runs["online"] / "log/hps.json").read_text())
-    assert (hps["train_batch_size"], hps["gradient_accumulation_steps"], hps["accumulation"]) == (1, 2, "mean")
+
+
+def test_a_finished_run_started_again_says_nothing_twice(world, runs):
+    metrics = runs["none"] / "log/metrics.jsonl"
+    before = metrics.read_text()
+    train_itm.main(["--config", str(itm_options(world, runs["none"], **KINDS["none"])), "--resume"])
+    assert metrics.read_text() == before and before.count('"final"') == 1
+
+
+def test_online_steps_are_of_single_examples(world, tmp_path):
+    """`train_batch_size` of them, `gradient_accumulation_steps` is not read; what is saved is what was given."""
+    made = KINDS["online"] | {"train_batch_size": 1, "gradient_accumulation_steps": 3, "num_train_steps": 1}
+    train_itm.main(["--config", str(itm_options(world, tmp_path / "run", **made))])
+    hps = json.loads((tmp_path / "run/log/hps.json").read_text())
+    assert (hps["train_batch_size"], hps["gradient_accumulation_steps"]) == (1, 3)
+    assert kill_test.metrics(tmp_path / "run")[0]["examples"] == 1
+    for saved in (hps | {"train_batch_size": 5}, hps):
+        (tmp_path / "hps.json").write_text(json.dumps(saved))
+        config, _ = parse(train_itm.ItmConfig, ["--config", str(tmp_path / "hps.json")])
+        task = train_itm.ItmTask(config)
+        assert task.config.gradient_accumulation_steps == saved["train_batch_size"]
+        assert (task.config.train_batch_size, task.config.accumulation) == (1, "mean")
 
 
 @pytest.mark.parametrize("kind", ["online", "mined"])
@@ -427,14 +451,14 @@ def test_zero_shot_and_heads(world, runs, tmp_path):
         inf_itm.main(flags)
         found[score] = np.load(tmp_path / score / "results.npz")["scores"]
     captions = tiny(world)
-    model = UniterForImageTextRetrieval(inf_itm.load_hps(world / "model.json", UniterConfig)[0]).eval()
+    model = UniterForImageTextRetrieval(load_hps(world / "model.json", UniterConfig)[0]).eval()
     model.load_state_dict(state)
     data = ItmEval(captions, 400, 5)
     logits = np.empty((60, 24, 2), np.float32)
     with torch.inference_mode():
         for i in range(len(data)):
             batch = collate(data.task, [data.example(i, generator(0))], data.img_dim)
-            logits[data.tile(i)] = model.itm_logits(batch).numpy()
+            logits[data.tile(i)] = model.itm_output(model.uniter.pooler(model.uniter(batch), batch.cu_seqlens)).numpy()
     np.testing.assert_allclose(found["matching"], logits[..., 1], atol=1e-6)
     np.testing.assert_allclose(found["difference"], logits[..., 1] - logits[..., 0], atol=1e-6)
     with pytest.raises(InputError, match="no head"):

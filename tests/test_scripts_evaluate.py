@@ -1,5 +1,6 @@
 """The evaluators by themselves: every results file against its official annotations."""
 
+import gzip
 import json
 import os
 import pickle
@@ -154,6 +155,29 @@ def test_re(tmp_path: Path) -> None:
         score("re", tmp_path / "results.json", dump(tmp_path / "refs.json", refs), official, "--split", "val")
     with pytest.raises(InputError, match="number of annotation files"):
         score("re", tmp_path / "results.json", store / "refs.json")
+
+
+def test_files_in_each_other_s_place_or_empty(tmp_path: Path) -> None:
+    store = next((GOLDEN / "data_formats" / "txt_db").glob("refcoco_val*"))
+    results = tmp_path / "results.json"
+    write_re(results, [{"sent_id": 1, "pred_box": [0, 0, 1, 1], "tgt_box": [0, 0, 1, 1]}], [1])
+    with pytest.raises(InputError, match=r"refs.json[\s\S]*\.id"):
+        score("re", results, store / "annotations.json", store / "refs.json")
+    with pytest.raises(InputError, match=r"odd.json[\s\S]*\[0\]"):
+        score("re", results, store / "refs.json", dump(tmp_path / "odd.json", [3]))
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(InputError, match=r"empty.csv[\s\S]*line 1"):
+        score("vcr", tmp_path / "empty.csv", dump_lines(tmp_path / "val.jsonl", [{"annot_id": "val-0"}]))
+
+
+def test_gzipped_results(tmp_path: Path) -> None:
+    ids, scores = ["val-0", "val-1"], np.arange(40.0).reshape(2, 20)
+    entries = [{"annot_id": id_, "answer_label": 3, "rationale_label": 3} for id_ in ids]
+    gold = dump_lines(tmp_path / "val.jsonl", entries)
+    for write, name in ((write_vcr_json, "a.json"), (write_vcr_csv, "a.csv")):
+        write(tmp_path / name, ids, scores, ids)
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+        assert score("vcr", tmp_path / f"{name}.gz", gold) == {"acc_qa": 1.0, "acc_qar": 1.0, "acc": 1.0}
 
 
 def test_itm(tmp_path: Path) -> None:

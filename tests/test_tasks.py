@@ -14,11 +14,13 @@ import inf_nlvr2
 import inf_re
 import inf_vcr
 import inf_ve
+import inf_vqa
 import train_itm
 import train_nlvr2
 import train_re
 import train_vcr
 import train_ve
+import train_vqa
 from scripts import evaluate, kill_test
 from tests.tiny_tasks import make_old, make_tasks, options
 from tests.tiny_world import MODEL, run_script
@@ -35,6 +37,8 @@ OURS = (
     "num_threads",
     "eval_only",
     "log_steps",
+    "regions",
+    "hard_negatives",
 )
 
 
@@ -56,10 +60,11 @@ MORE = {  # which have files of tests of their own
     "itm": {"train_txt_dbs": ["txt_db/itm.db"], "train_img_dbs": ["img_db/tiny"], "train_batch_size": 8}
     | {"val_txt_db": "txt_db/itm.db", "val_img_db": "img_db/tiny", "full_val": True},
 }
-
+VQA = {"train_txt_dbs": ["txt_db/vqa.db"], "train_img_dbs": ["img_db/tiny"]}
+VQA |= {"val_txt_db": "txt_db/vqa.db", "val_img_db": "img_db/tiny"}
 
 SCRIPTS = {"nlvr2": (train_nlvr2, inf_nlvr2), "ve": (train_ve, inf_ve), "re": (train_re, inf_re)}
-SCRIPTS |= {"vcr": (train_vcr, inf_vcr), "itm": (train_itm, inf_itm)}
+SCRIPTS |= {"vcr": (train_vcr, inf_vcr), "itm": (train_itm, inf_itm), "vqa": (train_vqa, inf_vqa)}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +118,8 @@ def test_ranks_write_the_same_files(world, runs, name):
     SCRIPTS[name][1].main([*flags, "--save_logits"])
     logits = path.with_name(path.stem.replace("results", "logits") + ".npz")
     one = path.read_bytes(), logits.read_bytes()
+    path.unlink()
+    logits.unlink()
     port = str(31500 + os.getpid() % 1000 + list(TASKS).index(name))
     run_script(f"inf_{name}.py", *flags, "--save_logits", launcher=(*TORCHRUN, port))
     assert (path.read_bytes(), logits.read_bytes()) == one
@@ -170,17 +177,63 @@ def test_a_store_without_labels_is_not_trained_on(world, tmp_path, name):
         SCRIPTS[name][0].main(["--config", str(options(world, tmp_path / "run", **made))])
 
 
+def test_without_validation_the_newest_weights_are_the_best(world, tmp_path):
+    made = TASKS["nlvr2"] | {f"{split}_{kind}_db": None for split in ("val", "test") for kind in ("txt", "img")}
+    train_nlvr2.main(["--config", str(options(world, tmp_path / "run", **made))])
+    first, last, best = (
+        torch.load(tmp_path / "run" / "ckpt" / f"model_step_{k}.pt", weights_only=True) for k in (4, 12, "best")
+    )
+    assert all(torch.equal(best[key], last[key]) for key in best)
+    assert any(not torch.equal(best[key], first[key]) for key in best)
+
+
+@pytest.mark.parametrize("name", ["vqa", "vcr", "re"])
+def test_a_labelled_test_split_is_scored_at_the_end(world, tmp_path, name):
+    """Here it is the validation split, so its scores are that one's."""
+    made = (TASKS | MORE | {"vqa": VQA})[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2}
+    made |= {f"test_{kind}_db": made[f"val_{kind}_db"] for kind in ("txt", "img")}
+    scores = SCRIPTS[name][0].main(["--config", str(options(world, tmp_path / "run", **made))])
+    record = kill_test.metrics(tmp_path / "run")[-1]
+    tested = {key: value for key, value in scores.items() if key.startswith("test/")}
+    assert record["final"] and tested and all(record[key] == value for key, value in tested.items())
+    assert all(value == scores[key.replace("test/", "val/")] for key, value in tested.items())
+
+
+def test_both_names_of_the_flag_for_weights(world, runs, tmp_path):
+    flags, _ = inference("nlvr2", world, runs["nlvr2"], tmp_path)
+    logits = []
+    for which in (["--ckpt", "4"], ["--checkpoint", "4"], ["--ckpt", "best"], []):
+        inf_nlvr2.main([*flags, "--save_logits", *which])
+        logits.append((tmp_path / "logits.npz").read_bytes())
+    assert logits[0] == logits[1] and logits[2] == logits[3]
+    inf_nlvr2.main([*flags, "--save_logits", "--checkpoint", "12"])
+    assert (tmp_path / "logits.npz").read_bytes() != logits[0]
+    with pytest.raises(InputError, match="ckpt, checkpoint"):
+        inf_nlvr2.main([*flags, "--ckpt", "4", "--checkpoint", "12"])
+
+
+OLD = {
+    "re": {"re_coco_gt": "npz_gt"},
+    "vcr": {"vcr_gt": "npz", "tiny": "npz"},
+}  # image stores, and of which npz
+
+
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", TASKS | MORE)
 def test_a_folder_of_the_release(tmp_path, name, half):
     """What the release leaves: its options alone, keys nobody knows; other special ids, texts longer than in training,
     compressed pictures by old numpy, in other numbers than counted."""
     world = make_tasks(tmp_path / "world", ("[MASK]", "[unused9]", "[UNK]", "[SEP]", "[unused8]", "[PAD]", "[CLS]"))
     run = tmp_path / "run"
-    changes = TASKS[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2, "max_txt_len": 4}
+    changes = (TASKS | MORE)[name] | {
+        "num_train_steps": 2,
+        "valid_steps": 0 if name == "re" else 2,
+        "max_txt_len": 27 if name == "vcr" else 4,
+    }
     SCRIPTS[name][0].main(["--config", str(options(world, run, **changes))])
     hps = json.loads((run / "log" / "hps.json").read_text())
-    kept = {key: value for key, value in hps.items() if key not in OURS and not key.endswith("_boxes")}
+    ours = {key for key in hps if key.startswith(("mine_", "mined_")) or key.endswith("_boxes")}.union(OURS)
+    kept = {key: value for key, value in hps.items() if key not in ours}
     kept |= {"rank": 0, "n_gpu": 4, "betas": ["0.9", "0.98"], "mask_dir": "x"}
     del kept["pin_mem"]
     (run / "log" / "hps.json").write_text(json.dumps(kept))
@@ -193,22 +246,27 @@ def test_a_folder_of_the_release(tmp_path, name, half):
     (run / "ckpt").mkdir()
     cast = {key: value.half() if half else value for key, value in weights.items()}
     torch.save(cast, run / "ckpt" / f"model_{saves}_{'best' if name == 're' else '500'}.pt")
-    old, variant = world / "old", ["--conf_th", "-1", "--num_bb", "100"] if name == "re" else []
-    make_old(world / ("npz_gt" if name == "re" else "npz"), old / ("re_coco_gt" if name == "re" else "tiny"), *variant)
+    old = world / "old"
+    for store, npz in OLD.get(name, {"tiny": "npz"}).items():
+        variant = ["--conf_th", "-1", "--num_bb", "100"] if store.endswith("_gt") else []
+        make_old(world / npz, old / store, *variant)
     flags, path = inference(name, world, run)
     flags = [flag.replace(str(world / "img_db"), str(old)) for flag in flags] + ["--compressed_db"]
-    number = [] if name == "re" else ["--ckpt" if name == "nlvr2" else "--checkpoint", "500"]
+    weights_500 = str(run / "ckpt" / "model_step_500.pt") if name == "itm" else "500"
+    number = [] if name == "re" else ["--ckpt" if name == "nlvr2" else "--checkpoint", weights_500]
     SCRIPTS[name][1].main([*flags, *number])
     path = path if name == "re" else path.with_name(path.name.replace("best", "500"))
+    lengths = {"re": "refcoco_val.db/id2len.json", "vcr": "vcr.db/id2len_qar.json"}.get(name, f"{name}.db/id2len.json")
+    texts = list(json.loads((world / "txt_db" / lengths).read_text()))
     if name == "nlvr2":
         assert len(path.read_text().splitlines()) == 60
+    elif name == "itm":
+        found = np.load(path)
+        assert found["txt_ids"].tolist() == texts and np.isfinite(found["scores"]).all()
     else:
         found = json.loads(path.read_text())
-        texts = json.loads(
-            (world / "txt_db" / ("refcoco_val.db" if name == "re" else "ve.db") / "id2len.json").read_text()
-        )
-        key = "sent_id" if name == "re" else "id"
-        assert [str(row[key]) for row in found] == list(texts)  # in the store's order, none left out for its length
+        ids = list(found) if name == "vcr" else [str(row["sent_id" if name == "re" else "id"]) for row in found]
+        assert ids == texts  # in the store's order, none left out for its length
 
 
 def test_epochs_of_another_length_are_not_resumed(world, tmp_path):

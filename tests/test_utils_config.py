@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from inf_re import ReInference
 from utils import paths
 from utils.config import DataEntry, RunConfig, load_hps, parse, validate
 from utils.errors import InputError
@@ -177,6 +178,13 @@ def test_data_root_goes_before_databases_and_checkpoints_only(tmp_path: Path) ->
 def test_a_relative_data_root_becomes_absolute(tmp_path: Path) -> None:
     config, _ = parse(Config, ["--config", write(tmp_path, checkpoint="w.pt"), "--data_root", "some/where"])
     assert config.checkpoint == os.path.join(os.getcwd(), "some/where/w.pt")
+
+
+def test_stores_joined_by_a_colon_become_local_each(tmp_path: Path) -> None:
+    written = ["--txt_db", "/txt/a.db:own/b.db:~/c.db:/txt/d.db", "--img_db", "/img/gt", "--output_dir", "run"]
+    config, _ = parse(ReInference, written)
+    home = os.path.expanduser("~")
+    assert config.txt_db == f"txt_db/a.db:own/b.db:{home}/c.db:txt_db/d.db"
 
 
 def test_container_mounts_become_local(tmp_path: Path) -> None:

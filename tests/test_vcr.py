@@ -113,7 +113,7 @@ class Regions:
     img_dim = 24
 
     def __init__(self, gt: bool):
-        self.raw, self.path = arrays("pretraining_vcr/examples.npz"), f"images_{gt}"
+        self.raw, self.folder = arrays("pretraining_vcr/examples.npz"), f"images_{gt}"
         self.part = slice(0, 1) if gt else slice(1, None)
         self.nbb = np.array([len(self.raw[f"img_feat.{i}"][self.part]) for i in range(3)])
 
@@ -204,6 +204,18 @@ def test_pictures_are_those_that_the_text_names(world):
         assert sizes.tolist() == [len(alone.images(pair)[0].feat) for pair in pairs[:, 1:].tolist()]
 
 
+def test_both_kinds_of_boxes_may_lie_in_one_folder(world, tmp_path):
+    """Rows of two stores of one folder are not taken for each other."""
+    for name in ("vcr_gt_tiny", "vcr_tiny"):
+        shutil.copytree(world / "img_db" / name, tmp_path / "both", dirs_exist_ok=True)
+    texts, *apart = opened(world)
+    stores = ImageStore(tmp_path / "both", conf_th=-1, num_bb=100), ImageStore(tmp_path / "both", min_bb=2)
+    expected, found = (made(Vcr(texts, *both, "true"))[1] for both in (apart, stores))
+    assert torch.equal(found.seqlens, expected.seqlens)
+    rows, others = (batch.img_feat[batch.img_row] for batch in (found, expected))
+    assert torch.equal(rows, others)
+
+
 @pytest.mark.parametrize("part", ["qa", "qar"])
 def test_every_part_has_a_masked_word(world, part):
     data = VcrPretraining(*opened(world, lengths=f"id2len_{part}.json"), part, "mlm")
@@ -280,7 +292,7 @@ def broken(world, tmp_path, **changes):
         ({"qar_target": -1}, "labelled split"),
         ({"input_ids_as": [[11], [11], [11]]}, "four lists"),
         ({"input_ids_rs": [[11], [11], [11], [VOCAB + 81]]}, "outside the vocabulary"),
-        ({"img_fname": "vcr_0.npz"}, "2: ground-truth and detected"),
+        ({"img_fname": "vcr_0.npz"}, "2: ground-truth, detected"),
     ],
 )
 def test_records_that_are_none_of_vcr(world, tmp_path, changes, message):
@@ -353,6 +365,8 @@ def test_inference_writes_json_and_csv_whatever_the_ranks(world, trained):
     recomputed = vcr_accuracies(np.array([found[id_] for id_ in ids]), *truth)
     assert recomputed == {name: scores[f"val/{name}"] for name in ("acc_qa", "acc_qar", "acc")}
     written = path.read_bytes(), path.with_suffix(".csv").read_bytes()
+    path.unlink()
+    path.with_suffix(".csv").unlink()
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(31500 + os.getpid() % 997))
     run_script("inf_vcr.py", *inference(world, output, "val", "60"), launcher=launcher)
     assert (path.read_bytes(), path.with_suffix(".csv").read_bytes()) == written

@@ -56,7 +56,7 @@ def open_log(output_dir: str | Path | None, rank: int = 0) -> logging.Logger:
 class Metrics:
     """`log/metrics.jsonl`, one JSON object with "step" a line, and the same numbers as TensorBoard scalars.
 
-    `resume_step`: the step a run goes on from; later records, which it will write again, are dropped.
+    `resume_step`: the step a run goes on from; what it will write again, later records and "final" ones, is dropped.
     On ranks above 0 nothing is written.
     """
 
@@ -76,7 +76,7 @@ class Metrics:
         self._board = SummaryWriter(str(self.path.parent), purge_step=purge_step)
 
     def cut_back(self, step: int) -> None:
-        """Keep the records up to `step`; drops a last line that a killed run left unfinished."""
+        """Keep the records up to `step`, but those of its end; drops a last line that a killed run left unfinished."""
         if not self.path.exists():
             return
         kept = [line for line in self.path.read_bytes().splitlines() if _step_of(line) <= step]
@@ -91,7 +91,7 @@ class Metrics:
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(plain, ensure_ascii=False, default=float) + "\n")
         for key, value in plain.items():
-            if key != "step" and isinstance(value, (int, float)):
+            if key not in ("step", "final") and isinstance(value, (int, float)):
                 self._board.add_scalar(key, value, record["step"])
 
     def close(self) -> None:
@@ -162,10 +162,11 @@ def git_info(folder: str | Path = CHECKOUT) -> dict[str, Any]:
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a metrics line; infinity for a line that is not whole."""
+    """The step of a metrics line; infinity for one of a run's end, and for a line that is not whole."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        record = json.loads(line)
+        return math.inf if record.get("final") else float(record["step"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return math.inf
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
-    """A field with metadata: `group` (in --help), `at_least` (smallest value), `path` (see `utils.paths`).
+    """A field with metadata: `group` (in --help), `at_least` (smallest value), `path` and `joined` (see `utils.paths`).
 
     A list given as default is copied for each instance. Without a default the option is required. A subclass
     that redeclares a field with a plain default keeps the metadata of its base class.

@@ -1,7 +1,8 @@
 """Where files are: `data_root` before relative paths, and the release's container mounts made local.
 
 A field's metadata `path` says which: True (databases, checkpoints: below `data_root`) or "own" (output
-folder, model config: relative to the working directory). An entry may hold paths joined by ";" (VCR).
+folder, model config: relative to the working directory). An entry may hold several paths, joined by what the metadata
+`joined` says, else by ";" (VCR).
 """
 
 import dataclasses
@@ -35,26 +36,27 @@ def resolve_paths(config: Any) -> list[str]:
 def _resolve_fields(item: Any, root: str, prefix: str, notes: list[str]) -> None:
     for name, metadata in field_metadata(type(item)).items():
         value, kind, key = getattr(item, name), metadata.get("path"), prefix + name
+        separator = metadata.get("joined", ";")
         if kind and isinstance(value, str):
-            setattr(item, name, _resolve(value, kind, root, key, notes))
+            setattr(item, name, _resolve(value, kind, separator, root, key, notes))
         elif isinstance(value, list):
             for i, entry in enumerate(value):
                 if kind and isinstance(entry, str):
-                    value[i] = _resolve(entry, kind, root, f"{key}[{i}]", notes)
+                    value[i] = _resolve(entry, kind, separator, root, f"{key}[{i}]", notes)
                 elif dataclasses.is_dataclass(entry):
                     _resolve_fields(entry, root, f"{key}[{i}].", notes)
 
 
-def _resolve(value: str, kind: bool | str, root: str, key: str, notes: list[str]) -> str:
-    """`value` with each of its ";"-joined parts made local."""
+def _resolve(value: str, kind: bool | str, separator: str, root: str, key: str, notes: list[str]) -> str:
+    """`value` with each of its joined parts made local."""
     parts = []
-    for part in value.split(";"):
+    for part in value.split(separator):
         part = os.path.expanduser(part)
         if os.path.isabs(part):
             parts.append(_unmount(part, kind, root, key, notes))
         else:
             parts.append(os.path.join(root, part) if kind is True and part else part)
-    return ";".join(parts)
+    return separator.join(parts)
 
 
 def _unmount(path: str, kind: bool | str, root: str, key: str, notes: list[str]) -> str:
