@@ -10,6 +10,7 @@ import numpy as np
 
 from data.batch import Example, Image
 from data.itm_rank import ItmRank
+from data.sampler import cut
 from utils.errors import InputError
 
 
@@ -134,13 +135,3 @@ def itm_val(captions: ItmRank, budget: int, minibatch: int) -> Candidates:
     pictures = len(captions.columns)
     following = captions.own[:, None] + np.arange(min(minibatch, pictures), dtype=np.int32)
     return Candidates(captions, following % pictures, budget)
-
-
-def cut(units: np.ndarray, budget: int) -> np.ndarray:
-    """(n,) units of things in a row → (tiles, 2) bounds of runs of at most `budget` units, each as long as can be."""
-    ends, bounds, start, spent = np.cumsum(units), [], 0, 0
-    while start < len(units):
-        stop = int(np.searchsorted(ends, spent + budget, "right"))
-        bounds.append((start, stop))
-        start, spent = stop, int(ends[stop - 1])
-    return np.array(bounds, np.int64)

@@ -36,13 +36,18 @@ def full_batches(lens: np.ndarray, order: np.ndarray, budget: int, bucket: int =
     """Batches filled with real units up to the budget, from buckets sorted by length; nothing is dropped."""
     batches = []
     for bucketful in _sorted_buckets(lens, order, bucket):
-        ends = np.cumsum(lens[bucketful])
-        start, spent = 0, 0
-        while start < len(bucketful):
-            stop = int(np.searchsorted(ends, spent + budget, "right"))
-            batches.append(bucketful[start:stop])
-            start, spent = stop, int(ends[stop - 1])
+        batches += [bucketful[start:stop] for start, stop in cut(lens[bucketful], budget)]
     return batches
+
+
+def cut(sizes: np.ndarray, budget: int) -> np.ndarray:
+    """(n,) sizes of things in a row → (runs, 2) bounds of runs of at most `budget`, each as long as can be."""
+    ends, bounds, start, spent = np.cumsum(sizes), [], 0, 0
+    while start < len(sizes):
+        stop = int(np.searchsorted(ends, spent + budget, "right"))
+        bounds.append((start, stop))
+        start, spent = stop, int(ends[stop - 1])
+    return np.array(bounds, np.int64).reshape(-1, 2)
 
 
 def _sorted_buckets(lens: np.ndarray, order: np.ndarray, bucket: int) -> Iterator[np.ndarray]:

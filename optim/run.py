@@ -44,6 +44,7 @@ def run_training(
     if config.eval_only:
         scores = trainer.evaluate(trainer.eval_sets)
     else:
+        trainer.begin()
         if world.is_main:
             for change in write_run_files(config.output_dir, config, asdict(task.model_config)):
                 log.warning(change)

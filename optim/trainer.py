@@ -46,12 +46,17 @@ class Trainer:
         self._window: list[tuple[int, Tensor, Tensor]] = []  # since the last log record: entry, loss, gradient norm
         self._seen = np.zeros(2, np.int64)  # since then, of this rank: units, examples
 
-    def train(self) -> dict[str, float]:
-        """Run to `num_train_steps`, from the newest train state if there is one; returns the last scores."""
+    def begin(self) -> None:
+        """The optimiser, and all of the newest train state if there is one. Writes nothing."""
         c = self.config
         self.updater = Updater(self.model, c, self.precision, self.world, self.task.head)
         self.valid_steps = c.valid_steps or self._stream().steps_per_epoch()
         self._resume()
+
+    def train(self) -> dict[str, float]:
+        """Run to `num_train_steps` from where `begin` stands; returns the last scores."""
+        c = self.config
+        self.metrics = Metrics(c.output_dir, self.world.rank, self.step if c.resume else None)
         scores: dict[str, float] = {}
         made = None
         self.model.train()
@@ -192,8 +197,21 @@ class Trainer:
             **self.updater.state_dict(),
         }
 
+    def _load(self, weights: Path) -> None:
+        """The weights of the run to resume, which must be of this model."""
+        try:
+            self.model.load_state_dict(checkpoint.load(weights))
+        except RuntimeError as error:
+            raise InputError(
+                "the run to resume has another model",
+                file=weights,
+                found="; ".join(line.strip()[:200] for line in str(error).splitlines()[1:]),
+                expected="weights that the same task and model_config saved",
+                remedy="resume with the script and options of before, or start in another output_dir",
+            ) from None
+
     def _resume(self) -> None:
-        """Continue from the newest whole train state, with its weights, and cut the metrics back to it."""
+        """Stand where the newest whole train state, with its weights, was made."""
         found = checkpoint.newest_train_state(self.ckpt, self._weights, LOG) if self.config.resume else None
         if found is not None:
             self.step, path = found
@@ -207,7 +225,7 @@ class Trainer:
                     expected=f"{state['valid_steps']}, as before",
                     remedy="resume with the options and ranks of before, or start in another output_dir",
                 )
-            self.model.load_state_dict(checkpoint.load(self._weights(self.step)))
+            self._load(self._weights(self.step))
             self.updater.load_state_dict(state)
             self.best, self.stream_state = state["best"], state["stream"]
             self.refreshed = state.get("refreshed")
@@ -221,5 +239,3 @@ class Trainer:
                     torch.get_num_threads(),
                     state["num_threads"],
                 )
-        resume_step = self.step if self.config.resume else None
-        self.metrics = Metrics(self.config.output_dir, self.world.rank, resume_step)

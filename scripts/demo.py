@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -50,21 +50,23 @@ class Demo:
 
     BOUNDS = ("--conf_th", "0.2", "--max_bb", "12", "--min_bb", "3")  # of detected boxes
 
-    def __init__(self, config: DemoConfig):
-        self.config, self.root = config, Path(config.output)
-        self.ranks = min(MICROS, os.cpu_count() or 1)
+    def __init__(self, config: DemoConfig, ranks: int | None = None, log: TextIO | None = None):
+        """`ranks` of a training run, by default one a core; what commands say goes to `log`, else to the terminal."""
+        self.config, self.root, self.log = config, Path(config.output), log
+        self.ranks = ranks or min(MICROS, os.cpu_count() or 1)
 
     def call(self, done: Path, *command: str | Path) -> None:
         """Run a module or script of this checkout, unless `done`, which it writes last, is there."""
         if done.exists():
             return
         line = [str(part) for part in command]
-        print("\n$ python " + shlex.join(line), flush=True)
+        print("\n$ python " + shlex.join(line), file=self.log, flush=True)
         started = time.monotonic()
         environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as many processes as cores, one thread each
-        if subprocess.run([sys.executable, *line], env=environment).returncode:
-            raise InputError("a step of the demo failed", key=shlex.join(line), remedy="its own message is above")
-        print(f"({time.monotonic() - started:.0f} s)", flush=True)
+        if subprocess.run([sys.executable, *line], env=environment, stdout=self.log, stderr=self.log).returncode:
+            remedy = f"its own message is in {self.log.name}" if self.log else "its own message is above"
+            raise InputError("a step of the demo failed", key=shlex.join(line), remedy=remedy)
+        print(f"({time.monotonic() - started:.0f} s)", file=self.log, flush=True)
 
     def make_data(self) -> None:
         """Raw files, region features, image stores, text stores."""

@@ -277,6 +277,14 @@ def test_epochs_of_another_length_are_not_resumed(world, tmp_path):
         train_re.main(["--config", str(longer), "--resume"])
 
 
+def test_another_task_s_run_is_not_resumed(world, runs, tmp_path):
+    shutil.copytree(runs["ve"], tmp_path / "run")
+    with pytest.raises(InputError, match=r"another model[\s\S]*Missing key"):
+        train_nlvr2.main(["--config", str(options(world, tmp_path / "run", **TASKS["nlvr2"])), "--resume"])
+    kept = [(run / "log" / "hps.json").read_bytes() for run in (tmp_path / "run", runs["ve"])]
+    assert kept[0] == kept[1]
+
+
 def test_detected_boxes_and_several_splits(world, runs, tmp_path):
     said = tmp_path / "said.txt"
     both = f"{world / 'txt_db/refcoco_val.db'}:{world / 'txt_db/refcoco_val.db'}"
