@@ -41,6 +41,7 @@ class ItmInference(InferenceFlags):
     max_bb: int | None = option(None, help="most regions of a picture" + OF_THE_RUN, at_least=1)
     min_bb: int | None = option(None, help="fewest regions of a picture" + OF_THE_RUN, at_least=1)
     num_bb: int | None = option(None, help="regions of a picture when conf_th is -1" + OF_THE_RUN, at_least=1)
+    save_logits: bool = option(False, help="changes nothing: results.npz has all scores, for scripts/ensemble.py")
     batch_size: int = option(400, help="pictures of a mini-batch, at most", at_least=1)
     batch_units: int = option(16384, help="text tokens and image regions of a batch", at_least=1)
     chunk_texts: int = option(1000, help="texts after which scores are kept, for a run that is interrupted", at_least=1)

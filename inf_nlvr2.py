@@ -18,7 +18,8 @@ class Nlvr2Inference(InferenceConfig):
     """Flags of NLVR2 inference under the release's names."""
 
     train_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
-    ckpt: str | None = option(None, help="the same as --checkpoint: the release's name for it in this script alone")
+    ckpt: str = option("", help="a step of that run, `best` (the default), or the path of a weight file")
+    checkpoint: str = option("", help="the same: what the other scripts call --ckpt")
     output_dir: str = option(help="folder for results.csv", path="own")
     batch_size: int | None = option(None, help="units of a batch; none: the run's val_batch_size", at_least=1)
 
@@ -27,15 +28,15 @@ class Nlvr2Inference(InferenceConfig):
         return Path(self.train_dir)
 
     def __post_init__(self) -> None:
-        if self.ckpt is not None:
-            if self.checkpoint not in ("best", self.ckpt):
-                raise InputError(
-                    "which weights?",
-                    key="ckpt, checkpoint",
-                    found=f"{self.ckpt} and {self.checkpoint}",
-                    expected="one of the two flags: they mean the same",
-                )
-            self.checkpoint = self.ckpt
+        given = {self.ckpt, self.checkpoint} - {""}
+        if len(given) > 1:
+            raise InputError(
+                "which weights?",
+                key="ckpt, checkpoint",
+                found=f"{self.ckpt} and {self.checkpoint}",
+                expected="one of the two flags: they mean the same",
+            )
+        self.checkpoint = given.pop() if given else "best"
 
 
 def main(argv: list[str] | None = None) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.vcr import REGIONS_HELP, RegionSource
-from optim.infer import LOG, Inference, InferenceConfig
+from optim.infer import Inference, InferenceConfig
 from train_vcr import VcrConfig, VcrTask
 from utils.distributed import launch
 from utils.options import option
@@ -28,12 +28,7 @@ def main(argv: list[str] | None = None) -> Path:
     """Write `results_{split}/results_{checkpoint}_all.json` and `.csv` in the run's folder; returns the JSON's path."""
     run = Inference(VcrInference, VcrTask, VcrConfig, argv, changes)
     data = run.task.data(run.config.txt_db, run.config.img_db, choices="all")
-    found = run.predict(data)
-    path = run.publish(found, data, run.results(run.config.split))
-    scores = run.task.score(found, data)
-    if scores and run.world.is_main:
-        LOG.info(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    return path
+    return run.publish(run.predict(data), data, run.results(run.config.split))
 
 
 def changes(config: VcrInference) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Nlvr2Task(Task):
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """The leaderboard's csv."""
-        write_nlvr2_csv(path, predictions["ids"].tolist(), predictions["logits"].argmax(1), ids)
+        write_nlvr2_csv(path, predictions["ids"].tolist(), predictions["logits"], ids)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

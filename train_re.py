@@ -23,7 +23,7 @@ from utils.distributed import launch
 from utils.errors import InputError
 from utils.metrics import re_accuracy, re_upper_bound
 from utils.stores import SplitStores
-from utils.submission import write_re, write_re_logits
+from utils.submission import check_finite, write_re, write_re_logits
 
 BOXES_HELP = "what the image store holds; none: gt where its name has coco_gt in it, else detected"
 
@@ -114,6 +114,7 @@ class ReTask(Task):
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """The chosen box of every expression, beside the true one."""
+        check_finite(predictions["ids"].tolist(), predictions["logits"].tolist())
         rows = [
             {"sent_id": id_, "pred_box": chosen, "tgt_box": true}
             for id_, chosen, true in zip(*(predictions[name] for name in ("ids", "pred_box", "tgt_box")))

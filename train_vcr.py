@@ -100,8 +100,8 @@ class VcrTask(Task):
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """All 20 scores of every question as JSON, and beside it the leaderboard's csv."""
         given = predictions["ids"].tolist(), predictions["logits"]
+        write_vcr_csv(path.with_suffix(".csv"), *given, ids)  # the one that refuses more comes first
         write_vcr_json(path, *given, ids)
-        write_vcr_csv(path.with_suffix(".csv"), *given, ids)
 
 
 def cross_entropy(scores: np.ndarray, targets: np.ndarray) -> float:

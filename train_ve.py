@@ -67,7 +67,7 @@ class VeTask(Task):
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """A label for every pair."""
-        write_ve(path, predictions["ids"].tolist(), predictions["logits"].argmax(1), ids)
+        write_ve(path, predictions["ids"].tolist(), predictions["logits"], ids)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -69,13 +69,12 @@ class VqaTask(Task):
             "ids": np.array(batch.ids),
             "logits": scores.float().cpu().numpy(),
             "score": vqa_soft_score(scores, targets).cpu().numpy(),
-            "answered": (targets > 0).any(1).cpu().numpy(),
             "loss": loss.sum(-1).cpu().numpy(),
         }
 
     def score(self, predictions: dict[str, np.ndarray], data: Vqa) -> dict[str, float]:
         """The soft score of the best answers, as the release validates, and the loss; {} of a split without answers."""
-        if not predictions["answered"].any():
+        if not data.answered:
             return {}
         return {"score": float(predictions["score"].mean()), "loss": float(predictions["loss"].mean())}
 

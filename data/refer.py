@@ -25,6 +25,10 @@ IMAGE = ("id", "file_name", "height", "width")
 
 def prepare_re(args: argparse.Namespace) -> None:
     """The expressions of one split, with the boxes of its pictures in side files."""
+    if "google" in Path(args.refs).name:
+        print(
+            f"{args.refs}: RefCOCOg by Google's split, whose parts share pictures; published results are of refs(umd).p"
+        )
     refs = read_refs(args.refs, args.split)
     world = read_instances(args.instances, {ref["image_id"] for ref in refs})
     orders = read_orders(args.iid_to_ann_ids, world.images)

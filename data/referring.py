@@ -49,6 +49,23 @@ class Re(TextImage):
                 remedy="prepare the store with prepro.py re",
             ) from None
 
+        if boxes == "gt":
+            self._check_counts(images)
+
+    @property
+    def answered(self) -> bool:
+        """The true box is part of every record."""
+        return True
+
+    def _check_counts(self, images: ImageStore) -> None:
+        """Every picture has as many boxes as annotations are listed; by the number that ends its name."""
+        for place, row in zip(*np.unique(self.texts.img_index[:, 0], return_index=True)):
+            number = re.search(r"(\d+)\.npz$", self.texts.img_names[place].decode())
+            listed = self._listed.get(int(number[1])) if number else None
+            found = int(images.held[self.pictures[row]])
+            if listed is not None and len(listed[0]) != found:
+                raise self._unlike(f"image_id {int(number[1])}", found, listed[0])  # type: ignore[index]
+
     def own_pictures(self, texts: TextStore, images: ImageStore) -> np.ndarray:
         """By name, or else by the number that ends it: the same texts serve the stores of both kinds of boxes."""
         if (images.rows(texts.img_names) >= 0).all():
@@ -78,7 +95,7 @@ class Re(TextImage):
         if missing or int(record["image_id"]) not in self._listed:
             raise InputError(
                 "not a record of referring expressions, or of a picture that is not listed",
-                file=self.texts.path / "images.json",
+                file=self.texts.path / ("data.mdb" if missing else "images.json"),
                 key=f"sent_id {self.id(text)}: {missing[0] if missing else 'image_id'}",
                 found="no such field" if missing else f"{record['image_id']}, which is not in the file",
                 expected="image_id, ann_id and bbox in the record, and its picture in images.json",
@@ -90,12 +107,16 @@ class Re(TextImage):
         if self.boxes == "detected":
             return -1
         if len(ann_ids) != found or record["ann_id"] not in ann_ids:
-            raise InputError(
-                "a picture's ground-truth boxes are not those that the text store lists",
-                file=self.texts.path / "images.json",
-                key=f"sent_id {self.id(text)}, image_id {record['image_id']}, ann_id {record['ann_id']}",
-                found=f"{found} boxes in the image store, {len(ann_ids)} ann_ids",
-                expected="the same boxes in the same order, the true one among them",
-                remedy="prepare the texts with the iid_to_ann_ids.json that was written with the boxes",
-            )
+            where = f"sent_id {self.id(text)}, image_id {record['image_id']}, ann_id {record['ann_id']}"
+            raise self._unlike(where, found, ann_ids)
         return ann_ids.index(record["ann_id"])
+
+    def _unlike(self, where: str, found: int, ann_ids: list[int]) -> InputError:
+        return InputError(
+            "a picture's ground-truth boxes are not those that the text store lists",
+            file=self.texts.path / "images.json",
+            key=where,
+            found=f"{found} boxes in the image store, {len(ann_ids)} ann_ids",
+            expected="the same boxes in the same order, the true one among them",
+            remedy="prepare the texts with the iid_to_ann_ids.json that was written with the boxes",
+        )

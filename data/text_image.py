@@ -100,6 +100,13 @@ class TextImage:
         """The word pieces of a record, (t,) int64, without [CLS] and [SEP]."""
         return np.asarray(record["input_ids"], np.int64)
 
+    @property
+    def answered(self) -> bool:
+        """Whether there are labels to score by: a store has them in all records or, a test split's, in none."""
+        found = self.texts.read(0).get("target") is not None
+        self.texts.close()  # not open when workers fork
+        return found
+
     def target(self, text: int, record: dict) -> Any:
         """`target` of a record: the right answer, None where a test split's store has none."""
         found = record.get("target")

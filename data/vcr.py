@@ -129,6 +129,13 @@ class VcrData:
         pairs = zip(self.sources, rows)
         return [read_image(images, row, soft_labels) for images, row in pairs if images is not None]
 
+    @property
+    def answered(self) -> bool:
+        """Whether there are labels to score by."""
+        found = self.record(0, labelled=False)["qa_target"] != UNLABELLED
+        self.texts.close()  # not open when workers fork
+        return found
+
     def record(self, text: int, labelled: bool) -> dict[str, Any]:
         """The record of a text: four answers, four rationales, and, where `labelled`, the right ones."""
         record = self.texts.read(text)

@@ -16,6 +16,7 @@ from utils.config import load_hps, parse
 from utils.distributed import World
 from utils.errors import InputError
 from utils.options import option
+from utils.submission import split_order
 
 LOG = logging.getLogger("uniter")
 
@@ -31,6 +32,7 @@ class InferenceFlags:
     precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(None, help="decides instead of fp16")
     n_workers: int = option(4, help="loader processes; 0: none", at_least=0)
     pin_mem: bool = option(False, help="page-locked batches, for faster copies to a GPU")
+    save_logits: bool = option(False, help="also write the scores behind every prediction, for scripts/ensemble.py")
 
 
 @dataclass(kw_only=True)
@@ -40,7 +42,6 @@ class InferenceConfig(InferenceFlags):
     output_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
     checkpoint: str = option("best", help="a step (RE: an epoch) of that run, `best`, or the path of a weight file")
     batch_size: int | None = option(8192, help="units of a batch; none: the run's val_batch_size", at_least=1)
-    save_logits: bool = option(False, help="also write the scores behind every prediction, for scripts/ensemble.py")
 
     @property
     def run_dir(self) -> Path:
@@ -97,11 +98,17 @@ class Inference:
     def publish(self, predictions: dict[str, np.ndarray], data: Any, path: Path) -> Path:
         """Let the task write the leaderboard's file to `path`, and with --save_logits its scores beside it."""
         if self.world.is_main:
-            self.task.write(predictions, path, [data.id(i) for i in range(len(data))])
+            ids = [data.id(i) for i in range(len(data))]
+            order = split_order(path, predictions["ids"].tolist(), ids, "example")  # batches came in another
+            predictions = {name: values[order] for name, values in predictions.items()}
+            self.task.write(predictions, path, ids)
             if self.config.save_logits:
                 name = path.stem.replace("results", "logits", 1)
                 self.task.write_logits(predictions, path.with_name(f"{name}.npz"))
             LOG.info("%d predictions in %s", len(data), path)
+            scores = self.task.score(predictions, data)  # {} where there are no labels
+            if scores:
+                LOG.info(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         return path
 
 

@@ -3,6 +3,7 @@
 A task says what is learned from what; `optim.trainer` runs it and knows nothing of it but the methods below.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,8 @@ from model.uniter import IMG_DIM, UniterConfig, set_dropout
 from model.weights import LoadReport, load_checkpoint
 from utils.config import load_hps
 from utils.submission import write_logits_npz
+
+LOG = logging.getLogger("uniter")
 
 
 class Task:
@@ -52,7 +55,7 @@ class Task:
 
     def eval_data(self) -> dict[str, Any]:
         """Evaluation data by name, scored at every validation."""
-        return self.splits(*self.validated)
+        return self._answered(*self.validated)
 
     def splits(self, *names: str) -> dict[str, Any]:
         """The data of those of the splits that the options name stores for."""
@@ -60,7 +63,15 @@ class Task:
 
     def final_data(self) -> dict[str, Any]:
         """Evaluation data by name, scored once, after the last step."""
-        return self.splits(*self.tested)
+        return self._answered(*self.tested)
+
+    def _answered(self, *names: str) -> dict[str, Any]:
+        """Those of the splits that have labels."""
+        found = self.splits(*names)
+        for name in [name for name, data in found.items() if not data.answered]:
+            LOG.info("the %s split has no labels: it is not scored", name)
+            del found[name]
+        return found
 
     def refresh(self, model: nn.Module, step: int, run: Any) -> dict[str, np.ndarray]:
         """Rebuild the training data from the model as it is at `step`; the same plain arrays on every rank.

@@ -210,10 +210,10 @@ class Demo:
 def print_table(rows: dict[str, dict[str, float | None]]) -> None:
     """One line a metric of the test splits, in percent."""
     columns = ("scratch", "pre-trained", "blind", "chance")
-    print(f"\n{'test split, %':<28}" + "".join(f"{name:>13}" for name in columns))
+    print(f"\n{'test split, %':<32}" + "".join(f"{name:>13}" for name in columns))
     for name, row in rows.items():
         cells = [row.get(column) for column in columns]
-        print(f"{name:<28}" + "".join(f"{'–':>13}" if cell is None else f"{cell:13.1f}" for cell in cells))
+        print(f"{name:<32}" + "".join(f"{'–':>13}" if cell is None else f"{cell:13.1f}" for cell in cells))
 
 
 def _spread(values: np.ndarray) -> str:

@@ -13,6 +13,7 @@ from utils.files import read_json
 from utils.metrics import evaluate_vqa
 
 Command = list[str | Path]
+Chances = dict[str, Callable[[Any], float] | float | None]
 SPLITS = ("train", "val", "test")
 IMG_NAME = "demo_{split}_{image_id:012}.npz"
 GT_NAME = "visual_grounding_coco_gt_{image_id:012}.npz"
@@ -25,7 +26,7 @@ class Downstream:
     """A task: its config `config/demo-{name}.json`, how it is tested, which scores are shown, what guessing gives."""
 
     name: str
-    metrics: dict[str, Callable[[Any], float] | float | None]  # each with what guessing gives, in percent
+    metrics: Chances  # each with what guessing gives, in percent
     test: Callable[[Any, Path], dict[str, float]]  # demo, folder of a run → scores of the test split, in percent
 
 
@@ -40,8 +41,9 @@ def prepare(demo: Any) -> None:
         demo.prepare("itm", split, "--karpathy", raw / "dataset_coco.json", "--part", *parts, *naming)
         tags: Command = ["--metadata", raw, "--gt_img_name", GT_NAME]
         demo.prepare("vcr", split, "--annotations", raw / f"vcr_{split}.jsonl", *naming, *tags)
+    order = demo.root / "npz" / "demo_coco_gt" / "iid_to_ann_ids.json"  # as written beside the features
     for part in ("train", "val", *RE_TEST):
-        files: Command = ["--instances", raw / "instances.json", "--iid_to_ann_ids", raw / "iid_to_ann_ids.json"]
+        files: Command = ["--instances", raw / "instances.json", "--iid_to_ann_ids", order]
         demo.prepare("re", part, "--refs", raw / "refs(demo).p", *files, "--split", part)
 
 
@@ -134,8 +136,9 @@ def re_chance(demo: Any) -> float:
     return 100 * sum(sum(part) / len(part) for part in shares.values()) / len(shares)
 
 
+NLVR2: Chances = {name: 50.0 for name in ("accuracy", "accuracy_balanced_test", "accuracy_unbalanced_test")}
 TASKS = (
-    Downstream("nlvr2", {"accuracy": 50.0, "consistency": None}, test_nlvr2),
+    Downstream("nlvr2", NLVR2 | {"consistency": None}, test_nlvr2),
     Downstream("ve", {"accuracy": 100 / 3}, test_ve),
     Downstream("vcr", {"acc_qa": 25.0, "acc_qar": 25.0, "acc": 6.25}, test_vcr),
     Downstream("re", {"accuracy_gt": re_chance, "accuracy_det": None}, test_re),

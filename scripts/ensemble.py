@@ -99,7 +99,12 @@ def main(argv: Sequence[str] | None = None) -> Any:
             write(args.task, args.output, averaged(runs, args.task, args.average), runs, args.ans2label)
     if not args.annotations:
         return None
-    return score(args.task, args.output, args.annotations, args.split)
+    try:
+        return score(args.task, args.output, args.annotations, args.split)
+    except InputError:  # such as answers to another split than the annotations': no file stays that looks complete
+        for suffix in (args.output.suffix, *((".csv", ".json") if args.task == "vcr" else ())):
+            args.output.with_suffix(suffix).unlink(missing_ok=True)
+        raise
 
 
 def open_run(stack: ExitStack, path: Path, task: str) -> Mapping[str, np.ndarray]:
@@ -162,9 +167,9 @@ def write(task: str, output: Path, rows: Rows, runs: Runs, ans2label: str) -> No
     ids, means = zip(*rows)
     scores = np.stack(means)
     if task == "ve":
-        write_ve(output, ids, scores.argmax(1), ids)
+        write_ve(output, ids, scores, ids)
     elif task == "nlvr2":
-        write_nlvr2_csv(output, ids, scores.argmax(1), ids)
+        write_nlvr2_csv(output, ids, scores, ids)
     else:
         write_vcr_csv(output.with_suffix(".csv"), ids, scores, ids)
         write_vcr_json(output.with_suffix(".json"), ids, scores, ids)

@@ -129,9 +129,18 @@ def test_boxes_in_another_number_than_listed_are_refused(stores):
     listed = json.loads(file.read_text())
     listed[0]["ann_ids"].append(99)
     file.write_text(json.dumps(listed))
-    data = Re(TextStore(stores / "txt_db" / RE_TEXTS), ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
-    i = data.texts.index_of("1")
-    with pytest.raises(InputError, match=r"image_id 101.*\n.*5 boxes.*6 ann_ids"):
+    both = TextStore(stores / "txt_db" / RE_TEXTS), ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT)
+    with pytest.raises(InputError, match=r"image_id 101\n.*5 boxes.*6 ann_ids"):
+        Re(*both, "gt")
+    Re(*both, "detected")
+
+
+def test_a_true_box_that_is_not_listed_is_refused(stores, monkeypatch):
+    texts = TextStore(stores / "txt_db" / RE_TEXTS)
+    data = Re(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
+    i, read = texts.index_of("1"), texts.read
+    monkeypatch.setattr(texts, "read", lambda i: read(i) | {"ann_id": 999})
+    with pytest.raises(InputError, match=r"sent_id 1, image_id 101, ann_id 999"):
         data.example(i, data.pictures[i], generator(0))
 
 

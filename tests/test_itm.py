@@ -237,8 +237,12 @@ def test_mined_negatives_reach_the_examples(world, tmp_path):
         assert whose[tuple(seqs[4].input_ids)] & set(made["texts_0"][data.own[text]].tolist())
     data.negative_size = 3  # of 24 pictures: often one of the mined, if nothing were done
     for text in range(len(data)):
-        columns = [pictured(seq, data) for seq in data.example(text, 0, generator(text)).seqs]
-        assert len(columns) == 9 and len(set(columns[:5])) == 5
+        seqs = data.example(text, 0, generator(text)).seqs  # its own, 3 random and 1 hard picture, 3 and 1 texts
+        assert len(seqs) == 9 and len({pictured(seq, data) for seq in seqs[:5]}) == 5
+        own = data.own[text]
+        hard = data.mined[1][own]
+        chosen = [whose[tuple(seq.input_ids)] for seq in seqs[5:]]
+        assert len({min(t) for t in chosen}) == 4 and chosen[3] & set(hard.tolist())
     again = task.refresh(None, 4000, Fake(lambda text, column: 0.0))
     assert not np.array_equal(again["pictures_0"], made["pictures_0"])
 

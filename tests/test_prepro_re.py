@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,19 @@ def re_files(folder: Path, refs: Any = REFS, instances: Any = INSTANCES, orders:
     (folder / "refs(unc).p").write_bytes(refs if isinstance(refs, bytes) else pickle.dumps(refs, 2))
     files = ["--refs", str(folder / "refs(unc).p"), "--instances", put(folder / "instances.json", instances)]
     return [*files, "--iid_to_ann_ids", put(folder / "iid_to_ann_ids.json", orders)]
+
+
+def test_refcocog_has_two_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """refs(umd).p, with a part `test`, is the one of published results; of refs(google).p a note says so."""
+    flags = re_files(tmp_path, [ref | {"split": "test"} for ref in REFS])
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "!", "left", "the", "dog", "cat"]))
+    for name in ("umd", "google"):
+        refs = shutil.copy(flags[1], tmp_path / f"refs({name}).p")
+        command = ["re", "--refs", str(refs), *flags[2:], "--split", "test", "--vocab", str(vocab)]
+        prepro.main([*command, "--output", str(tmp_path / f"{name}.db")])
+        assert len(read_store(tmp_path / f"{name}.db")) == 3
+        assert ("published results are of refs(umd).p" in capsys.readouterr().out) == (name == "google")
 
 
 def test_re_golden(tmp_path: Path, monkeypatch: Any) -> None:

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+import prepro
 from scripts.demo_world.scene import COLORS, SHAPES
 from scripts.demo_world.tasks import write_tasks
 from scripts.demo_world.words import NUMBERS, SYNONYMS, vocabulary
@@ -193,6 +194,17 @@ def test_karpathy_files(world, style):
             assert re.fullmatch(r"\d+\.png", image["filename"])
 
 
+def test_flickrs_captions_are_prepared(world, tmp_path):
+    """As COCO's; pictures by the demo's own names."""
+    vocab, output = tmp_path / "vocab.txt", tmp_path / "itm.db"
+    vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "!", "a", "red", "circle"]))
+    named = ["--img_name", "demo_test_{stem:0>12}.npz", "--part", "test", "--vocab", str(vocab)]
+    prepro.main(["itm", "--karpathy", str(world[0] / "dataset_flickr30k.json"), *named, "--output", str(output)])
+    pictures = json.loads((output / "img2txts.json").read_text())
+    assert len(pictures) == 100 and all(len(texts) == 5 for texts in pictures.values())
+    assert {int(name.removeprefix("demo_test_").removesuffix(".npz")) for name in pictures} <= set(RANGES["test"])
+
+
 def could_mean(things, caption):
     """Whether a caption may be of these objects, read without textures."""
     caption = re.sub(r"\b(plain|solid|striped|stripy|dotted|spotted) ", "", caption)
@@ -321,6 +333,17 @@ def test_one_answer_and_one_reason_are_right(world, things, problems):
         assert truths == [k == line["rationale_label"] for k in range(4)], line
         spoken_of = {*tags(line["question"]), *tags(answer)}
         assert not spoken_of & set(tags(line["rationale_choices"][line["rationale_label"]]))
+
+
+def test_without_the_tags_the_picture_does_not_tell(things, problems):
+    """Whoever sees the picture, but not which object a question about a colour means, guesses among those in it."""
+    chances = []
+    for line in problems:
+        if line["question"][:2] == ["what", "color"] and len(line["answer_choices"][0]) == 6:
+            here = {thing["color"] for thing in things[number(line["img_fn"])]}
+            named = [next(MEANING[w] for w in choice if w in MEANING) for choice in line["answer_choices"]]
+            chances.append(1 / sum(color in here for color in named))
+    assert len(chances) > 0.4 * len(problems) and np.mean(chances) < 0.45
 
 
 def test_vcr_files(world, problems):

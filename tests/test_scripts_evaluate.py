@@ -102,10 +102,10 @@ def test_ve(tmp_path: Path) -> None:
     truth = [ve_line(*pair) for pair in VE]
     gold = dump_lines(tmp_path / "dev.jsonl", [*truth, ve_line("1r2n", "-")])
     ids = [id_ for id_, _ in VE]
-    write_ve(tmp_path / "results.json", ids[::-1], [2, 1, 1], ids)
+    write_ve(tmp_path / "results.json", ids[::-1], np.eye(3)[[2, 1, 1]], ids)
     assert score("ve", tmp_path / "results.json", gold) == {"accuracy": pytest.approx(2 / 3)}
     twice = dump_lines(tmp_path / "twice.jsonl", truth + truth[:1])  # ids are running numbers
-    write_ve(tmp_path / "numbered.json", ["0", "1", "2", "3"], [0, 1, 2, 1], ["0", "1", "2", "3"])
+    write_ve(tmp_path / "numbered.json", ["0", "1", "2", "3"], np.eye(3)[[0, 1, 2, 1]], ["0", "1", "2", "3"])
     assert score("ve", tmp_path / "numbered.json", twice) == {"accuracy": 0.75}
     with pytest.raises(InputError, match="missing pair ids"):
         score("ve", dump(tmp_path / "part.json", [{"id": "1r1c", "label": "neutral"}]), gold)

@@ -1,9 +1,12 @@
 """NLVR2, VE and referring expressions, end to end: train, kill, resume, predict, score; and runs of the release."""
 
+import io
 import json
+import logging
 import os
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +24,13 @@ import train_re
 import train_vcr
 import train_ve
 import train_vqa
-from scripts import evaluate, kill_test
+from data.text_image import TextImage
+from data.vcr import VcrData
+from scripts import ensemble, evaluate, kill_test
+from scripts.read_results import read_vcr
 from tests.tiny_tasks import make_old, make_tasks, options
 from tests.tiny_world import MODEL, run_script
+from utils.config import parse
 from utils.errors import InputError
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port")
@@ -131,7 +138,7 @@ def test_scores_of_the_file_are_those_of_the_run(world, runs, tmp_path, name):
     last = str(max(epochs(runs["re"]))) if name == "re" else "12"
     flags, path = inference(name, world, runs[name], tmp_path)
     which = {"nlvr2": ["--ckpt", last], "itm": []}.get(name, ["--checkpoint", last])
-    SCRIPTS[name][1].main([*flags, *which])
+    said = spoken(lambda: SCRIPTS[name][1].main([*flags, *which]))
     path = path.with_name(path.name.replace("best", last))
     found, raw = tmp_path / "scores.json", world / "raw"
     told = [raw / f"{name}.json"] if name != "re" else [raw / "refs(unc).p", raw / "instances.json"]
@@ -144,6 +151,8 @@ def test_scores_of_the_file_are_those_of_the_run(world, runs, tmp_path, name):
     same = {"vcr": ("acc_qa", "acc_qar", "acc"), "itm": ("img_r1", "img_r10", "txt_r1", "txt_r5")}.get(name, ())
     assert scores["accuracy" if not same else same[0]] == pytest.approx(record[f"val/{SCORE[name]}"], abs=1e-12)
     assert all(scores[key] == pytest.approx(record[f"val/{key}"], abs=1e-12) for key in same)
+    for key in same or ("acc",):  # and so says the inference script itself
+        assert f"{key} {record[f'val/{key}']:.4f}" in said.replace(" = ", " ")
     if name == "nlvr2":
         assert scores["consistency"] == pytest.approx(record["val/consistency"], abs=1e-12)
         official = run_script("scripts/eval_nlvr2.py", path, *told).stdout
@@ -151,6 +160,47 @@ def test_scores_of_the_file_are_those_of_the_run(world, runs, tmp_path, name):
 
 
 SCORE = {"nlvr2": "acc", "ve": "acc", "re": "acc", "vcr": "acc_qa", "itm": "img_r1"}
+
+
+def spoken(run):
+    """What `run` logs."""
+    heard = io.StringIO()
+    handler = logging.StreamHandler(heard)
+    logger = logging.getLogger("uniter")
+    logger.addHandler(handler)
+    run()
+    logger.removeHandler(handler)
+    return heard.getvalue()
+
+
+@pytest.mark.parametrize("name", ["nlvr2", "ve", "re", "vcr"])
+def test_weights_that_are_not_finite_leave_no_file(world, runs, tmp_path, name):
+    saves = "epoch" if name == "re" else "step"
+    weights = torch.load(runs[name] / "ckpt" / f"model_{saves}_best.pt", weights_only=True)
+    broken = max(key for key in weights if not key.startswith("uniter"))  # a bias of the head
+    torch.save(weights | {broken: torch.full_like(weights[broken], torch.nan)}, tmp_path / "nan.pt")
+    flags, path = inference(name, world, runs[name], tmp_path)
+    before = set(path.parent.glob("*"))
+    with pytest.raises(InputError, match="not finite"):
+        SCRIPTS[name][1].main([*flags, "--save_logits", "--checkpoint", str(tmp_path / "nan.pt")])
+    assert {file for file in path.parent.glob("*") if file != tmp_path / "nan.pt"} <= before | {tmp_path / "nan.pt"}
+
+
+@pytest.mark.parametrize("name", TASKS | MORE)
+def test_the_ensemble_of_a_run_with_itself_is_the_run(world, runs, tmp_path, name):
+    flags, path = inference(name, world, runs[name], tmp_path)
+    SCRIPTS[name][1].main([*flags, "--save_logits"])
+    logits = path if name == "itm" else path.with_name(path.stem.replace("results", "logits") + ".npz")
+    output = tmp_path / f"ensemble{path.suffix}"
+    ensemble.main(["--task", name, "--logits", str(logits), str(logits), "--output", str(output)])
+    if name in ("vcr", "itm"):  # probabilities are written: in each four, and in each row, the same is best
+        read = (lambda file: np.load(file)["scores"]) if name == "itm" else (lambda file: list(read_vcr(file).values()))
+        width = -1 if name == "itm" else 4
+        ours, theirs = (np.array(read(file)) for file in (output, path))
+        best = [scores.reshape(-1, scores.shape[1] if width < 0 else width).argmax(1) for scores in (ours, theirs)]
+        assert (best[0] == best[1]).all()
+    else:
+        assert output.read_bytes() == path.read_bytes()
 
 
 def epochs(run):
@@ -162,6 +212,18 @@ def test_files_of_a_referring_run(runs):
     names = {path.name for path in (runs["re"] / "ckpt").glob("model_*")}
     assert {"model_epoch_1.pt", "model_epoch_best.pt", "model_epoch_12_final.pt"} <= names
     assert not any(name.startswith("model_step") for name in names)
+
+
+@pytest.mark.parametrize("name", ["vqa", "vcr"])
+def test_an_unlabelled_test_split_is_left_out(world, tmp_path, monkeypatch, name):
+    kind, read = (VcrData, VcrData.answered) if name == "vcr" else (TextImage, TextImage.answered)
+    hidden = property(lambda data: not str(data.texts.path).endswith("hidden.db") and read.fget(data))
+    monkeypatch.setattr(kind, "answered", hidden)
+    made = (MORE | {"vqa": VQA})[name] | {"num_train_steps": 2, "valid_steps": 2}
+    shutil.copytree(world / made["val_txt_db"], world / f"txt_db/{name}_hidden.db")
+    made |= {"test_txt_db": f"txt_db/{name}_hidden.db", "test_img_db": made["val_img_db"]}
+    scores = SCRIPTS[name][0].main(["--config", str(options(world, tmp_path / "run", **made))])
+    assert scores and all(key.startswith("val/") for key in scores)
 
 
 def test_unlabelled_test_stores_are_not_scored(runs):
@@ -199,6 +261,49 @@ def test_a_labelled_test_split_is_scored_at_the_end(world, tmp_path, name):
     assert all(value == scores[key.replace("test/", "val/")] for key, value in tested.items())
 
 
+def test_a_run_resumed_with_validation_has_a_best(world, tmp_path):
+    unseen = {f"{split}_{kind}_db": None for split in ("val", "test") for kind in ("txt", "img")}
+    train_nlvr2.main(["--config", str(options(world, tmp_path / "run", **TASKS["nlvr2"] | unseen))])
+    longer = options(world, tmp_path / "run", **TASKS["nlvr2"] | {"num_train_steps": 16})
+    scores = train_nlvr2.main(["--config", str(longer), "--resume"])
+    best = kill_test.newest(tmp_path / "run", "train_state")["best"]
+    assert best == (scores["val/acc"], 16)
+
+
+def test_ids_of_another_form_have_no_consistency(world):
+    config, _ = parse(train_nlvr2.Nlvr2Config, ["--config", str(options(world, world / "ids", **TASKS["nlvr2"]))])
+    task = train_nlvr2.Nlvr2Task(config)
+    predictions = {"logits": np.eye(2, dtype=np.float32), "labels": np.array([0, 0])}
+    for ids, known in ((["dev-0-0-0", "dev-0-1-0"], True), (["dev-0-0-0", "mine"], False)):
+        scores = task.score(predictions | {"ids": np.array(ids)}, None)
+        assert scores["acc"] == 0.5 and ("consistency" in scores) == known
+
+
+def test_what_boxes_are_may_be_said(world, tmp_path):
+    """Stores whose names say nothing: the options do; training on detected boxes is refused."""
+    for kind in ("gt", "det"):
+        shutil.copytree(world / f"img_db/re_coco_{kind}", world / f"img_db/boxes_{kind}", dirs_exist_ok=True)
+    made = TASKS["re"] | {"train_img_db": "img_db/boxes_gt", "val_img_db": "img_db/boxes_gt", "num_train_steps": 2}
+    with pytest.raises(InputError, match="train_boxes"):
+        train_re.main(["--config", str(options(world, tmp_path / "none", **made))])
+    said = {"train_boxes": "gt", "val_boxes": "gt", "test_boxes": "detected"}
+    tested = {"test_txt_db": made["val_txt_db"], "test_img_db": "img_db/boxes_det"}
+    scores = train_re.main(["--config", str(options(world, tmp_path / "run", **made | said | tested))])
+    assert scores["val/upper_bound"] == 1.0 > scores["test/upper_bound"]
+    flags = [
+        "--txt_db",
+        str(world / "txt_db/refcoco_val.db"),
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--n_workers",
+        "0",
+    ]
+    for kind, boxes, said in (("gt", "gt", "gt"), ("det", "detected", "det")):
+        where = ["--img_db", world / f"img_db/boxes_{kind}", "--tmp_file", tmp_path / kind]
+        inf_re.main([*map(str, [*flags, *where]), "--boxes", boxes])
+        assert f"val-acc({said})" in (tmp_path / kind).read_text()
+
+
 def test_both_names_of_the_flag_for_weights(world, runs, tmp_path):
     flags, _ = inference("nlvr2", world, runs["nlvr2"], tmp_path)
     logits = []
@@ -209,7 +314,7 @@ def test_both_names_of_the_flag_for_weights(world, runs, tmp_path):
     inf_nlvr2.main([*flags, "--save_logits", "--checkpoint", "12"])
     assert (tmp_path / "logits.npz").read_bytes() != logits[0]
     with pytest.raises(InputError, match="ckpt, checkpoint"):
-        inf_nlvr2.main([*flags, "--ckpt", "4", "--checkpoint", "12"])
+        inf_nlvr2.main([*flags, "--ckpt", "4", "--checkpoint", "best"])
 
 
 OLD = {
@@ -218,19 +323,8 @@ OLD = {
 }  # image stores, and of which npz
 
 
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("name", TASKS | MORE)
-def test_a_folder_of_the_release(tmp_path, name, half):
-    """What the release leaves: its options alone, keys nobody knows; other special ids, texts longer than in training,
-    compressed pictures by old numpy, in other numbers than counted."""
-    world = make_tasks(tmp_path / "world", ("[MASK]", "[unused9]", "[UNK]", "[SEP]", "[unused8]", "[PAD]", "[CLS]"))
-    run = tmp_path / "run"
-    changes = (TASKS | MORE)[name] | {
-        "num_train_steps": 2,
-        "valid_steps": 0 if name == "re" else 2,
-        "max_txt_len": 27 if name == "vcr" else 4,
-    }
-    SCRIPTS[name][0].main(["--config", str(options(world, run, **changes))])
+def make_a_release_run(run, name, half):
+    """Of a run of ours, its weights those of step 500 or the best epoch: what the release leaves, and no more."""
     hps = json.loads((run / "log" / "hps.json").read_text())
     ours = {key for key in hps if key.startswith(("mine_", "mined_")) or key.endswith("_boxes")}.union(OURS)
     kept = {key: value for key, value in hps.items() if key not in ours}
@@ -240,33 +334,60 @@ def test_a_folder_of_the_release(tmp_path, name, half):
     shutil.rmtree(run / "results_test", ignore_errors=True)
     for extra in ("vocab.json", "metrics.jsonl", "git_info.json"):
         (run / "log" / extra).unlink(missing_ok=True)
-    saves = "epoch" if name == "re" else "step"
+    saves, number = ("epoch", "best") if name == "re" else ("step", "500")
     weights = torch.load(run / "ckpt" / f"model_{saves}_best.pt", weights_only=True)
-    shutil.rmtree(run / "ckpt")
-    (run / "ckpt").mkdir()
+    for file in run.glob("ckpt/*.pt"):
+        file.unlink()
     cast = {key: value.half() if half else value for key, value in weights.items()}
-    torch.save(cast, run / "ckpt" / f"model_{saves}_{'best' if name == 're' else '500'}.pt")
-    old = world / "old"
+    torch.save(cast, run / "ckpt" / f"model_{saves}_{number}.pt")
+
+
+def predicted(name, path):
+    """Ids and what was predicted for them, of a results file."""
+    if name == "nlvr2":
+        return dict(line.split(",") for line in path.read_text().splitlines())
+    if name == "itm":
+        found = np.load(path)
+        return dict(zip(found["txt_ids"].tolist(), found["scores"].tolist()))
+    found = json.loads(path.read_text())
+    keys = {"re": ("sent_id", "pred_box"), "vqa": ("question_id", "answer")}.get(name, ("id", "label"))
+    return found if name == "vcr" else {str(row[keys[0]]): row[keys[1]] for row in found}
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", TASKS | MORE | {"vqa": VQA})
+def test_a_folder_of_the_release(tmp_path, name, half):
+    """Its options alone, unknown keys; other special ids, texts longer than in training, compressed pictures by old
+    numpy, in other numbers than counted: complete, in the store's order, and what the run itself predicts."""
+    world = make_tasks(tmp_path / "world", ("[MASK]", "[unused9]", "[UNK]", "[SEP]", "[unused8]", "[PAD]", "[CLS]"))
+    run, old = tmp_path / "run", world / "old"
+    changes = (TASKS | MORE | {"vqa": VQA})[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2}
+    changes["max_txt_len"] = 27 if name == "vcr" else 4
+    SCRIPTS[name][0].main(["--config", str(options(world, run, **changes))])
     for store, npz in OLD.get(name, {"tiny": "npz"}).items():
         variant = ["--conf_th", "-1", "--num_bb", "100"] if store.endswith("_gt") else []
         make_old(world / npz, old / store, *variant)
     flags, path = inference(name, world, run)
     flags = [flag.replace(str(world / "img_db"), str(old)) for flag in flags] + ["--compressed_db"]
-    weights_500 = str(run / "ckpt" / "model_step_500.pt") if name == "itm" else "500"
-    number = [] if name == "re" else ["--ckpt" if name == "nlvr2" else "--checkpoint", weights_500]
-    SCRIPTS[name][1].main([*flags, *number])
-    path = path if name == "re" else path.with_name(path.name.replace("best", "500"))
+    which = "--ckpt" if name == "nlvr2" else "--checkpoint"
+    folder = run / "ckpt" if name == "itm" else Path()  # elsewhere a step is enough
+    names = [str(folder / ("model_step_{}.pt" if name == "itm" else "{}")).format(step) for step in ("best", "500")]
+    found = []
+    for weights in names[: 1 if name == "re" else 2]:
+        if weights == names[-1]:
+            make_a_release_run(run, name, half)
+        SCRIPTS[name][1].main([*flags, which, weights])
+        found.append(predicted(name, path.with_name(path.name.replace("best", Path(weights).stem))))
+    if name == "re":
+        make_a_release_run(run, name, half)
+        SCRIPTS[name][1].main([*flags, which, "best"])
+        found.append(predicted(name, path))
     lengths = {"re": "refcoco_val.db/id2len.json", "vcr": "vcr.db/id2len_qar.json"}.get(name, f"{name}.db/id2len.json")
     texts = list(json.loads((world / "txt_db" / lengths).read_text()))
-    if name == "nlvr2":
-        assert len(path.read_text().splitlines()) == 60
-    elif name == "itm":
-        found = np.load(path)
-        assert found["txt_ids"].tolist() == texts and np.isfinite(found["scores"]).all()
-    else:
-        found = json.loads(path.read_text())
-        ids = list(found) if name == "vcr" else [str(row["sent_id" if name == "re" else "id"]) for row in found]
-        assert ids == texts  # in the store's order, none left out for its length
+    assert list(found[0]) == list(found[1]) == texts
+    assert half or found[0] == found[1]
+    same = [found[0][text] == found[1][text] for text in texts] if name in TASKS | {"vqa": VQA} else []
+    assert not same or np.mean(same) > 0.7  # half-precision weights: nearly all
 
 
 def test_epochs_of_another_length_are_not_resumed(world, tmp_path):
@@ -329,7 +450,6 @@ def test_a_checkpoint_of_two_types_grows(world, tmp_path):
     """From weights with two token types: the third starts as a copy of the picture's."""
     from model.uniter import UniterConfig, UniterModel
     from train_nlvr2 import Nlvr2Config, Nlvr2Task
-    from utils.config import parse
 
     body = {f"uniter.{key}": value for key, value in UniterModel(UniterConfig(**MODEL)).state_dict().items()}
     torch.save(body, tmp_path / "pretrained.pt")

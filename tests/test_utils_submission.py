@@ -48,14 +48,12 @@ def test_vcr_scores_survive_as_they_are(tmp_path: Path) -> None:
 
 
 def test_nlvr2_csv(tmp_path: Path) -> None:
-    write_nlvr2_csv(tmp_path / "a.csv", NLVR2_IDS, np.array([1, 0, 1]), sorted(NLVR2_IDS))
+    write_nlvr2_csv(tmp_path / "a.csv", NLVR2_IDS, np.array([[0, 1], [2, 1], [-1, 0]]), sorted(NLVR2_IDS))
     assert (tmp_path / "a.csv").read_bytes() == b"dev-0-0-0,False\ndev-0-1-0,True\ndev-1-0-1,True\n"
-    write_nlvr2_csv(tmp_path / "b.csv", NLVR2_IDS, [True, False, True], sorted(NLVR2_IDS))
-    assert (tmp_path / "b.csv").read_bytes() == (tmp_path / "a.csv").read_bytes()
 
 
 def test_ve(tmp_path: Path) -> None:
-    write_ve(tmp_path / "a.json", ["b", "a", "c"], [0, 1, 2], ["a", "b", "c"])
+    write_ve(tmp_path / "a.json", ["b", "a", "c"], np.eye(3), ["a", "b", "c"])
     assert json.loads((tmp_path / "a.json").read_text()) == [
         {"id": "a", "label": "entailment"},
         {"id": "b", "label": "contradiction"},
@@ -94,16 +92,16 @@ BAD = np.where(np.arange(40).reshape(2, 20) == 25, np.inf, 0.0)
 @pytest.mark.parametrize(
     ("write", "args", "message"),
     [
-        (write_nlvr2_csv, (NLVR2_IDS, [0, 1, 1], NLVR2_IDS[:2]), "unknown example ids"),
-        (write_nlvr2_csv, (NLVR2_IDS[:2], [0, 1], NLVR2_IDS), "missing example ids"),
-        (write_nlvr2_csv, (["a", "b", "a"], [0, 1, 1], ["a", "b"]), r"twice[\s\S]*key: +a"),
-        (write_nlvr2_csv, (["a", "b"], [0, 1], ["a", "b", "a"]), "split names one example twice"),
-        (write_nlvr2_csv, (["a", "b"], [0, 2], ["a", "b"]), r"not a label[\s\S]*key: +b"),
-        (write_nlvr2_csv, (["a", "b"], [0.5, 1], ["a", "b"]), r"not a label[\s\S]*key: +a"),
-        (write_nlvr2_csv, (["a", "b"], [0], ["a", "b"]), "as many labels"),
-        (write_ve, (["a", "b"], [0, -1], ["a", "b"]), r"not a label[\s\S]*key: +b"),
-        (write_ve, (["a", "b"], [0, np.nan], ["a", "b"]), "not a label"),
-        (write_ve, ([], [], []), "no pairs"),
+        (write_nlvr2_csv, (NLVR2_IDS, SCORES[[0, 0, 1], :2], NLVR2_IDS[:2]), "unknown example ids"),
+        (write_nlvr2_csv, (NLVR2_IDS[:2], SCORES[:, :2], NLVR2_IDS), "missing example ids"),
+        (write_nlvr2_csv, (["a", "b", "a"], SCORES[[0, 0, 1], :2], ["a", "b"]), r"twice[\s\S]*key: +a"),
+        (write_nlvr2_csv, (["a", "b"], SCORES[:, :2], ["a", "b", "a"]), "split names one example twice"),
+        (write_nlvr2_csv, (["a", "b"], SCORES[:, :3], ["a", "b"]), "wrong shape"),
+        (write_nlvr2_csv, (["a", "b"], SCORES[:1, :2], ["a", "b"]), "wrong shape"),
+        (write_nlvr2_csv, (["a", "b"], BAD[:, 5:7], ["a", "b"]), r"not finite[\s\S]*key: +b"),
+        (write_ve, (["a", "b"], SCORES[:, :2], ["a", "b"]), "wrong shape"),
+        (write_ve, (["a", "b"], BAD[:, 4:7], ["a", "b"]), r"not finite[\s\S]*key: +b"),
+        (write_ve, ([], SCORES[:0, :3], []), "no pairs"),
         (write_vcr_json, (["t-1", "t-2"], SCORES[:, :19], ["t-1", "t-2"]), "wrong shape"),
         (write_vcr_json, (["t-1", "t-2"], BAD, ["t-1", "t-2"]), r"not finite[\s\S]*key: +t-2"),
         (write_vcr_csv, (["t-1", "t-2"], BAD, ["t-1", "t-2"]), r"not finite[\s\S]*key: +t-2"),
@@ -130,10 +128,10 @@ def test_refused_and_nothing_left(tmp_path: Path, write: Any, args: Any, message
 
 
 def test_a_failed_writer_leaves_the_old_file(tmp_path: Path) -> None:
-    write_ve(tmp_path / "a.json", ["a"], [1], ["a"])
+    write_ve(tmp_path / "a.json", ["a"], SCORES[:1, :3], ["a"])
     before = (tmp_path / "a.json").read_bytes()
     with pytest.raises(InputError):
-        write_ve(tmp_path / "a.json", ["a"], [1], ["a", "b"])
+        write_ve(tmp_path / "a.json", ["a"], SCORES[:1, :3], ["a", "b"])
 
     def broken() -> Any:
         yield "scores", np.zeros(3)

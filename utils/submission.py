@@ -55,19 +55,17 @@ def write_vqa(
     write_json(path, [{"answer": pairs[row][1], "question_id": ids[row]} for row in order])
 
 
-def write_ve(path: str | Path, ids: Sequence[str], labels: Sequence[int] | np.ndarray, expected: Iterable[str]) -> None:
-    """Write a list of `{"id": str, "label": name}`; `labels` (E,), of contradiction 0, entailment 1, neutral 2."""
+def write_ve(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected: Iterable[str]) -> None:
+    """Write a list of `{"id": str, "label": name}`: the best of `scores` (E, 3), as in `VE_LABELS`."""
     order = split_order(path, ids, expected, "pair")
-    labels = whole(path, ids, labels, len(VE_LABELS))
+    labels = best(path, ids, scores, len(VE_LABELS))
     write_json(path, [{"id": ids[row], "label": VE_LABELS[labels[row]]} for row in order])
 
 
-def write_nlvr2_csv(
-    path: str | Path, ids: Sequence[str], predictions: Sequence[int] | np.ndarray, expected_ids: Iterable[str]
-) -> None:
-    """Write NLVR2's lines `identifier,True` or `identifier,False`; `predictions` (E,) of 1 or 0, or bool."""
+def write_nlvr2_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
+    """Write NLVR2's lines `identifier,True` or `identifier,False`: the best of `scores` (E, 2), False first."""
     order = split_order(path, ids, expected_ids, "example")
-    truth = whole(path, ids, predictions, 2)
+    truth = best(path, ids, scores, 2)
     atomic_write(path, "".join(f"{ids[row]},{bool(truth[row])}\n" for row in order).encode())
 
 
@@ -196,15 +194,13 @@ def split_order(path: str | Path, ids: Sequence[Any], expected: Iterable[Any], w
     return [row[id_] for id_ in order]
 
 
-def whole(path: str | Path, ids: Sequence[Id], labels: Sequence[int] | np.ndarray, count: int) -> np.ndarray:
-    """`labels` (E,) as numbers 0..`count` − 1; refuses others, also those that are not whole."""
-    values = np.asarray(labels)
-    if values.shape != (len(ids),):
-        raise InputError("as many labels as ids are needed", file=path, found=values.shape, expected=(len(ids),))
-    bad = np.flatnonzero(~np.isin(values, range(count)))
-    if len(bad):
-        raise InputError("not a label", file=path, key=ids[bad[0]], found=values[bad[0]], expected=f"0..{count - 1}")
-    return values.astype(np.int64)
+def best(path: str | Path, ids: Sequence[Id], scores: np.ndarray, width: int) -> np.ndarray:
+    """(E,) the best of `scores` (E, width); refuses another shape, and values that are not finite: their argmax would
+    look like an answer."""
+    if np.shape(scores) != (len(ids), width):
+        raise InputError("scores of the wrong shape", file=path, found=np.shape(scores), expected=(len(ids), width))
+    check_finite(ids, scores)
+    return scores.argmax(1)
 
 
 def check_finite(ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray) -> None:

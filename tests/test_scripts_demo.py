@@ -1,0 +1,134 @@
+"""The demo and its comparisons: every command they would type is one that its script takes, and their tables."""
+
+import json
+import re
+from collections import defaultdict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import inf_itm
+import inf_nlvr2
+import inf_re
+import inf_vcr
+import prepro
+import pretrain
+import train_itm
+import train_nlvr2
+import train_re
+import train_vcr
+import train_ve
+import train_vqa
+from optim.infer import InferenceConfig
+from scripts import compare_tasks, demo, demo_tasks
+from utils.config import parse
+
+CONFIGS = {
+    "pretrain.py": pretrain.PretrainConfig,
+    "pretrain_vcr.py": pretrain.PretrainConfig,
+    "train_vqa.py": train_vqa.VqaConfig,
+    "train_nlvr2.py": train_nlvr2.Nlvr2Config,
+    "train_ve.py": train_ve.VeConfig,
+    "train_vcr.py": train_vcr.VcrConfig,
+    "train_re.py": train_re.ReConfig,
+    "train_itm.py": train_itm.ItmConfig,
+    "inf_vqa.py": InferenceConfig,
+    "inf_ve.py": InferenceConfig,
+    "inf_nlvr2.py": inf_nlvr2.Nlvr2Inference,
+    "inf_vcr.py": inf_vcr.VcrInference,
+    "inf_re.py": inf_re.ReInference,
+    "inf_itm.py": inf_itm.ItmInference,
+}
+SCORES = {name: 0.25 for task in demo_tasks.TASKS for name in task.metrics}
+SCORES |= {"accuracy": 0.5, "r_mean": 0.125, "overall": 75.0}
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """The commands of the demo, none of which is run; what one writes last is there afterwards, scores among it."""
+    commands: list[list[str]] = []
+
+    def call(self, done, *command):
+        if not done.exists():
+            commands.append([str(part) for part in command])
+            done.parent.mkdir(parents=True, exist_ok=True)
+            done.write_text(json.dumps(SCORES))
+
+    monkeypatch.setattr(demo.Demo, "call", call)
+    monkeypatch.setattr(demo_tasks, "vqa_chance", lambda _: 20.0)
+    monkeypatch.setattr(
+        demo_tasks, "TASKS", tuple(t if t.name != "re" else _guessing(t, 30.0) for t in demo_tasks.TASKS)
+    )
+    monkeypatch.setattr(demo, "TASKS", demo_tasks.TASKS)
+    return commands
+
+
+def _guessing(task, chance):
+    return demo_tasks.Downstream(task.name, {name: chance for name in task.metrics}, task.test)
+
+
+def check(command):
+    """Parse a command line by its script's own options; the script's name, of other scripts the first word's."""
+    script = next((part for part in command if part in CONFIGS or part == "prepro.py"), command[1])
+    flags = command[command.index(script) + 1 :]
+    if script in CONFIGS:
+        parse(CONFIGS[script], flags)
+    elif script == "prepro.py":
+        prepro.command_line().parse_args(flags)
+    return script
+
+
+def test_the_whole_table(tmp_path, typed, capsys):
+    made = demo.Demo(demo.DemoConfig(output=str(tmp_path), all=True, table=True))
+    made.make_data()
+    weights = tmp_path / "output/pretrain/ckpt/model_step_4000.pt"
+    made.all_tasks(weights, {"overall": 75.0})
+    scripts = defaultdict(int)
+    for command in typed:
+        scripts[check(command)] += 1
+    assert all(scripts[f"train_{task.name}.py"] == 3 for task in demo_tasks.TASKS) and scripts["train_vqa.py"] == 2
+    assert scripts["inf_itm.py"] == 4 and scripts["inf_re.py"] == 6 and scripts["prepro.py"] > 15
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert rows["vqa accuracy"] == {"pre-trained": 75.0, "chance": 20.0, "blind": 75.0, "scratch": 75.0}
+    assert rows["re accuracy_gt"] == {"chance": 30.0, "pre-trained": 50.0, "blind": 50.0, "scratch": 50.0}
+    shown = capsys.readouterr().out.splitlines()
+    assert any(re.fullmatch(r"nlvr2 accuracy +50\.0 +50\.0 +50\.0 +50\.0", line) for line in shown)
+    blind = [command for command in typed if "--blind" in command]
+    assert len(blind) == 6 and all("--checkpoint" in command for command in blind)
+
+
+def test_comparisons(tmp_path, typed, capsys):
+    weights = tmp_path / "output/pretrain/ckpt/model_step_best.pt"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    compare_tasks.main(["--demo", str(tmp_path), "--steps", "20", "--stage_steps", "10"])
+    assert {check(command) for command in typed} >= {"pretrain_vcr.py", "train_itm.py", "train_nlvr2.py", "inf_vcr.py"}
+    trained = [command for command in typed if any(part.startswith("train_") for part in command)]
+    sides = {side for _, task, *both in compare_tasks.PAIRS for side in [(task, name) for name in both]}
+    assert len(trained) == 3 * len(sides) == 42
+    for command in trained:  # both sides of a pair: the same steps and seeds, nothing validated
+        flags = dict(pairwise(command))
+        assert flags["--num_train_steps"] == "20" and flags["--val_txt_db"] == "None"
+    seeds = [dict(pairwise(command))["--seed"] for command in trained]
+    assert {seed: seeds.count(seed) for seed in set(seeds)} == {"42": 14, "43": 14, "44": 14}
+    found = json.loads((tmp_path / "compare_tasks.json").read_text())
+    assert len(found) == len(compare_tasks.PAIRS) and all(
+        len(values) == 3 for sides in found.values() for values in sides.values()
+    )
+    assert "nlvr2: paired-attn, triplet" in capsys.readouterr().out
+    before = len(typed)
+    compare_tasks.main(["--demo", str(tmp_path), "--steps", "20", "--stage_steps", "10"])
+    assert len(typed) == before  # what is finished is not done again
+
+
+def test_a_difference_and_its_error(tmp_path, monkeypatch, capsys):
+    """Paired: 3, 1 and 5 points, 3 ± 1.2."""
+    values = {"pre": [60.0, 61.0, 65.0], "scratch": [57.0, 60.0, 60.0]}
+    monkeypatch.setattr(compare_tasks, "PAIRS", (("ve: pre-trained, scratch", "ve", "pre", "scratch"),))
+    comparison = compare_tasks.Comparison(compare_tasks.CompareConfig(demo=str(tmp_path)))
+    comparison.weights = tmp_path
+    monkeypatch.setattr(comparison, "score", lambda one: values[one.side][compare_tasks.SEEDS.index(one.seed)])
+    comparison.run()
+    error = np.std([3, 1, 5], ddof=1) / np.sqrt(3)
+    assert f"62.0   59.0   +3.0 ± {error:.1f}" in capsys.readouterr().out
