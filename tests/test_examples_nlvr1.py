@@ -34,7 +34,7 @@ COLOURS, SHAPES = ("Black", "#0099ff", "Yellow"), ("circle", "square", "triangle
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
     output = tmp_path_factory.mktemp("nlvr1") / "stores"
-    main(["--data", str(FIXTURE), "--output", str(output)])
+    main(["--data", str(FIXTURE), "--output", str(output), "--statements", "60"])
     return output
 
 
@@ -123,7 +123,8 @@ def test_a_symmetry_moves_picture_and_words_together():
     ],
 )
 def test_rewritten_truth_follows(sentence, label, known):
-    rng, found = np.random.default_rng(0), {}
+    found: dict[str, set[int]] = {}
+    rng = np.random.default_rng(0)
     for _ in range(400):
         words, truth = rewrite(sentence.split(), label, rng)
         found.setdefault(" ".join(words), set()).add(truth)
@@ -138,11 +139,16 @@ def test_words_are_mended():
 
 def test_counts_are_the_panels_own():
     scene = np.array([[0, 0, 1, 20, 40, 80], [0, 0, 1, 20, 40, 59], [2, 2, 0, 10, 0, 30]])
-    counted = count(describe(scene)[1], scene[:, 0]).reshape(3, -1, 5)
-    assert counted[0, 0].tolist() == [1, 1, 0, 0, 0]  # two black things in the first panel
-    assert counted[:, 18, 0].tolist() == [1, 0, 1]  # anything at all
-    assert counted[0, 46].tolist() == [1, 0, 0, 0, 0]  # one black thing on top
-    assert counted[0, 49].sum() == 1 and counted[2, 49:58].sum() == 0  # one black thing stands on a black one
+    counted = count(scene, describe(scene)[1])
+    sizes, storeys, tops, below = counted[:, :3], counted[:, 3:15], counted[:, 15:18], counted[:, 18:27]
+    assert sizes.tolist() == [[0, 2, 0], [0, 0, 0], [1, 0, 0]]
+    assert storeys[0].tolist() == [1, 0, 0] * 2 + [0] * 6  # a black thing on the floor, another over it
+    assert tops.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert below[0].tolist() == [1] + [0] * 8 and below[2].sum() == 0  # one black thing stands on a black one
+    kinds, any_ = counted[:, 34:43], counted[:, 49]
+    assert kinds[0].tolist() == [0, 2] + [0] * 7 and kinds[2].tolist() == [0] * 6 + [1, 0, 0]
+    assert any_.tolist() == [2, 0, 1]
+    assert counted[:, -5:].tolist() == [[1, 1, 1, 2, 2], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
 
 
 def test_batches_hold_what_they_announce(stores):

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from examples.nlvr1.grammar import Grammar, is_name
+from examples.nlvr1.panels import stacked
 from examples.nlvr1.parsing import Habits, grammar
 from examples.nlvr1.prepare import read_examples
-from examples.nlvr1.scene import Scene, stacked
+from examples.nlvr1.scene import Scene
 from examples.nlvr1.statements import Statements
 from examples.nlvr1.words import Vocabulary
 from tests.test_examples_nlvr1 import FIXTURE, drawn
+from utils.errors import InputError
 
 K, B, Y = 0, 1, 2  # black, blue, yellow
 
@@ -144,3 +146,8 @@ def test_statements_are_true_of_one_picture_and_not_of_the_other():
         assert tree is not None, words
         right.append(tree.meaning(Scene([pictures[true], pictures[false]])).tolist() == [True, False])
     assert np.mean(right) > 0.9  # some can be read in two ways
+
+
+def test_pictures_that_do_not_differ_are_refused():
+    with pytest.raises(InputError, match="no statement"):
+        list(Statements([["there", "is", "a", "black", "tower"]] * 2, [TOWERS, TOWERS]).draw(2))

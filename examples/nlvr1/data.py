@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from data.batch import Example, Seq
+from data.batch import Example, Image, Seq
 from data.img_store import ImageStore
 from data.rng import generator
 from data.text_image import Counted, TextImage
@@ -35,7 +35,10 @@ class Judge(TextImage):
         self.pages, self.scale, self.augment, self.rewritten = images, scale, augment, rewritten
         self.copies = copies
         self.vocabulary = Vocabulary()
-        self._read: dict[int, tuple[list[int], int, np.ndarray]] = {}  # small enough to keep: words, truth, objects
+        # Small enough to keep: words and truth of texts, objects of pictures.
+        self._read: dict[int, tuple[list[int], int]] = {}
+        self._seen: dict[int, np.ndarray] = {}
+        self._images: dict[int, list[Image]] = {}  # of pictures as they are
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
         return self.copies * (super().units(pairs) + PANELS) + (self.rewritten > 0)  # "at least" for "exactly"
@@ -46,15 +49,22 @@ class Judge(TextImage):
     def sequence(self, text: int, picture: int, rng: np.random.Generator, copy: int = 0) -> Seq:
         """The sentence and the panels of its picture."""
         if text not in self._read:
-            record, regions = self.texts.read(text), self.pages.read(picture)
-            self._read[text] = record["input_ids"], record["target"], objects(regions.features, regions.pos[:, :4])
-        ids, label, seen = self._read[text]
-        if self.augment:
+            record = self.texts.read(text)
+            self._read[text] = record["input_ids"], record["target"]
+        if picture not in self._seen:
+            regions = self.pages.read(picture)
+            self._seen[picture] = objects(regions.features, regions.pos[:, :4])
+        (ids, label), seen = self._read[text], self._seen[picture]
+        if not self.augment:
+            if picture not in self._images:
+                self._images[picture] = self.scale.images(seen, picture)
+            images = self._images[picture]
+        else:
             seen, words = transform(seen, self.vocabulary.decode(ids), rng)
             if rng.random() < self.rewritten:
                 words, label = rewrite(words, label, rng)
             ids = self.vocabulary.encode(words)
-        images = self.scale.images(seen, (picture, copy))
+            images = self.scale.images(seen, (text, copy))  # a picture has other features in another example
         targets = {"labels": np.array([label], np.int64)}
         return Seq(self.framed(np.array(ids)), images, img_types=PANEL_TYPES, targets=targets)
 

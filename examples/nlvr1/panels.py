@@ -15,9 +15,10 @@ from examples.nlvr1.pixels import CANVAS, OUTLINES, PAINTS, PANEL, PANEL_STEP
 PANELS = 3
 WHERE, PAINT, OUTLINE, SIDE, X, Y = range(6)  # columns; the first is the panel
 FREQUENCIES = np.array([1, 2, 4, 8, 16])
-OBJECT_DIM = 10 + 4 * (3 + 2 * len(FREQUENCIES))
-COUNTS, MOST = 98, 5  # what is counted in a panel, and up to how many
-PANEL_DIM = 128  # principal components of the counts
+RELATIONS = 20  # what an object touches, on which storey it is, what is under and over it
+OBJECT_DIM = 10 + RELATIONS + 4 * (3 + 2 * len(FREQUENCIES))
+CLASSES, EXTRAS = 162, 5  # of objects; what else is counted of a panel
+PANEL_DIM = CLASSES + EXTRAS
 IMG_DIM = OBJECT_DIM + PANEL_DIM
 # Words with which a symmetry would change the truth, or the meaning.
 NO_OUTLINES = {"block", "blocks", "corner", "corners", "top", "roof", "tip", "side", "tower", "towers"}
@@ -49,6 +50,11 @@ def objects(words: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return np.stack([panel, paint, outline, x2 - x1, x1 - PANEL_STEP * panel, y1], 1)
 
 
+def stacked(objects: np.ndarray) -> bool:
+    """Whether a picture (n, 6) shows towers: squares of one size, one over another."""
+    return bool(((objects[:, OUTLINE] == 1) & (objects[:, X] == 40) & (objects[:, SIDE] == 20)).all())
+
+
 def transform(objects: np.ndarray, words: list[str], rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     """Another picture and sentence of the same truth: paints, outlines, sides and panels change places in both.
 
@@ -58,13 +64,13 @@ def transform(objects: np.ndarray, words: list[str], rng: np.random.Generator) -
     objects, used = objects.copy(), set(words)
     swap: dict[str, str] = {}
     objects[:, PAINT] = _permute(objects[:, PAINT], list(PAINTS), swap, rng)
-    stacked = bool(((objects[:, OUTLINE] == 1) & (objects[:, X] == 40) & (objects[:, SIDE] == 20)).all())
-    if not stacked and not used & NO_OUTLINES:
+    towers = stacked(objects)
+    if not towers and not used & NO_OUTLINES:
         objects[:, OUTLINE] = _permute(objects[:, OUTLINE], list(OUTLINES), swap, rng)
     if rng.random() < 0.5:
         swap |= {"left": "right", "right": "left"}
         objects[:, X] = PANEL - objects[:, X] - objects[:, SIDE]
-    if not stacked and not used & UPRIGHT:
+    if not towers and not used & UPRIGHT:
         if rng.random() < 0.5:
             objects[:, Y] = PANEL - objects[:, Y] - objects[:, SIDE]
         if rng.random() < 0.5:
@@ -98,34 +104,48 @@ def describe(objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     raw = np.zeros((len(objects), OBJECT_DIM))
     for first, value in ((0, paint), (3, outline), (6, size)):
         raw[at, first + value] = 1
-    raw[:, 10:] = np.concatenate([PLACES[np.minimum(v, PANEL)] for v in (x, y, x2, y2)], 1)
+    raw[:, 10 : 10 + RELATIONS] = _related(objects)
+    raw[:, 10 + RELATIONS :] = np.concatenate([PLACES[np.minimum(v, PANEL)] for v in (x, y, x2, y2)], 1)
     return raw, _counted(objects)
 
 
+def _related(objects: np.ndarray) -> np.ndarray:
+    """(n, RELATIONS): walls touched, any of them, a corner, uppermost; storey (4); paint under it, over it; none."""
+    _, paint, _, side, x, y = objects.T
+    left, right, roof, floor = x <= 0, x + side >= PANEL, y <= 0, y + side >= PANEL
+    storey, below = np.minimum((PANEL - y - side) // 20, 3), _below(objects)
+    found, at = np.zeros((len(objects), RELATIONS)), np.arange(len(objects))
+    corner = (left | right) & (roof | floor)
+    found[:, :7] = np.stack([left, right, roof, floor, left | right | roof | floor, corner, _top(objects)], 1)
+    found[at, 7 + storey] = 1
+    on = below >= 0
+    found[at[on], 11 + paint[below[on]]] = 1
+    found[below[on], 14 + paint[on]] = 1
+    found[:, 17], found[:, 18] = ~on, found[:, 14:17].sum(1) == 0
+    found[:, 19] = found[:, 17] + found[:, 18] == 0
+    return found
+
+
 def _counted(objects: np.ndarray) -> np.ndarray:
-    """(n, COUNTS): the classes each object belongs to, by what it is, where it is and what it stands on."""
+    """(n, CLASSES): the classes each object belongs to, by what it is, where it is and what it stands on."""
     _, paint, outline, side, x, y = objects.T
     size, kind, any_ = np.minimum(side // 10 - 1, 2), 3 * paint + outline, np.zeros(len(objects), int)
     walls = left, right, roof, floor = x <= 0, x + side >= PANEL, y <= 0, y + side >= PANEL
-    touching, corner, storey = (
-        np.any(walls, 0),
-        (left | right) & (roof | floor),
-        np.minimum((PANEL - y - side) // 20, 3),
-    )
-    below = _below(objects)
+    touching, storey, below = np.any(walls, 0), np.minimum((PANEL - y - side) // 20, 3), _below(objects)
+    corner = (left | right) & (roof | floor)
     classes: list[tuple[int, np.ndarray, np.ndarray | bool]] = [  # how many there are, which, and when it counts
-        *((3, paint, True), (3, outline, True), (3, size, True), (9, kind, True), (1, any_, True)),
-        *((9, kind, touching), (3, paint, ~touching), (3, outline, ~touching), (12, 3 * storey + paint, True)),
-        *((3, paint, _top(objects)), (9, 3 * paint + paint[below], below >= 0)),
+        *((3, size, True), (12, 3 * storey + paint, True), (3, paint, _top(objects))),
+        *((9, 3 * paint + paint[below], below >= 0), (1, any_, storey > 2)),
     ]
-    for when in (touching, *walls):
-        classes += [(3, paint, when), (3, outline, when), (1, any_, when)]
-    classes += [(3, paint, corner), (1, any_, corner), (1, any_, storey > 2)]
-    counted, first = np.zeros((len(objects), COUNTS)), 0
+    for k in range(3):
+        classes += [(1, any_, paint != k), (1, any_, outline != k)]
+    for when in (any_ == 0, touching, ~touching, corner, *walls):
+        classes += [(9, kind, when), (3, paint, when), (3, outline, when), (1, any_, when)]
+    counted, first = np.zeros((len(objects), CLASSES)), 0
     for size_, value, when_ in classes:
         counted[np.arange(len(objects)), first + value] += when_
         first += size_
-    assert first == COUNTS, first
+    assert first == CLASSES, first
     return counted
 
 
@@ -145,10 +165,15 @@ def _below(objects: np.ndarray) -> np.ndarray:
     return np.where(on.any(1), on.argmax(1), -1)
 
 
-def count(counted: np.ndarray, panel: np.ndarray) -> np.ndarray:
-    """(n, COUNTS) and panels (n,) → (3, COUNTS × MOST): of each panel, whether there are 1, 2 … of everything."""
-    totals = (panel == np.arange(PANELS)[:, None]).astype(float) @ counted
-    return (totals[:, :, None] >= np.arange(1, MOST + 1)).reshape(PANELS, -1).astype(float)
+def count(objects: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Objects (n, 6) and their classes (n, CLASSES) → (3, PANEL_DIM): how many of each class a panel has.
+
+    Last how many paints, outlines and sizes there are, and how many objects share the commonest paint and outline.
+    """
+    here = (objects[:, WHERE] == np.arange(PANELS)[:, None]).astype(float)
+    values = np.stack([objects[:, PAINT], objects[:, OUTLINE], np.minimum(objects[:, SIDE] // 10 - 1, 2)])
+    of_each = np.einsum("pn,vnk->pvk", here, (values[:, :, None] == np.arange(3)).astype(float))
+    return np.concatenate([here @ counted, (of_each > 0).sum(2), of_each[:, :2].max(2)], 1)
 
 
 @dataclass
@@ -157,21 +182,13 @@ class Scale:
 
     object_mean: np.ndarray  # (OBJECT_DIM,)
     object_scale: np.ndarray  # (OBJECT_DIM,)
-    panel_mean: np.ndarray  # (COUNTS × MOST,)
-    panel_map: np.ndarray  # (COUNTS × MOST, PANEL_DIM), whitening
 
     @classmethod
     def fit(cls, pictures: list[np.ndarray]) -> "Scale":
         """From the objects of many pictures."""
-        described = [describe(picture) for picture in pictures]
-        raw = np.concatenate([features for features, _ in described])
-        panels = np.concatenate([count(c, picture[:, WHERE]) for (_, c), picture in zip(described, pictures)])
-        mean = panels.mean(0)
-        values, vectors = np.linalg.eigh(np.cov((panels - mean).T))
-        top = np.argsort(-values)[:PANEL_DIM]
+        raw = np.concatenate([describe(picture)[0] for picture in pictures])
         look = np.where(np.arange(OBJECT_DIM) < 9, 2.0, 1.0)  # what it is counts twice as much as where
-        whitening = vectors[:, top] / np.sqrt(np.maximum(values[top], 0) + 0.02)
-        return cls(raw.mean(0), look / (raw.std(0) + 0.05), mean, whitening)
+        return cls(raw.mean(0), look / (raw.std(0) + 0.05))
 
     @classmethod
     def load(cls, path: str | Path) -> "Scale":
@@ -185,7 +202,7 @@ class Scale:
         """The three panels of a picture, each as the regions of an image with boxes relative to the panel."""
         raw, counted = describe(objects)
         looks = (raw - self.object_mean) * self.object_scale
-        summary = (count(counted, objects[:, WHERE]) - self.panel_mean) @ self.panel_map
+        summary = count(objects, counted)
         x, y, side = (objects[:, column] / PANEL for column in (X, Y, SIDE))
         pos = np.stack([x, y, x + side, y + side, side, side, side * side], 1)
         found = []

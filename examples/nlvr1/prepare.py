@@ -23,6 +23,7 @@ from data.rng import generator
 from data.txt_store import TextWriter
 from examples.nlvr1.panels import Scale, objects
 from examples.nlvr1.pixels import CANVAS, PANEL_STEP, VisualWords
+from examples.nlvr1.statements import Statements
 from examples.nlvr1.words import MARKS, Vocabulary
 from scripts import convert_imgdir
 from scripts.output import new_folder
@@ -41,6 +42,9 @@ class PrepareConfig:
     data: str = option(help="folder of the official files (docs/ADD_A_TASK.md lists them)")
     output: str = option(help="new folder for the stores")
     train: str = option("train_recovered.json.gz", help="training annotations in it, .json or .json.gz")
+    statements: int = option(
+        100_000, help="generated statements, each with a picture true of it and one not", at_least=1
+    )
 
 
 def read_examples(path: Path) -> list[dict[str, Any]]:
@@ -110,17 +114,35 @@ def write_pictures(
     return seen
 
 
-def write_texts(path: Path, split: str, examples: list[dict[str, Any]], orders: int, vocabulary: Vocabulary) -> None:
-    """The text store of some examples, one text a picture: "split-n-m-k"."""
+def new_texts(path: Path, vocabulary: Vocabulary) -> TextWriter:
+    """A text store of this vocabulary, to be written."""
     marks = {mark.strip("[]"): i for i, mark in enumerate(MARKS)}
     digest = hashlib.sha256("\n".join(vocabulary.words).encode()).hexdigest()
     meta = marks | {"v_range": [len(MARKS), len(vocabulary.words)], "tokenizer": "nlvr1", "vocab_sha256": digest}
-    with TextWriter(path, meta) as store:
+    return TextWriter(path, meta)
+
+
+def write_texts(path: Path, split: str, examples: list[dict[str, Any]], orders: int, vocabulary: Vocabulary) -> None:
+    """The text store of some examples, one text a picture: "split-n-m-k"."""
+    with new_texts(path, vocabulary) as store:
         for example in examples:
             for k in range(orders):
                 id_ = f"{split}-{example['identifier']}-{k}"
                 record = {"input_ids": vocabulary.read(example["sentence"]), "img_fname": f"{id_}.npz"}
                 store.add(id_, record | {"target": int(example["label"] == "true")})
+
+
+def write_statements(
+    path: Path, count: int, examples: list[dict[str, Any]], seen: list[np.ndarray], vocabulary: Vocabulary
+) -> None:
+    """The text store of generated statements: "said-n-1" with a picture it is true of, "said-n-0" with one not."""
+    sentences = [vocabulary.decode(vocabulary.read(example["sentence"])) for example in examples]
+    with new_texts(path, vocabulary) as store:
+        for n, statement in enumerate(Statements(sentences, seen).draw(count)):
+            ids = vocabulary.encode(statement.words)
+            for truth, row in ((1, statement.true), (0, statement.false)):
+                image = f"train-{examples[row]['identifier']}-0.npz"
+                store.add(f"said-{n}-{truth}", {"input_ids": ids, "img_fname": image, "target": truth})
 
 
 def held_out(examples: list[dict[str, Any]]) -> set[str]:
@@ -145,6 +167,7 @@ def main(argv: list[str] | None = None) -> None:
         write_texts(output / "txt_db" / f"{name}.db", "train", examples, 1, vocabulary)
     write_texts(output / "txt_db" / "dev.db", "dev", dev, 6, vocabulary)
     used = [objects_ for example, objects_ in zip(train, seen) if example["identifier"].split("-")[0] not in held]
+    write_statements(output / "txt_db" / "statements.db", config.statements, parts["train"], used, vocabulary)
     Scale.fit(used).save(output / "scale.npz")
     print(", ".join(f"{len(examples)} examples in {name}" for name, examples in (parts | {"dev": dev}).items()))
 

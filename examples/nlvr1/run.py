@@ -18,6 +18,7 @@ from utils.files import read_json, write_json
 from utils.options import option
 
 CONFIG = "examples/nlvr1/nlvr1.json"
+FINETUNE = ("--learning_rate", "0.0006", "--statements_weight", "4")  # what finetuning does otherwise
 DEV = ("txt_db/dev.db", "img_db/dev")
 
 
@@ -28,9 +29,10 @@ class BenchmarkConfig:
     data: str = option(help="folder of the official files (docs/ADD_A_TASK.md lists them)")
     output: str = option("nlvr1", help="folder of everything it makes; what is there already is not made again")
     seeds: list[int] = option([42, 43, 44], help="one pre-training and finetuning each")
-    pretrain_steps: int = option(1200, help="optimiser steps of pre-training", at_least=1)
-    finetune_steps: int = option(3000, help="optimiser steps of finetuning", at_least=1)
+    pretrain_steps: int = option(4000, help="optimiser steps of pre-training", at_least=1)
+    finetune_steps: int = option(1000, help="optimiser steps of finetuning", at_least=1)
     valid_steps: int = option(200, help="steps between two looks at the held-out sentences", at_least=1)
+    statements: int = option(100_000, help="generated statements to pre-train on", at_least=1)
     num_threads: int = option(1, help="CPU threads of a run", at_least=0)
 
 
@@ -50,21 +52,15 @@ class Benchmark:
         subprocess.run([sys.executable, *line], check=True)
 
     def prepare(self) -> None:
-        self.call(self.stores / "scale.npz", "prepare", "--data", self.config.data, "--output", self.stores)
+        count = str(self.config.statements)
+        flags = "--data", self.config.data, "--output", self.stores, "--statements", count
+        self.call(self.stores / "scale.npz", "prepare", *flags)
 
     def train(self, phase: str, seed: int, steps: int, *flags: str | Path) -> Path:
         """One phase; returns the folder of its weights."""
         c, output = self.config, self.root / f"{phase}_{seed}"
-        options: list[str | Path] = [
-            "--config",
-            CONFIG,
-            "--data_root",
-            self.stores.resolve(),
-            "--phase",
-            phase,
-            "--seed",
-            str(seed),
-        ]
+        options: list[str | Path] = ["--config", CONFIG, "--data_root", self.stores.resolve(), "--phase", phase]
+        options += ["--seed", str(seed)]
         options += ["--num_train_steps", str(steps), "--valid_steps", str(c.valid_steps), *flags, "--resume"]
         options += ["--num_threads", str(c.num_threads), "--output_dir", output]
         self.call(output / "ckpt" / f"model_step_{steps}.pt", "train_nlvr1", *options)
@@ -75,7 +71,8 @@ class Benchmark:
         c = self.config
         started = time.perf_counter()
         weights = self.train("pretrain", seed, c.pretrain_steps) / f"model_step_{c.pretrain_steps}.pt"
-        output = self.train("finetune", seed, c.finetune_steps, "--checkpoint", weights.resolve()).parent
+        finetune = "--checkpoint", weights.resolve(), *FINETUNE
+        output = self.train("finetune", seed, c.finetune_steps, *finetune).parent
         answers = output / "results_dev" / "results_best_all.json"
         txt_db, img_db = (str(self.stores / path) for path in DEV)
         self.call(answers, "inf_nlvr1", "--txt_db", txt_db, "--img_db", img_db, "--output_dir", output)

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.batch import PackedBatch
-from data.open import Stores
 from data.sampler import Entry
 from examples.nlvr1.data import Contrast, Judge, sentence_of
 from examples.nlvr1.head import UniterForNlvr1
@@ -34,11 +33,13 @@ from utils.stores import SplitStores
 class Nlvr1Config(SplitStores, RunConfig):
     """Options of NLVR, besides those of every run."""
 
+    statements_txt_db: str = option(path=True, help="text LMDB of the generated statements")
     scale: str = option(path=True, help="scale.npz of the preparation")
     phase: Literal["pretrain", "finetune"] = option(
         "finetune", "pretrain: tell the picture a sentence is true of from one it is not; finetune: also judge each"
     )
-    contrast_weight: int = option(1, "finetune: steps that contrast, to one that judges", at_least=0)
+    statements_weight: int = option(4, "steps on generated statements, to one that judges", at_least=0)
+    contrast_weight: int = option(1, "steps that contrast two pictures of a sentence, to one that judges", at_least=0)
     rewritten: float = option(0.3, "share of sentences judged in other words")
     copies: int = option(1, "evaluation: symmetric copies of a sentence and its picture, scores averaged", at_least=1)
 
@@ -49,10 +50,10 @@ class Nlvr1Task(Task):
     name = "judge"
     metric = "acc"
     head = "nlvr1_output"
+    img_dim = VISUAL_WORDS
 
     def __init__(self, config: Nlvr1Config):
         super().__init__(config)
-        self.stores = Stores(config, self.model_config, VISUAL_WORDS)
         self.scale = Scale.load(config.scale)
 
     def data(self, txt_db: str, img_db: str, train: bool = False) -> Judge:
@@ -67,12 +68,14 @@ class Nlvr1Task(Task):
     def train_data(self) -> list[Entry]:
         c = self.config
         ((txt_db, img_db),) = c.stores("train")
+        weights = {"statements": c.statements_weight, "contrast": c.contrast_weight}
         entries = [
-            Entry("contrast", Contrast(*self._open(txt_db, img_db, True), self.scale, True), c.contrast_weight or 1)
+            Entry(name, Contrast(*self._open(texts, img_db, True), self.scale, name == "contrast"), weights[name])
+            for name, texts in (("statements", c.statements_txt_db), ("contrast", txt_db))
+            if weights[name]
         ]
         if c.phase == "finetune":
-            judge = Entry("judge", self.data(txt_db, img_db, train=True), 1)
-            entries = [*(entries if c.contrast_weight else []), judge]
+            entries.append(Entry("judge", self.data(txt_db, img_db, train=True), 1))
         self.stores.check_against(c.checkpoint)
         return entries
 
@@ -85,7 +88,7 @@ class Nlvr1Task(Task):
         if batch.task == "judge":
             return loss.mean()
         margin = (scores[:, 1] - scores[:, 0]).view(-1, 2)  # of the true picture, of the false one
-        return F.softplus(margin[:, 1] - margin[:, 0]).mean() + 0.3 * loss.mean()
+        return F.softplus(margin[:, 1] - margin[:, 0]).mean() + 0.5 * loss.mean()
 
     def predict(self, model: UniterForNlvr1, batch: PackedBatch) -> dict[str, np.ndarray]:
         """Logits (E, 2), labels and losses, each the mean over an example's copies."""

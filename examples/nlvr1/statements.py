@@ -1,0 +1,70 @@
+"""Statements: sentences the grammar makes, each with a training picture it is true of and one it is not.
+
+They are said as the training sentences are (parsing.Habits), of the same kind of picture: scattered things or towers.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from data.rng import generator
+from examples.nlvr1.panels import stacked
+from examples.nlvr1.parsing import LONGEST, Habits
+from examples.nlvr1.scene import Scene
+from utils.errors import InputError
+
+POOL, TRIES = 48, 50  # pictures a statement is tried on; sentences drawn for each that is kept, at most
+
+
+class Statement(NamedTuple):
+    """Words, and the rows of a picture they are true of and of one they are not."""
+
+    words: list[str]
+    true: int
+    false: int
+
+
+class Statements:
+    """A source of statements about some pictures, in the manner of the sentences said of them."""
+
+    def __init__(self, sentences: list[list[str]], pictures: list[np.ndarray]):
+        """`sentences`: word by word, each of the picture in its row; `pictures`: objects (n, 6)."""
+        kinds = np.array([stacked(picture) for picture in pictures])
+        self.kinds = [np.flatnonzero(kinds == kind) for kind in (False, True) if (kinds == kind).any()]
+        self.pictures = pictures
+        self.habits = [Habits(sorted([sentences[i] for i in rows])) for rows in self.kinds]
+
+    def draw(self, count: int, *seed: int | str) -> Iterator[Statement]:
+        """`count` statements, the same from the same seed; both kinds of pictures as often as in training."""
+        sizes = np.array([len(rows) for rows in self.kinds])
+        for kind, rows in enumerate(self.kinds):
+            rng, wanted = generator("statements", kind, *seed), round(count * sizes[kind] / sizes.sum())
+            while wanted > 0:
+                before, order = wanted, rng.permutation(rows)
+                for first in range(0, max(1, len(rows) - POOL + 1), POOL):
+                    pool = order[first : first + POOL]
+                    for statement in self._about(Scene([self.pictures[i] for i in pool]), kind, rng, min(wanted, 64)):
+                        yield statement._replace(true=int(pool[statement.true]), false=int(pool[statement.false]))
+                        wanted -= 1
+                if wanted == before:
+                    raise InputError(
+                        "no statement is true of some pictures and false of others",
+                        found=f"{len(rows)} pictures of a kind",
+                        expected="two or more that differ",
+                    )
+
+    def _about(self, scene: Scene, kind: int, rng: np.random.Generator, count: int) -> Iterator[Statement]:
+        """Statements true of some of the scene's pictures and false of others."""
+        for _ in range(TRIES * count):
+            tree = self.habits[kind].draw(rng)
+            words = tree.words()
+            if len(words) > LONGEST:
+                continue
+            truth = tree.meaning(scene)
+            true, false = np.flatnonzero(truth), np.flatnonzero(~truth)
+            if len(true) and len(false):
+                yield Statement(words, int(rng.choice(true)), int(rng.choice(false)))
+                count -= 1
+                if count == 0:
+                    return
