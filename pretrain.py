@@ -15,7 +15,7 @@ from data.concat import Concat
 from data.itm import Itm
 from data.mlm import Mlm
 from data.mrm import Mrm
-from data.sampler import Entry
+from data.sampler import Entry, check_names
 from data.vcr import REGIONS_HELP, Part, RegionSource, open_vcr
 from data.vcr_pretrain import VcrPretraining
 from model.pretrain import UniterForPretraining, wra_loss
@@ -59,6 +59,8 @@ class Pretraining(Task):
     def __init__(self, config: PretrainConfig):
         super().__init__(config)
         sources = config.train_datasets + config.val_datasets
+        for listed in (config.train_datasets, config.val_datasets):
+            check_names([f"{task}_{source.name}" for source in listed for task in source.tasks])
         self._check(sources)
         self.grown = any(self._parts(source) != (None,) for source in sources)
 

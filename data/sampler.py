@@ -110,6 +110,19 @@ class Work:
     state: dict[str, Any] | None = None  # the stream's position after the step, with a rank's last micro-batch of it
 
 
+def check_names(names: Sequence[str]) -> None:
+    """`InputError` where two entries have one name: their batches and records are told apart by it."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            "one task of one dataset is listed twice",
+            key="name, tasks",
+            found=", ".join(twice),
+            expected="names that differ",
+            remedy="give every dataset its own name, and name each task of it once (mix_ratio says how often)",
+        )
+
+
 class TrainStream:
     """The endless sequence of micro-batches of a run, a function of the seed alone.
 
@@ -128,6 +141,7 @@ class TrainStream:
         size: int = 1,
         state: dict[str, Any] | None = None,
     ):
+        check_names([entry.name for entry in entries])
         self.entries, self.seed, self.budget, self.batching = entries, seed, budget, batching
         self.accumulation, self.rank, self.size = accumulation, rank, size
         self.step = state["step"] if state else 0

@@ -74,6 +74,14 @@ def test_unknown_key_suggests_the_nearest(world):
     all_in(text, "run.json", "learning_rat", "learning_rate")
 
 
+@pytest.mark.parametrize("key", ["train_datasets", "val_datasets"])
+def test_two_datasets_of_one_name(world, key):
+    """Their batches would be mixed up: each draws from the other's store."""
+    config = json.loads(pretrain_options(world, world / "run").read_text())
+    with pytest.raises(InputError, match=r"listed twice[\s\S]*mlm_"):
+        pretrain.main(["--config", str(pretrain_options(world, world / "run", **{key: 2 * config[key]}))])
+
+
 def test_wrong_type(world):
     all_in(message(world, warmup_steps="many"), "run.json", "warmup_steps", "many", "int")
 
