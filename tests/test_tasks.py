@@ -224,6 +224,10 @@ def test_an_unlabelled_test_split_is_left_out(world, tmp_path, monkeypatch, name
     made |= {"test_txt_db": f"txt_db/{name}_hidden.db", "test_img_db": made["val_img_db"]}
     scores = SCRIPTS[name][0].main(["--config", str(options(world, tmp_path / "run", **made))])
     assert scores and all(key.startswith("val/") for key in scores)
+    if name == "vqa":
+        flags = ["--txt_db", world / "txt_db/vqa_hidden.db", "--img_db", world / "img_db/tiny", "--n_workers", "0"]
+        said = spoken(lambda: inf_vqa.main([*map(str, flags), "--output_dir", str(tmp_path / "run")]))
+        assert "60 predictions" in said and "score" not in said
 
 
 def test_unlabelled_test_stores_are_not_scored(runs):
