@@ -210,21 +210,31 @@ class Trainer:
                 remedy="resume with the script and options of before, or start in another output_dir",
             ) from None
 
-    def _resume(self) -> None:
-        """Stand where the newest whole train state, with its weights, was made."""
-        found = checkpoint.newest_train_state(self.ckpt, self._weights, LOG) if self.config.resume else None
-        if found is not None:
-            self.step, path = found
-            state = checkpoint.load(path)
-            if self.task.saves == "epoch" and state.get("valid_steps", self.valid_steps) != self.valid_steps:
+    def _check_epochs(self) -> None:
+        """Weights numbered by epochs are found again only where an epoch has as many steps as before."""
+        for _, path in checkpoint.train_states(self.ckpt):
+            try:
+                before = checkpoint.load(path, mmap=True).get("valid_steps", self.valid_steps)
+            except InputError:
+                continue  # passed over, and said, when weights are looked for
+            if before != self.valid_steps:
                 raise InputError(
                     "the run to resume counts other steps as an epoch, by which its weights are numbered",
                     file=path,
                     key="valid_steps, train_batch_size, gradient_accumulation_steps, ranks",
                     found=f"{self.valid_steps} steps an epoch",
-                    expected=f"{state['valid_steps']}, as before",
+                    expected=f"{before}, as before",
                     remedy="resume with the options and ranks of before, or start in another output_dir",
                 )
+
+    def _resume(self) -> None:
+        """Stand where the newest whole train state, with its weights, was made."""
+        if self.config.resume and self.task.saves == "epoch":
+            self._check_epochs()
+        found = checkpoint.newest_train_state(self.ckpt, self._weights, LOG) if self.config.resume else None
+        if found is not None:
+            self.step, path = found
+            state = checkpoint.load(path)
             self._load(self._weights(self.step))
             self.updater.load_state_dict(state)
             self.best, self.stream_state = state["best"], state["stream"]
