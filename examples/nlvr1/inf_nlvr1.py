@@ -3,7 +3,6 @@
 python -m examples.nlvr1.inf_nlvr1 --txt_db … --img_db … --output_dir FOLDER_OF_A_RUN
 """
 
-import logging
 from dataclasses import dataclass
 
 from examples.nlvr1.train_nlvr1 import Nlvr1Config, Nlvr1Task
@@ -30,7 +29,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     predictions = run.predict(data)
     run.publish(predictions, data, run.results("dev"))
     scores: dict[str, float] = run.task.score(predictions, data)
-    logging.getLogger("uniter").info(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     return scores
 
 
