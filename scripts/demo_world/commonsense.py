@@ -4,6 +4,8 @@ A picture's objects are listed from left to right, each by its shape; the tag `[
 which object is meant and its shape; colours and sizes must be seen. Where choices differ in two things, the four are
 all combinations of a right and a wrong one of each, so that none stands out among them. Reasons are about objects that
 neither question nor answer speaks of.
+
+Nobody lives in this world: objects are tagged as VCR tags persons and objects alike.
 """
 
 from collections.abc import Callable, Iterable
