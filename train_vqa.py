@@ -76,7 +76,7 @@ class VqaTask(Task):
         """The soft score of the best answers, as the release validates, and the loss; {} of a split without answers."""
         if not data.answered:
             return {}
-        return {"score": float(predictions["score"].mean()), "loss": float(predictions["loss"].mean())}
+        return {name: float(predictions[name].mean(dtype=np.float64)) for name in ("score", "loss")}
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """The leaderboard's file: an answer to every question."""

@@ -1,4 +1,4 @@
-"""NLVR2, VE and referring expressions, end to end: train, kill, resume, predict, score; and runs of the release."""
+"""Every task, end to end: official files, train, kill, resume, predict, score; and output folders of the release."""
 
 import io
 import json
@@ -26,7 +26,7 @@ import train_ve
 import train_vqa
 from data.text_image import TextImage
 from data.vcr import VcrData
-from scripts import ensemble, evaluate, kill_test
+from scripts import ensemble, eval_vqa, evaluate, kill_test
 from scripts.read_results import read_vcr
 from tests.tiny_tasks import make_old, make_tasks, options
 from tests.tiny_world import MODEL, run_script
@@ -67,8 +67,9 @@ MORE = {  # which have files of tests of their own
     "itm": {"train_txt_dbs": ["txt_db/itm.db"], "train_img_dbs": ["img_db/tiny"], "train_batch_size": 8}
     | {"val_txt_db": "txt_db/itm.db", "val_img_db": "img_db/tiny", "full_val": True},
 }
-VQA = {"train_txt_dbs": ["txt_db/vqa.db"], "train_img_dbs": ["img_db/tiny"]}
-VQA |= {"val_txt_db": "txt_db/vqa.db", "val_img_db": "img_db/tiny"}
+VQA = {"train_txt_dbs": ["txt_db/vqa_raw.db"], "train_img_dbs": ["img_db/tiny"]}
+VQA |= {"val_txt_db": "txt_db/vqa_raw.db", "val_img_db": "img_db/tiny"}
+MORE |= {"vqa": VQA}
 
 SCRIPTS = {"nlvr2": (train_nlvr2, inf_nlvr2), "ve": (train_ve, inf_ve), "re": (train_re, inf_re)}
 SCRIPTS |= {"vcr": (train_vcr, inf_vcr), "itm": (train_itm, inf_itm), "vqa": (train_vqa, inf_vqa)}
@@ -99,7 +100,7 @@ def inference(name, world, run, output=None):
     """Its flags, and where it writes."""
     pictures = {"re": "img_db/re_coco_gt", "vcr": f"img_db/vcr_gt;{world / 'img_db/tiny'}"}.get(name, "img_db/tiny")
     flags = ["--img_db", f"{world}/{pictures}", "--n_workers", "0"]
-    flags += ["--txt_db", world / "txt_db" / ("refcoco_val.db" if name == "re" else f"{name}.db")]
+    flags += ["--txt_db", world / "txt_db" / {"re": "refcoco_val.db", "vqa": "vqa_raw.db"}.get(name, f"{name}.db")]
     if name == "itm":
         output = output or run / "results"
         weights = ["--checkpoint", run / "ckpt" / "model_step_12.pt", "--train_config", run / "log" / "hps.json"]
@@ -143,15 +144,19 @@ def test_scores_of_the_file_are_those_of_the_run(world, runs, tmp_path, name):
     found, raw = tmp_path / "scores.json", world / "raw"
     told = [raw / f"{name}.json"] if name != "re" else [raw / "refs(unc).p", raw / "instances.json"]
     told += ["--split", "val"] if name == "itm" else []
-    evaluate.main([name, *map(str, [path, *told]), "--json", str(found)])
-    scores = json.loads(found.read_text())
+    if name == "vqa":
+        eval_vqa.main([str(path), *map(str, told), "--json", str(found)])
+        scores = {"accuracy": json.loads(found.read_text())["overall"] / 100}
+    else:
+        evaluate.main([name, *map(str, [path, *told]), "--json", str(found)])
+        scores = json.loads(found.read_text())
     records = kill_test.metrics(runs[name])
     step = int(last) if name != "re" else int(last) * min(r["step"] for r in records if "val/acc" in r)
     (record,) = (r for r in records if f"val/{SCORE[name]}" in r and r["step"] == step)
     same = {"vcr": ("acc_qa", "acc_qar", "acc"), "itm": ("img_r1", "img_r10", "txt_r1", "txt_r5")}.get(name, ())
     assert scores["accuracy" if not same else same[0]] == pytest.approx(record[f"val/{SCORE[name]}"], abs=1e-12)
     assert all(scores[key] == pytest.approx(record[f"val/{key}"], abs=1e-12) for key in same)
-    for key in same or ("acc",):  # and so says the inference script itself
+    for key in same or (SCORE[name],):  # and so says the inference script itself
         assert f"{key} {record[f'val/{key}']:.4f}" in said.replace(" = ", " ")
     if name == "nlvr2":
         assert scores["consistency"] == pytest.approx(record["val/consistency"], abs=1e-12)
@@ -159,7 +164,7 @@ def test_scores_of_the_file_are_those_of_the_run(world, runs, tmp_path, name):
         assert f"accuracy={record['val/acc']}" in official
 
 
-SCORE = {"nlvr2": "acc", "ve": "acc", "re": "acc", "vcr": "acc_qa", "itm": "img_r1"}
+SCORE = {"vqa": "score", "nlvr2": "acc", "ve": "acc", "re": "acc", "vcr": "acc_qa", "itm": "img_r1"}
 
 
 def spoken(run):
@@ -173,7 +178,7 @@ def spoken(run):
     return heard.getvalue()
 
 
-@pytest.mark.parametrize("name", ["nlvr2", "ve", "re", "vcr"])
+@pytest.mark.parametrize("name", ["nlvr2", "ve", "re", "vcr", "vqa"])
 def test_weights_that_are_not_finite_leave_no_file(world, runs, tmp_path, name):
     saves = "epoch" if name == "re" else "step"
     weights = torch.load(runs[name] / "ckpt" / f"model_{saves}_best.pt", weights_only=True)
@@ -192,7 +197,8 @@ def test_the_ensemble_of_a_run_with_itself_is_the_run(world, runs, tmp_path, nam
     SCRIPTS[name][1].main([*flags, "--save_logits"])
     logits = path if name == "itm" else path.with_name(path.stem.replace("results", "logits") + ".npz")
     output = tmp_path / f"ensemble{path.suffix}"
-    ensemble.main(["--task", name, "--logits", str(logits), str(logits), "--output", str(output)])
+    answers = ["--ans2label", str(runs[name] / "ckpt" / "ans2label.json")] if name == "vqa" else []
+    ensemble.main(["--task", name, "--logits", str(logits), str(logits), "--output", str(output), *answers])
     if name in ("vcr", "itm"):  # probabilities are written: in each four, and in each row, the same is best
         read = (lambda file: np.load(file)["scores"]) if name == "itm" else (lambda file: list(read_vcr(file).values()))
         width = -1 if name == "itm" else 4
@@ -219,7 +225,7 @@ def test_an_unlabelled_test_split_is_left_out(world, tmp_path, monkeypatch, name
     kind, read = (VcrData, VcrData.answered) if name == "vcr" else (TextImage, TextImage.answered)
     hidden = property(lambda data: not str(data.texts.path).endswith("hidden.db") and read.fget(data))
     monkeypatch.setattr(kind, "answered", hidden)
-    made = (MORE | {"vqa": VQA})[name] | {"num_train_steps": 2, "valid_steps": 2}
+    made = MORE[name] | {"num_train_steps": 2, "valid_steps": 2}
     shutil.copytree(world / made["val_txt_db"], world / f"txt_db/{name}_hidden.db")
     made |= {"test_txt_db": f"txt_db/{name}_hidden.db", "test_img_db": made["val_img_db"]}
     scores = SCRIPTS[name][0].main(["--config", str(options(world, tmp_path / "run", **made))])
@@ -256,7 +262,7 @@ def test_without_validation_the_newest_weights_are_the_best(world, tmp_path):
 @pytest.mark.parametrize("name", ["vqa", "vcr", "re"])
 def test_a_labelled_test_split_is_scored_at_the_end(world, tmp_path, name):
     """Here it is the validation split, so its scores are that one's."""
-    made = (TASKS | MORE | {"vqa": VQA})[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2}
+    made = (TASKS | MORE)[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2}
     made |= {f"test_{kind}_db": made[f"val_{kind}_db"] for kind in ("txt", "img")}
     scores = SCRIPTS[name][0].main(["--config", str(options(world, tmp_path / "run", **made))])
     record = kill_test.metrics(tmp_path / "run")[-1]
@@ -359,13 +365,13 @@ def predicted(name, path):
 
 
 @pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("name", TASKS | MORE | {"vqa": VQA})
+@pytest.mark.parametrize("name", TASKS | MORE)
 def test_a_folder_of_the_release(tmp_path, name, half):
     """Its options alone, unknown keys; other special ids, texts longer than in training, compressed pictures by old
     numpy, in other numbers than counted: complete, in the store's order, and what the run itself predicts."""
     world = make_tasks(tmp_path / "world", ("[MASK]", "[unused9]", "[UNK]", "[SEP]", "[unused8]", "[PAD]", "[CLS]"))
     run, old = tmp_path / "run", world / "old"
-    changes = (TASKS | MORE | {"vqa": VQA})[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2}
+    changes = (TASKS | MORE)[name] | {"num_train_steps": 2, "valid_steps": 0 if name == "re" else 2}
     changes["max_txt_len"] = 27 if name == "vcr" else 4
     SCRIPTS[name][0].main(["--config", str(options(world, run, **changes))])
     for store, npz in OLD.get(name, {"tiny": "npz"}).items():
@@ -386,11 +392,12 @@ def test_a_folder_of_the_release(tmp_path, name, half):
         make_a_release_run(run, name, half)
         SCRIPTS[name][1].main([*flags, which, "best"])
         found.append(predicted(name, path))
-    lengths = {"re": "refcoco_val.db/id2len.json", "vcr": "vcr.db/id2len_qar.json"}.get(name, f"{name}.db/id2len.json")
+    own = {"re": "refcoco_val.db/id2len.json", "vcr": "vcr.db/id2len_qar.json", "vqa": "vqa_raw.db/id2len.json"}
+    lengths = own.get(name, f"{name}.db/id2len.json")
     texts = list(json.loads((world / "txt_db" / lengths).read_text()))
     assert list(found[0]) == list(found[1]) == texts
     assert half or found[0] == found[1]
-    same = [found[0][text] == found[1][text] for text in texts] if name in TASKS | {"vqa": VQA} else []
+    same = [found[0][text] == found[1][text] for text in texts] if name in (*TASKS, "vqa") else []
     assert not same or np.mean(same) > 0.7  # half-precision weights: nearly all
 
 

@@ -21,8 +21,8 @@ PIECES = ["!", *(f"w{chr(97 + k)}" for k in range(WORDS - 1))]  # a class's word
 def make_tasks(folder: Path, specials: tuple[str, ...] = SPECIALS) -> Path:
     """`make_world`, official annotation files in `raw/`, and the stores that prepro.py makes of them.
 
-    `txt_db/{nlvr2,nlvr2_test,ve,ve_test,refcoco_val,vcr,itm}.db`, `img_db/{re_coco_gt,re_coco_det,vcr_gt}`; the `_test`
-    ones have no labels. `specials`: the first names of the vocabulary, whose ids they get by their order.
+    `txt_db/{nlvr2,nlvr2_test,ve,ve_test,refcoco_val,vcr,itm,vqa_raw}.db`, `img_db/{re_coco_gt,re_coco_det,vcr_gt}`; the
+    `_test` ones have no labels. `specials`: the first names of the vocabulary, whose ids they get by their order.
     """
     world = make_world(folder)
     raw = world / "raw"
@@ -43,6 +43,7 @@ def make_tasks(folder: Path, specials: tuple[str, ...] = SPECIALS) -> Path:
     texts.close()
     make_referring(world, raw, rng)
     make_commonsense(world, raw, rng)
+    make_questions(raw, np.random.default_rng(6))
     pictures = [{"filename": f"tiny_{i:012}.png", "imgid": i, "split": "val"} for i in range(24)]
     for i, picture in enumerate(pictures):
         picture["sentences"] = [{"raw": phrase(rng), "sentid": 3 * i + k, "imgid": i, "tokens": []} for k in range(2)]
@@ -73,6 +74,24 @@ def hypothesis(rng: np.random.Generator, i: int) -> dict:
     label = ("contradiction", "entailment", "neutral")[i % 3]
     ids = {"Flickr30K_ID": str(i % 24), "pairID": f"{4000 - 7 * i}.jpg#0r1n"}
     return ids | {"gold_label": label, "sentence1": "x", "sentence2": phrase(rng)}
+
+
+def make_questions(raw: Path, rng: np.random.Generator) -> None:
+    """VQA v2's two files, and `txt_db/vqa_raw.db`; all ten people give the same answer."""
+    ids = [{"question_id": 700 - 3 * i, "image_id": i % 24} for i in range(60)]
+    questions = [id_ | {"question": phrase(rng)} for id_ in ids]
+    told = ["yes" if rng.random() < 0.5 else "no" for _ in ids]
+    annotations = [
+        id_
+        | {"multiple_choice_answer": answer, "answer_type": "yes/no", "question_type": "is"}
+        | {"answers": [{"answer": answer, "answer_id": k, "answer_confidence": "yes"} for k in range(1, 11)]}
+        for id_, answer in zip(ids, told)
+    ]
+    files = {"questions": raw / "vqa_questions.json", "annotations": raw / "vqa.json"}
+    for (key, file), entries in zip(files.items(), (questions, annotations)):
+        file.write_text(json.dumps({"data_subtype": "tiny", key: entries}))
+    flags = [part for key, file in files.items() for part in (f"--{key}", file)]
+    prepare(raw, "vqa", "vqa_raw", *flags, "--img_name", "tiny_{image_id:012}.npz")
 
 
 def phrase(rng: np.random.Generator) -> str:
