@@ -44,6 +44,15 @@ def test_nlvr2_by_hand(tmp_path: Path) -> None:
     assert (tmp_path / "logits.csv").read_text() == "dev-0-0-0,False\ndev-0-1-0,True\n"
 
 
+def test_answers_to_another_split_leave_no_file(tmp_path: Path) -> None:
+    (run,) = logits(tmp_path, ["dev-0-0-0"], [[1, 0]])
+    labels = [{"identifier": f"dev-0-{k}-0", "label": "True"} for k in range(2)]
+    (tmp_path / "dev.json").write_text("".join(json.dumps(entry) + "\n" for entry in labels))
+    with pytest.raises(InputError, match="missing example ids"):
+        combine("nlvr2", [run], tmp_path / "o.csv", "--annotations", tmp_path / "dev.json")
+    assert not (tmp_path / "o.csv").exists()
+
+
 def test_probabilities() -> None:
     x = np.array([0.0, np.log(3), -np.log(3), 800])
     np.testing.assert_allclose(ensemble.sigmoid(x), [0.5, 0.75, 0.25, 1.0], rtol=1e-15)
