@@ -11,19 +11,19 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from data.itm_eval import ItmEval
-from data.itm_rank import ItmRank
-from optim.evaluate import predict
+from data.retrieval import ItmRank
+from data.retrieval_eval import ItmEval
+from evaluation.recall import retrieval_recalls
+from evaluation.score_chunks import Chunks, file_mark
+from evaluation.submission import write_retrieval
 from optim.infer import LOG, InferenceFlags, begin, run_options
 from optim.precision import Precision
+from optim.predict import predict
 from train_itm import ItmConfig, ItmTask
 from utils.distributed import World, launch
 from utils.errors import InputError
 from utils.files import write_json
 from utils.options import option
-from utils.retrieval import retrieval_recalls
-from utils.score_chunks import Chunks, file_mark
-from utils.submission import write_retrieval
 
 REGIONS = ("conf_th", "max_bb", "min_bb", "num_bb")
 OF_THE_RUN = "; none: the finetuned run's, else the default of training"

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from data.image_names import (
+from prepare.image_names import (
     COCO_IMG_NAME,
     FLICKR_IMG_NAME,
     NLVR2_IMG_NAME,
@@ -31,9 +31,9 @@ from data.image_names import (
     VCR_GT_IMG_NAME,
     VCR_IMG_NAME,
 )
-from data.prepare_texts import prepare_captions, prepare_itm, prepare_nlvr2, prepare_ve, prepare_vqa
-from data.prepare_vcr import prepare_vcr
-from data.refer import prepare_re
+from prepare.referring import prepare_re
+from prepare.texts import prepare_captions, prepare_itm, prepare_nlvr2, prepare_ve, prepare_vqa
+from prepare.vcr import prepare_vcr
 from utils.errors import InputError, run
 
 PREPARE = {

@@ -26,7 +26,7 @@ from optim.task import Task
 from utils.config import DataEntry, RunConfig, option
 from utils.distributed import launch
 from utils.errors import InputError
-from utils.stores import check_paired
+from utils.store_options import check_paired
 
 TASKS = ("mlm", "mrfr", "mrc", "mrckl", "itm")
 VCR_TASKS = TASKS[:4]  # a VCR text does not describe its picture: no ITM (paper A.2)

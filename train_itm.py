@@ -12,19 +12,18 @@ import numpy as np
 from torch import Tensor
 
 from data.batch import PackedBatch
-from data.itm_eval import Candidates, ItmEval, itm_val
-from data.itm_rank import HardNegatives, ItmRank, candidates, hardest
+from data.retrieval import HardNegatives, ItmRank, candidates, hardest
+from data.retrieval_eval import Candidates, ItmEval, itm_val
 from data.rng import generator
 from data.sampler import Entry
-from model.itm import UniterForImageTextRetrieval
-from model.itm_ranking import online_loss, rank_logits
+from evaluation.recall import rank_of_first, recall, retrieval_recalls
+from model.retrieval import UniterForImageTextRetrieval, online_loss, rank_logits
 from model.weights import LoadReport
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
-from utils.retrieval import rank_of_first, recall, retrieval_recalls
-from utils.stores import ListedStores
+from utils.store_options import ListedStores
 
 
 @dataclass(kw_only=True)
@@ -112,7 +111,7 @@ class ItmTask(Task):
         return model.losses(batch, self.config.margin)[1].mean()
 
     def predict(self, model: UniterForImageTextRetrieval, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """The rank logits of the pairs of a tile (`data.itm_eval`)."""
+        """The rank logits of the pairs of a tile (`data.retrieval_eval`)."""
         return {"ids": np.array(batch.ids), "scores": rank_logits(model, batch).float().cpu().numpy()}
 
     def score(self, predictions: dict[str, np.ndarray], data: ItmEval | Candidates) -> dict[str, float]:

@@ -5,7 +5,7 @@ torchrun --nproc_per_node 16 train_itm_hard_negatives.py --config config/train-i
 
 from dataclasses import dataclass
 
-from data.itm_rank import HardNegatives
+from data.retrieval import HardNegatives
 from optim.run import run_training
 from train_itm import ItmConfig, ItmTask
 from utils.distributed import launch

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from data.batch import PackedBatch
 from data.nlvr2 import UNLABELLED, Layout, Nlvr2
+from evaluation.metrics import nlvr2_consistency
+from evaluation.submission import write_nlvr2_csv
 from model.nlvr2 import NLVR2_MODELS
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
-from utils.metrics import nlvr2_consistency
-from utils.stores import SplitStores
-from utils.submission import write_nlvr2_csv
+from utils.store_options import SplitStores
 
 
 @dataclass(kw_only=True)

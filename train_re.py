@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from data.batch import PackedBatch
-from data.open import GT_VARIANT
 from data.referring import Boxes, Re, box_source
+from data.stores import GT_VARIANT
+from evaluation.metrics import re_accuracy, re_upper_bound
+from evaluation.submission import check_finite, write_re, write_re_logits
 from model.referring import UniterForReferringExpressionComprehension
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.errors import InputError
-from utils.metrics import re_accuracy, re_upper_bound
-from utils.stores import SplitStores
-from utils.submission import check_finite, write_re, write_re_logits
+from utils.store_options import SplitStores
 
 BOXES_HELP = "what the image store holds; none: gt where its name has coco_gt in it, else detected"
 

@@ -18,15 +18,15 @@ from torch import Tensor
 from data.batch import PackedBatch
 from data.concat import Concat
 from data.vcr import CHOICES, REGIONS_HELP, UNLABELLED, Choices, Part, RegionSource, Vcr, open_vcr
+from evaluation.metrics import vcr_accuracies
+from evaluation.submission import write_vcr_csv, write_vcr_json
 from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
 from model.weights import LoadReport
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
-from utils.metrics import vcr_accuracies
-from utils.stores import ListedStores
-from utils.submission import write_vcr_csv, write_vcr_json
+from utils.store_options import ListedStores
 
 LOG = logging.getLogger("uniter")
 

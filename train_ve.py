@@ -13,14 +13,14 @@ from torch import Tensor
 
 from data.batch import PackedBatch
 from data.vqa import Vqa
+from evaluation.metrics import accuracy
+from evaluation.submission import VE_LABELS, write_ve
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig
 from utils.distributed import launch
-from utils.metrics import accuracy
-from utils.stores import SplitStores
-from utils.submission import VE_LABELS, write_ve
+from utils.store_options import SplitStores
 
 
 @dataclass(kw_only=True)

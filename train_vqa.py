@@ -14,15 +14,15 @@ from torch import Tensor
 
 from data.batch import PackedBatch
 from data.vqa import Vqa
+from evaluation.metrics import vqa_soft_score
+from evaluation.submission import vqa_predictions, write_logits_npz, write_vqa
+from evaluation.vqa_answers import check_same_answers, label2ans, read_ans2label
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
-from utils.metrics import vqa_soft_score
-from utils.stores import ListedStores
-from utils.submission import vqa_predictions, write_logits_npz, write_vqa
-from utils.vqa_answers import check_same_answers, label2ans, read_ans2label
+from utils.store_options import ListedStores
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.batch import Example, Image, Seq
 from data.img_store import ImageStore
-from data.open import GT_VARIANT, Stores
+from data.stores import GT_VARIANT, Stores
 from data.text_image import Counted, check_pictures, join, read_image
 from data.txt_store import Meta, TextStore
 from utils.errors import InputError

@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from optim.evaluate import predict
+from evaluation.submission import split_order
 from optim.precision import Precision
+from optim.predict import predict
 from optim.task import Task
 from utils import distributed
 from utils.config import load_hps, parse
 from utils.distributed import World
 from utils.errors import InputError
 from utils.options import option
-from utils.submission import split_order
 
 LOG = logging.getLogger("uniter")
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from data.batch import PackedBatch
 from data.concat import Concat
-from data.open import Stores
 from data.sampler import Entry
+from data.stores import Stores
+from evaluation.submission import write_logits_npz
 from model.uniter import IMG_DIM, UniterConfig, set_dropout
 from model.weights import LoadReport, load_checkpoint
 from utils.config import load_hps
-from utils.submission import write_logits_npz
 
 LOG = logging.getLogger("uniter")
 

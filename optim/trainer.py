@@ -15,8 +15,8 @@ from torch import Tensor
 from data.loader import Maker, batches
 from data.rng import torch_seed
 from data.sampler import TrainStream
-from optim.evaluate import predict
 from optim.precision import Precision
+from optim.predict import predict
 from optim.prefetch import to_device
 from optim.task import Task
 from optim.update import Updater

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from scripts.demo import SEEDS, Demo, DemoConfig
-from scripts.demo_tasks import TASKS, Command
+from scripts.demo_world.demo_tasks import TASKS, Command
 from utils.config import parse
 from utils.errors import InputError, run
 from utils.files import write_json

@@ -18,8 +18,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from scripts import demo_tasks
-from scripts.demo_tasks import IMG_NAME, SPLITS, TASKS, Command
+from scripts.demo_world import demo_tasks
+from scripts.demo_world.demo_tasks import IMG_NAME, SPLITS, TASKS, Command
 from utils.config import parse
 from utils.errors import InputError, run
 from utils.files import read_json, write_json
@@ -73,7 +73,7 @@ class Demo:
         c, root = self.config, self.root
         raw, vocab = root / "raw", root / "raw" / "vocab.txt"
         sizes: Command = [f"--n_{split}={getattr(c, f'n_{split}')}" for split in SPLITS]
-        self.call(vocab, "-m", "scripts.make_demo_data", "--output", raw, *sizes)
+        self.call(vocab, "-m", "scripts.demo_world.make_demo_data", "--output", raw, *sizes)
         for split in SPLITS:
             boxes: Command = ["--imitate_detector", raw / f"instances_{split}.json"]
             naming: Command = ["--img_name", IMG_NAME, "--split", split]

@@ -25,9 +25,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.rng import generator
-from scripts.boxes import imitate, read_instances
-from scripts.output import NpzNames, new_folder
-from scripts.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
+from prepare.boxes import imitate, read_instances
+from prepare.output import NpzNames, new_folder
+from prepare.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from utils.config import parse
 from utils.errors import InputError, run
 from utils.files import read_json, write_json
@@ -224,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     seed = config.seed if config.imitate_detector else None
     gridded = sum(picture.boxes is None for picture in pictures)
     provenance: dict[str, Any] = {
-        "descriptor": "fixed, without weights (scripts/regions.py)",
+        "descriptor": "fixed, without weights (prepare/regions.py)",
         "boxes": config.boxes or config.imitate_detector,
         "imitated_detector": config.imitate_detector is not None,
         "pictures": len(pictures),

@@ -28,15 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from data.annotations import vqa_annotations, vqa_results
-from scripts.eval_vqa import print_accuracies
-from scripts.evaluate import evaluate, print_scores
-from scripts.read_results import read_vcr
-from utils.errors import InputError, run
-from utils.files import write_json
-from utils.metrics import evaluate_vqa
-from utils.npz import open_npz, read_array
-from utils.submission import (
+from evaluation.metrics import evaluate_vqa
+from evaluation.submission import (
     vqa_predictions,
     write_nlvr2_csv,
     write_re,
@@ -46,7 +39,14 @@ from utils.submission import (
     write_ve,
     write_vqa,
 )
-from utils.vqa_answers import label2ans, read_ans2label
+from evaluation.vqa_answers import label2ans, read_ans2label
+from prepare.annotations import vqa_annotations, vqa_results
+from scripts.eval_vqa import print_accuracies
+from scripts.evaluate import evaluate, print_scores
+from scripts.read_results import read_vcr
+from utils.errors import InputError, run
+from utils.files import write_json
+from utils.npz import open_npz, read_array
 
 Runs = list[tuple[Path, Mapping[str, np.ndarray]]]  # each run's file, and its arrays by name
 Rows = Iterator[tuple[str, np.ndarray]]  # id, average (A,)

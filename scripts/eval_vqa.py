@@ -10,14 +10,14 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from data.annotations import vqa_annotations, vqa_questions, vqa_results
+from evaluation.metrics import check_ids, evaluate_vqa
+from prepare.annotations import vqa_annotations, vqa_questions, vqa_results
 from utils.errors import run
 from utils.files import write_json
-from utils.metrics import check_ids, evaluate_vqa
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Print the accuracies, and return what `utils.metrics.evaluate_vqa` found."""
+    """Print the accuracies, and return what `evaluation.metrics.evaluate_vqa` found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", help="results JSON")
     parser.add_argument("annotations", nargs="+", help="official annotations JSON, one or more")

@@ -22,15 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data.annotations import bad_field, json_lines, lines, take
-from data.annotations_tasks import ve_examples
+from evaluation.metrics import accuracy, check_ids, nlvr2_consistency, re_accuracy, vcr_accuracies
+from evaluation.recall import picture_columns, retrieval_recalls
+from evaluation.submission import VE_LABELS
+from prepare.annotations import bad_field, json_lines, lines, take
+from prepare.annotations_tasks import ve_examples
 from scripts.read_results import add, box, keyed, numbered, re_targets, read_vcr, truth_value, txt2img
 from utils.errors import InputError, run
 from utils.files import write_json
-from utils.metrics import accuracy, check_ids, nlvr2_consistency, re_accuracy, vcr_accuracies
 from utils.npz import open_npz, read_array
-from utils.retrieval import picture_columns, retrieval_recalls
-from utils.submission import VE_LABELS
 
 Scores = dict[str, float]
 

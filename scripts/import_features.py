@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from scripts.output import NpzNames, new_folder
-from scripts.regions import CLASSES, WIDTH, soft_labels
+from prepare.output import NpzNames, new_folder
+from prepare.regions import CLASSES, WIDTH, soft_labels
 from utils.config import parse
 from utils.errors import InputError, run
 from utils.files import write_json

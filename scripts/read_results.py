@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from data import unpickle
-from data.annotations import bad_field, read_bytes, read_json, take
-from data.annotations_tasks import karpathy_captions
+from evaluation.submission import VCR_COLUMNS
+from prepare.annotations import bad_field, read_json, take
+from prepare.annotations_tasks import karpathy_captions
+from utils import unpickle
 from utils.errors import InputError
-from utils.submission import VCR_COLUMNS
+from utils.files import read_bytes
 
 
 def numbered(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import data.prepare
 import prepro
-from data.tokenizer import SPECIAL, WordPiece
 from data.txt_store import TextStore
+from prepare import preparation
+from prepare.tokenizer import SPECIAL, WordPiece
 from tests.golden_data import GOLDEN
 from tests.test_prepro import read_store, side
 
@@ -58,7 +58,7 @@ def use_golden_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
             ids = {"UNK": 4, "CLS": 1, "SEP": 2, "MASK": 3, "v_range": [10, 205]}
             return {"toker": self.name, "tokenizer": self.name} | ids
 
-    monkeypatch.setattr(data.prepare, "WordPiece", Tokenizer)
+    monkeypatch.setattr(preparation, "WordPiece", Tokenizer)
 
 
 def check_golden(out: Path, name: str, **other: Any) -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from data.batch import collate
 from data.img_store import ImageStore
-from data.itm_rank import ItmRank
 from data.mlm import Mlm
 from data.nlvr2 import Nlvr2
-from data.open import GT_VARIANT
 from data.referring import Re, box_source
+from data.retrieval import ItmRank
 from data.rng import generator
+from data.stores import GT_VARIANT
 from data.txt_store import TextStore
 from model.attention import to_padded
 from tests.golden_data import GOLDEN, IMG_DIM, arrays

@@ -9,10 +9,10 @@ import torch
 
 from data.batch import Example, Image, PackedBatch, Seq, collate
 from model.attention import owners, segment_softmax
-from model.itm import UniterForImageTextRetrieval
 from model.nlvr2 import NLVR2_MODELS
 from model.pretrain import UniterForPretraining
 from model.referring import UniterForReferringExpressionComprehension
+from model.retrieval import UniterForImageTextRetrieval
 from model.uniter import UniterConfig, grown_config, set_dropout
 from model.vcr import UniterForVisualCommonsenseReasoning
 from model.vqa import UniterForVisualQuestionAnswering

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.itm import UniterForImageTextRetrieval
 from model.nlvr2 import NLVR2_MODELS
 from model.pretrain import UniterForPretraining
+from model.retrieval import UniterForImageTextRetrieval
 from model.uniter import UniterConfig, grown_config
 from model.vcr import UniterForVisualCommonsenseReasoning
 from model.vqa import UniterForVisualQuestionAnswering

@@ -16,10 +16,10 @@ import msgpack
 import pytest
 
 import prepro
-from data.annotations import image_list, vqa_questions
-from data.tokenizer import SPECIAL, WordPiece
+from evaluation.vqa_answers import read_ans2label
+from prepare.annotations import image_list, vqa_questions
+from prepare.tokenizer import SPECIAL, WordPiece
 from utils.errors import InputError
-from utils.vqa_answers import read_ans2label
 
 WORDS = ["dog", "dogs", "cat", "two", "on", "the", "street", "what", "is", "yes", "no"]
 ROOT = Path(__file__).parent.parent

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from data.prepare_vcr import place_tokens
 from data.txt_store import TextStore, TextWriter
+from prepare.vcr import place_tokens
 from tests.prepro_case import EXPECTED, changed, prepare, tokenizer
 from tests.test_prepro import put, side
 from utils.errors import InputError

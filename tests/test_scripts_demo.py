@@ -21,7 +21,8 @@ import train_vcr
 import train_ve
 import train_vqa
 from optim.infer import InferenceConfig
-from scripts import compare_tasks, demo, demo_tasks
+from scripts import compare_tasks, demo
+from scripts.demo_world import demo_tasks
 from utils.config import parse
 
 CONFIGS = {

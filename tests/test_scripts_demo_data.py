@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.annotations import coco_captions, vqa_annotations, vqa_questions
 from data.rng import generator
-from data.tokenizer import WordPiece
-from scripts import make_demo_data
+from evaluation.metrics import official_vqa_accuracy
+from prepare.annotations import coco_captions, vqa_annotations, vqa_questions
+from prepare.tokenizer import WordPiece
+from scripts.demo_world import make_demo_data
 from scripts.demo_world.questions import COMPLEX, Asker, people_answer
 from scripts.demo_world.scene import COLORS, SHAPES, SIZE, make_scene
 from scripts.demo_world.words import NUMBERS, PLURALS, SYNONYMS
 from utils.errors import InputError
-from utils.metrics import official_vqa_accuracy
 
 SIZES = {"train": 120, "val": 10, "test": 20}
 

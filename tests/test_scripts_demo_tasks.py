@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import prepro
+from scripts.demo_world.make_demo_data import DemoDataConfig, imagine
 from scripts.demo_world.scene import COLORS, SHAPES
 from scripts.demo_world.tasks import write_tasks
 from scripts.demo_world.words import NUMBERS, SYNONYMS, vocabulary
-from scripts.make_demo_data import DemoDataConfig, imagine
 from tests.test_scripts_demo_data import BESIDE, MEANING, SIDES, holds, pick
 
 UNSEEN = "heavy|warm|old|wooden|soft|expensive"

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluation.metrics import vcr_accuracies
+from evaluation.recall import ranks_of_own, retrieval_recalls
+from evaluation.submission import write_logits_npz, write_re_logits, write_retrieval, write_vcr_json
 from scripts import ensemble
 from tests.golden_data import GOLDEN, arrays
 from utils.errors import InputError
-from utils.metrics import vcr_accuracies
 from utils.npz import write_npz
-from utils.retrieval import ranks_of_own, retrieval_recalls
-from utils.submission import write_logits_npz, write_re_logits, write_retrieval, write_vcr_json
 
 RNG = np.random.default_rng(0)
 
@@ -135,7 +135,7 @@ def test_re(tmp_path: Path) -> None:
     assert not (tmp_path / "other.json").exists()
 
 
-def test_itm(tmp_path: Path) -> None:
+def test_retrieval(tmp_path: Path) -> None:
     case = json.loads((GOLDEN / "evaluation" / "itm_eval.json").read_text())["signal_20img"]
     one = arrays("evaluation/itm_signal_20img.npz")["scores"]
     two = one + RNG.normal(size=one.shape).astype(np.float32)

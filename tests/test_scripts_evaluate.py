@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.annotations import json_lines
+from evaluation.recall import picture_columns, retrieval_recalls
+from evaluation.submission import write_re, write_retrieval, write_vcr_csv, write_vcr_json, write_ve
+from prepare.annotations import json_lines
 from scripts import eval_nlvr2, evaluate
 from tests.golden_data import GOLDEN, arrays
 from utils.errors import InputError
-from utils.retrieval import picture_columns, retrieval_recalls
-from utils.submission import write_re, write_retrieval, write_vcr_csv, write_vcr_json, write_ve
 
 FOLDER = GOLDEN / "evaluation"
 SCRIPT = Path(__file__).parents[1] / "scripts" / "eval_nlvr2.py"
@@ -180,7 +180,7 @@ def test_gzipped_results(tmp_path: Path) -> None:
         assert score("vcr", tmp_path / f"{name}.gz", gold) == {"acc_qa": 1.0, "acc_qar": 1.0, "acc": 1.0}
 
 
-def test_itm(tmp_path: Path) -> None:
+def test_retrieval(tmp_path: Path) -> None:
     case = json.loads((FOLDER / "itm_eval.json").read_text())["signal_20img"]
     scores = arrays("evaluation/itm_signal_20img.npz")["scores"]
     write_retrieval(tmp_path / "results.npz", scores, case["txt_ids"], case["img_ids"])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from data.rng import generator
+from prepare.boxes import imitate
+from prepare.regions import CLASSES, WIDTH, codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from scripts import describe_regions
-from scripts.boxes import imitate
 from scripts.demo_world.draw import draw
 from scripts.demo_world.scene import make_scene
-from scripts.regions import CLASSES, WIDTH, codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from utils.errors import InputError
 
 

@@ -23,10 +23,12 @@ from data.rng import generator
 from data.txt_store import TextStore, TextWriter
 from data.vcr import Vcr, region_folders
 from data.vcr_pretrain import VcrPretraining
+from evaluation.metrics import vcr_accuracies
+from evaluation.submission import VCR_COLUMNS
 from model.pretrain import UniterForPretraining
 from model.uniter import UniterConfig
-from optim.evaluate import predict
 from optim.precision import Precision
+from optim.predict import predict
 from scripts import kill_test
 from tests.golden_data import CLS, GOLDEN, MASK, SEP, arrays
 from tests.tiny_tasks_vcr import LONG, OTHER_META, RIGHT, images, make_vcr_world, second_stage_options, vcr_options
@@ -35,8 +37,6 @@ from train_vcr import VcrConfig, VcrTask
 from utils import checkpoint, distributed
 from utils.config import parse
 from utils.errors import InputError
-from utils.metrics import vcr_accuracies
-from utils.submission import VCR_COLUMNS
 
 SEQUENCES = {"qa": 4, "qar": 4, "true": 8, "all": 20}
 

@@ -1,5 +1,6 @@
 """Writing whole files or none, and reading JSON with errors a user understands."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -39,3 +40,14 @@ def read_json(path: str | Path) -> Any:
         raise InputError("cannot be read", file=path, found=error.strerror, expected="a JSON file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError("not a JSON file", file=path, found=error, expected="JSON text") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, unpacked where it is gzipped (told by its first bytes, not by its name)."""
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError("file not found", file=path, remedy="check the path") from None
+    except (OSError, EOFError) as error:
+        raise InputError("file cannot be read", file=path, found=error) from None

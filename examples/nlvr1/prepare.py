@@ -25,8 +25,8 @@ from examples.nlvr1.panels import Scale, objects
 from examples.nlvr1.pixels import CANVAS, PANEL_STEP, VisualWords
 from examples.nlvr1.statements import Statements
 from examples.nlvr1.words import MARKS, Vocabulary
+from prepare.output import new_folder
 from scripts import convert_imgdir
-from scripts.output import new_folder
 from utils.config import parse
 from utils.errors import InputError, run
 from utils.options import option

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data.batch import PackedBatch
 from data.sampler import Entry
+from evaluation.metrics import accuracy
 from examples.nlvr1.data import Contrast, Judge, sentence_of
 from examples.nlvr1.head import UniterForNlvr1
 from examples.nlvr1.panels import Scale
@@ -24,9 +25,8 @@ from optim.task import Task
 from utils.config import RunConfig
 from utils.distributed import launch
 from utils.files import write_json
-from utils.metrics import accuracy
 from utils.options import option
-from utils.stores import SplitStores
+from utils.store_options import SplitStores
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from data.annotations import Text
+from prepare.annotations import Text
 from utils.errors import InputError
 
 COCO_IMG_NAME = "coco_{split}_{image_id:012}.npz"  # the release's names

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.batch import Example, Image, PackedBatch, Seq, collate
-from model.itm import UniterForImageTextRetrieval, hardest, triplet_loss
+from model.retrieval import UniterForImageTextRetrieval, hardest, triplet_loss
 from tests.golden_data import (
     GOLDEN,
     IMG_DIM,

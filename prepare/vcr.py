@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from data.annotations import Text
-from data.annotations_vcr import Tokens, VcrText, vcr_boxes, vcr_examples
-from data.image_names import VCR_GT_IMG_NAME, VCR_IMG_NAME, ImageNames
-from data.prepare import Preparation
 from data.txt_store import VCR_TOKENS, TextWriter
+from prepare.annotations import Text
+from prepare.annotations_vcr import Tokens, VcrText, vcr_boxes, vcr_examples
+from prepare.image_names import VCR_GT_IMG_NAME, VCR_IMG_NAME, ImageNames
+from prepare.preparation import Preparation
 
 GRID = 9  # cells a side: VCR_TOKENS = GRID * GRID
 

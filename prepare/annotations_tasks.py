@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data.annotations import MAX_ID_BYTES, Text, bad_field, encodable, json_lines, read_json, take
+from evaluation.submission import VE_LABELS
+from prepare.annotations import MAX_ID_BYTES, Text, bad_field, encodable, json_lines, read_json, take
 from utils.errors import InputError
-from utils.submission import VE_LABELS
 
 NLVR2_LABELS = {"False": 0, "True": 1}
 

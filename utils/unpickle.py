@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data.annotations import read_bytes
 from utils.errors import InputError
+from utils.files import read_bytes
 
 PLAIN_DTYPE = re.compile(r"[<>|=]?[biufcSU]\d+")
 

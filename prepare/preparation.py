@@ -8,9 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data import annotations as read
-from data.image_names import ImageNames
-from data.tokenizer import WordPiece
+from prepare import annotations as read
+from prepare.image_names import ImageNames
+from prepare.tokenizer import WordPiece
 from utils.errors import InputError
 
 OTHER, EMPTY, MISSING = "by the image lists", "without words", "of missing pictures"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.unpickle import load
 from utils.errors import InputError
+from utils.unpickle import load
 
 
 def put(path: Path, content: bytes) -> Path:

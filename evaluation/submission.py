@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from evaluation.metrics import check_ids
 from utils.errors import InputError
 from utils.files import atomic_write, write_json
-from utils.metrics import check_ids
 from utils.npz import write_npz
 
 Id = int | str
@@ -124,7 +124,7 @@ def box(path: str | Path, row: Mapping[str, Any], key: str) -> list[float]:
 def write_retrieval(path: str | Path, scores: np.ndarray, txt_ids: Sequence[str], img_ids: Sequence[str]) -> None:
     """Write `results.npz`: `scores` (T, I) fp32, and the names of its rows and columns, `txt_ids` and `img_ids`.
 
-    Its recalls (`utils.retrieval`) go to `scores.json` beside it, with `write_json`.
+    Its recalls (`evaluation.recall`) go to `scores.json` beside it, with `write_json`.
     """
     if scores.shape != (len(txt_ids), len(img_ids)):
         raise InputError(

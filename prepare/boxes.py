@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.regions import CLASSES
+from prepare.regions import CLASSES
 from utils.errors import InputError
 from utils.files import read_json
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data.annotations import Text, bad_field, json_lines, read_json, take
-from data.annotations_tasks import text_id
+from prepare.annotations import Text, bad_field, json_lines, read_json, take
+from prepare.annotations_tasks import text_id
 from utils.errors import InputError
 
 CHOICES = 4

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data import annotations as read
-from data.annotations_tasks import karpathy_captions, nlvr2_examples, ve_examples
-from data.image_names import COCO_IMG_NAME, FLICKR_IMG_NAME, NLVR2_IMG_NAME, OWN_IMG_NAME
-from data.prepare import Preparation
 from data.txt_store import TextWriter
+from evaluation.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
+from prepare import annotations as read
+from prepare.annotations_tasks import karpathy_captions, nlvr2_examples, ve_examples
+from prepare.image_names import COCO_IMG_NAME, FLICKR_IMG_NAME, NLVR2_IMG_NAME, OWN_IMG_NAME
+from prepare.preparation import Preparation
 from utils.errors import InputError
-from utils.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
 
 
 def prepare_captions(args: argparse.Namespace) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data import tokenizer as module
-from data.tokenizer import SPECIAL, WordPiece
+from prepare import tokenizer as module
+from prepare.tokenizer import SPECIAL, WordPiece
 from utils.errors import InputError
 
 WORDS = "a man two people cat dog ride on the street red play Hello don t un afford able hôtel hotel be"

@@ -14,8 +14,9 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.files import read_json
+from utils.paths import CHECKOUT
 
-RELEASE_ANSWERS = Path(__file__).with_name("ans2label.json")  # finetuned checkpoints need its order
+RELEASE_ANSWERS = CHECKOUT / "utils" / "ans2label.json"  # finetuned checkpoints need its order
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 NUMBER_WORDS = {"none": "0"} | {word: str(number) for number, word in enumerate(DIGITS)}
 ARTICLES = ("a", "an", "the")

@@ -1,6 +1,6 @@
 """Draw the demo world and describe it in the official raw formats.
 
-    python -m scripts.make_demo_data --output demo/raw
+    python -m scripts.demo_world.make_demo_data --output demo/raw
 
 Writes, for every split: `images/{split}/*.png`, `captions_{split}.json` and `instances_{split}.json` (COCO's), VQA v2's
 `questions_{split}.json` and `annotations_{split}.json` (of the test split only for scoring), `nlvr2_{split}.json`,
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from data.rng import generator
+from prepare.output import new_folder
 from scripts.demo_world.captions import captions
 from scripts.demo_world.draw import draw
 from scripts.demo_world.questions import Asker, people_answer
 from scripts.demo_world.scene import COLORS, SHAPES, SIZE, Scene, image_name, make_scene
 from scripts.demo_world.tasks import Split, write_tasks
 from scripts.demo_world.words import vocabulary
-from scripts.output import new_folder
 from utils.config import parse
 from utils.errors import run
 from utils.files import atomic_write, write_json

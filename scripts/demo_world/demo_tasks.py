@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.metrics import evaluate_vqa
 from utils.files import read_json
-from utils.metrics import evaluate_vqa
 
 Command = list[str | Path]
 Chances = dict[str, Callable[[Any], float] | float | None]
@@ -93,7 +93,7 @@ def test_vcr(demo: Any, run: Path) -> dict[str, float]:
     return scored(demo, "vcr", results, demo.root / "raw" / "vcr_labels_test.jsonl")
 
 
-def test_itm(demo: Any, run: Path) -> dict[str, float]:
+def test_retrieval(demo: Any, run: Path) -> dict[str, float]:
     hps: Command = ["--train_config", run / "log" / "hps.json", "--model_config", run / "log" / "model.json"]
     return retrieve(demo, run / "results_test", run / "ckpt" / "model_step_best.pt", *hps)
 
@@ -142,5 +142,5 @@ TASKS = (
     Downstream("ve", {"accuracy": 100 / 3}, test_ve),
     Downstream("vcr", {"acc_qa": 25.0, "acc_qar": 25.0, "acc": 6.25}, test_vcr),
     Downstream("re", {"accuracy_gt": re_chance, "accuracy_det": None}, test_re),
-    Downstream("itm", {"img_r1": 1.0, "txt_r1": 1.0}, test_itm),
+    Downstream("itm", {"img_r1": 1.0, "txt_r1": 1.0}, test_retrieval),
 )

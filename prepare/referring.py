@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data import unpickle
-from data.annotations import Text, bad_field, read_json, take
-from data.annotations_tasks import plain
-from data.image_names import RE_IMG_NAME
-from data.prepare import Preparation
 from data.txt_store import TextWriter
+from prepare.annotations import Text, bad_field, read_json, take
+from prepare.annotations_tasks import plain
+from prepare.image_names import RE_IMG_NAME
+from prepare.preparation import Preparation
+from utils import unpickle
 from utils.errors import InputError
 
 ANNOTATION = ("id", "area", "bbox", "image_id", "category_id", "iscrowd")  # what annotations.json keeps

@@ -1,6 +1,6 @@
 """Metrics of the tasks, as their benchmarks define them.
 
-E examples, A answers, R boxes. Retrieval has its own file, `utils/retrieval.py`.
+E examples, A answers, R boxes. Retrieval has its own file, `evaluation/recall.py`.
 """
 
 from collections import defaultdict
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from evaluation.vqa_answers import normalize, tidy
 from utils.errors import InputError
-from utils.vqa_answers import normalize, tidy
 
 Entry = Mapping[str, Any]
 

@@ -3,7 +3,6 @@
 Every reader takes plain or gzipped files, checks what it reads, and raises `InputError` with file and entry.
 """
 
-import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from utils.errors import InputError
+from utils.files import read_bytes
 
 T = TypeVar("T")
 COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_(\d{12})$", re.IGNORECASE)  # the stem of a picture of 2014
@@ -181,17 +181,6 @@ def read_json(path: Path) -> Any:
         return json.loads(read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError("not a JSON file", file=path, found=error, expected="JSON text") from None
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked where it is gzipped (told by its first bytes, not by its name)."""
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError("file not found", file=path, remedy="check the path") from None
-    except (OSError, EOFError) as error:
-        raise InputError("file cannot be read", file=path, found=error) from None
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.golden_data import GOLDEN
-from utils.errors import InputError
-from utils.npz import open_npz, read_array, write_npz
-from utils.submission import (
+from evaluation.submission import (
     write_logits_npz,
     write_nlvr2_csv,
     write_re,
@@ -20,6 +17,9 @@ from utils.submission import (
     write_vcr_json,
     write_ve,
 )
+from tests.golden_data import GOLDEN
+from utils.errors import InputError
+from utils.npz import open_npz, read_array, write_npz
 
 BOX = [1.0, 2.0, 3.5, 4.0]
 NLVR2_IDS = ["dev-0-1-0", "dev-0-0-0", "dev-1-0-1"]

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import eval_vqa
-from utils.errors import InputError
-from utils.metrics import evaluate_vqa, official_vqa_accuracy, vqa_soft_score
-from utils.submission import vqa_predictions, write_logits_npz, write_vqa
-from utils.vqa_answers import (
+from evaluation.metrics import evaluate_vqa, official_vqa_accuracy, vqa_soft_score
+from evaluation.submission import vqa_predictions, write_logits_npz, write_vqa
+from evaluation.vqa_answers import (
     CONTRACTIONS,
     answer_vocabulary,
     label2ans,
@@ -21,6 +19,8 @@ from utils.vqa_answers import (
     read_ans2label,
     soft_targets,
 )
+from scripts import eval_vqa
+from utils.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.golden_data import GOLDEN, arrays
-from utils import retrieval
-from utils.errors import InputError
-from utils.metrics import (
+from evaluation import recall
+from evaluation.metrics import (
     accuracy,
     box_iou,
     nlvr2_consistency,
@@ -20,7 +18,9 @@ from utils.metrics import (
     re_upper_bound,
     vcr_accuracies,
 )
-from utils.retrieval import picture_columns, rank_of_first, ranks_of_own, retrieval_recalls
+from evaluation.recall import picture_columns, rank_of_first, ranks_of_own, retrieval_recalls
+from tests.golden_data import GOLDEN, arrays
+from utils.errors import InputError
 
 ITM = json.loads((GOLDEN / "evaluation" / "itm_eval.json").read_text())
 
@@ -33,7 +33,7 @@ def itm_case(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", ITM)
 def test_recalls_equal_the_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval, "ROWS", 7)  # several blocks, the last one short
+    monkeypatch.setattr(recall, "ROWS", 7)  # several blocks, the last one short
     scores, columns = itm_case(name)
     found, original = retrieval_recalls(scores, columns), ITM[name]["original"]
     assert found.keys() == original.keys()
@@ -72,7 +72,7 @@ def test_recalls_by_hand() -> None:
 
 def test_ranks_equal_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few distinct scores, pictures without a text: as one sorts by hand, with the wrong ones first among equals."""
-    monkeypatch.setattr(retrieval, "ROWS", 16)
+    monkeypatch.setattr(recall, "ROWS", 16)
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 12, (70, 25)).astype(np.float32)
     columns = rng.integers(0, 20, 70)

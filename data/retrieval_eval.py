@@ -3,13 +3,13 @@
 A tile is an example, and a batch of its own. Its pairs share pictures, so that each is read, held and sent once for
 many texts; a picture that the next tile shows again stays in memory.
 
-Legend: T texts, P pictures, k candidates of a text; columns as in `data.itm_rank`.
+Legend: T texts, P pictures, k candidates of a text; columns as in `data.retrieval`.
 """
 
 import numpy as np
 
 from data.batch import Example, Image
-from data.itm_rank import ItmRank
+from data.retrieval import ItmRank
 from data.sampler import cut
 from utils.errors import InputError
 

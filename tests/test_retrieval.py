@@ -13,18 +13,17 @@ import train_itm
 import train_itm_hard_negatives
 from data.batch import Example, collate
 from data.img_store import ImageStore
-from data.itm_eval import Candidates, ItmEval, itm_val
-from data.itm_rank import ItmRank, candidates, hardest
+from data.retrieval import ItmRank, candidates, hardest
+from data.retrieval_eval import Candidates, ItmEval, itm_val
 from data.rng import generator
 from data.sampler import eval_works
 from data.txt_store import TextStore
 from model.attention import to_padded
-from model.itm import UniterForImageTextRetrieval
-from model.itm_ranking import online_loss, rank_logits
+from model.retrieval import UniterForImageTextRetrieval, online_loss, rank_logits
 from model.uniter import UniterConfig, set_dropout
 from scripts import kill_test
 from tests.golden_data import GOLDEN, IMG_DIM, arrays, close, load, tiny_config
-from tests.test_model_itm import raw_pairs, retrieval_batch
+from tests.test_model_retrieval import raw_pairs, retrieval_batch
 from tests.tiny_tasks_itm import inference_flags, itm_options
 from tests.tiny_world import ROOT, make_world, run_script
 from utils import checkpoint

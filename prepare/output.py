@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.annotations import COCO_NAME, COCO_NUMBER, Text
-from data.image_names import COCO_IMG_NAME, OWN_IMG_NAME, ImageNames
+from prepare.annotations import COCO_NAME, COCO_NUMBER, Text
+from prepare.image_names import COCO_IMG_NAME, OWN_IMG_NAME, ImageNames
 from utils.errors import InputError
 
 
