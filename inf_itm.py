@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from data.retrieval import ItmRank
-from data.retrieval_eval import ItmEval
+from data.retrieval import Retrieval
+from data.retrieval_eval import RetrievalMatrix
 from evaluation.recall import retrieval_recalls
 from evaluation.score_chunks import Chunks, file_mark
 from evaluation.submission import write_retrieval
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write `config.json`, `results.npz` and `scores.json`; returns the recalls."""
     config, world = begin(ItmInference, argv)
     task = ItmTask(training_options(config))
-    captions = task.data(config.txt_db, config.img_db)
+    captions = task.dataset(config.txt_db, config.img_db)
     task.stores.check_against(config.checkpoint)
     chunks = score(config, task, captions, world)
     return publish(config, captions, chunks) if world.is_main else {}
@@ -74,7 +74,7 @@ def training_options(config: ItmInference) -> ItmConfig:
     return replace(run, **given)
 
 
-def score(config: ItmInference, task: ItmTask, captions: ItmRank, world: World) -> Chunks:
+def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World) -> Chunks:
     """Score every text with every picture, chunk by chunk of texts, those that are there left out."""
     size = len(captions), len(captions.columns)
     chunks = Chunks(Path(config.output_dir) / "chunks", *size, config.chunk_texts)
@@ -82,7 +82,7 @@ def score(config: ItmInference, task: ItmTask, captions: ItmRank, world: World) 
     todo = world.broadcast_object(chunks.begin(fingerprint(config, task, precision)) if world.is_main else None)
     model = precision.cast(ranking_model(task, config.score)) if todo else None
     for texts in todo:
-        data = ItmEval(captions, config.batch_units, config.batch_size, texts)
+        data = RetrievalMatrix(captions, config.batch_units, config.batch_size, texts)
         settings = config.batch_units, world, precision, config.n_workers, config.pin_mem
         scores = data.table(predict(task, model, data, *settings))  # type: ignore[arg-type]
         if world.is_main:
@@ -122,7 +122,7 @@ def ranking_model(task: ItmTask, score: str) -> nn.Module:
     return model
 
 
-def publish(config: ItmInference, captions: ItmRank, chunks: Chunks) -> dict[str, float]:
+def publish(config: ItmInference, captions: Retrieval, chunks: Chunks) -> dict[str, float]:
     """The files of the finished matrix; the chunks go when all are there."""
     folder, matrix = Path(config.output_dir), chunks.matrix()
     scores = retrieval_recalls(matrix, captions.own)

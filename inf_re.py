@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     c, paths, said = run.config, [], ""
     for txt_db in c.txt_db.split(":"):
         source = box_source(c.img_db, c.boxes)
-        data = run.task.data(txt_db, c.img_db, boxes=source)
+        data = run.task.dataset(txt_db, c.img_db, boxes=source)
         found = run.predict(data)
         name = f"results_{c.name}_{Path(txt_db).stem}_on_{Path(c.img_db).name}_all.json"
         paths.append(run.publish(found, data, c.run_dir / "results_test" / name))

@@ -27,7 +27,7 @@ class VcrInference(InferenceConfig):
 def main(argv: list[str] | None = None) -> Path:
     """Write `results_{split}/results_{checkpoint}_all.json` and `.csv` in the run's folder; returns the JSON's path."""
     run = Inference(VcrInference, VcrTask, VcrConfig, argv, changes)
-    data = run.task.data(run.config.txt_db, run.config.img_db, choices="all")
+    data = run.task.dataset(run.config.txt_db, run.config.img_db, choices="all")
     return run.publish(run.predict(data), data, run.results(run.config.split))
 
 

@@ -34,7 +34,7 @@ from prepare.image_names import (
 from prepare.referring import prepare_re
 from prepare.texts import prepare_captions, prepare_itm, prepare_nlvr2, prepare_ve, prepare_vqa
 from prepare.vcr import prepare_vcr
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 
 PREPARE = {
     "captions": prepare_captions,
@@ -219,4 +219,4 @@ def add_vcr(tasks: Subcommands) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from data.batch import PackedBatch
-from data.retrieval import HardNegatives, ItmRank, candidates, hardest
-from data.retrieval_eval import Candidates, ItmEval, itm_val
+from data.retrieval import HardNegatives, Retrieval, draw_candidates, mine_hardest
+from data.retrieval_eval import RetrievalCandidates, RetrievalMatrix, validation_candidates
 from data.rng import generator
 from data.sampler import Entry
 from evaluation.recall import rank_of_first, recall, retrieval_recalls
@@ -23,11 +23,11 @@ from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
-from utils.store_options import ListedStores
+from utils.store_options import ListedStoreOptions
 
 
 @dataclass(kw_only=True)
-class ItmConfig(ListedStores, RunConfig):
+class ItmConfig(ListedStoreOptions, RunConfig):
     """Options of retrieval finetuning, besides those of every run."""
 
     hard_negatives: HardNegatives = option("none", "instead of random ones: scored in a step; or mined (A.2)")
@@ -54,15 +54,15 @@ class ItmTask(Task):
 
     def __init__(self, config: ItmConfig):
         super().__init__(one_example_a_micro_batch(config) if config.hard_negatives == "online" else config)
-        self.parts: Sequence[ItmRank] = []  # the training data, a part for each store
+        self.parts: Sequence[Retrieval] = []  # the training data, a part for each store
         self.report: LoadReport | None = None  # of the checkpoint
         self.refresh_steps = config.mine_steps if config.hard_negatives == "mined" else 0
 
-    def data(self, txt_db: str, img_db: str, train: bool = False) -> ItmRank:
+    def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Retrieval:
         """The captions of a text store and the pictures of an image store."""
         c = self.config
         stores = self.stores.texts(txt_db, train), self.stores.images(img_db)
-        return ItmRank(*stores, c.hard_negatives, c.negative_size, c.mined_negatives)
+        return Retrieval(*stores, c.hard_negatives, c.negative_size, c.mined_negatives)
 
     def train_data(self) -> Sequence[Entry]:
         entries = super().train_data()
@@ -71,34 +71,34 @@ class ItmTask(Task):
 
     def eval_data(self) -> dict[str, Any]:
         """Validation as the release's: each caption's picture among `inf_minibatch_size`, or among all."""
-        c, data = self.config, self.splits("val")
-        make = ItmEval if c.full_val else itm_val
+        c, data = self.config, self.split_datasets("val")
+        make = RetrievalMatrix if c.full_val else validation_candidates
         return {name: make(captions, c.val_batch_size, c.inf_minibatch_size) for name, captions in data.items()}
 
     def final_data(self) -> dict[str, Any]:
         """Val, where the last validation was not of all of it, and test: all texts with all pictures."""
         c, names = self.config, {"test": "test"} | ({} if self.config.full_val else {"val": "val_full"})
-        data = self.splits(*names)
-        return {names[k]: ItmEval(data[k], c.val_batch_size, c.inf_minibatch_size) for k in data}
+        data = self.split_datasets(*names)
+        return {names[k]: RetrievalMatrix(data[k], c.val_batch_size, c.inf_minibatch_size) for k in data}
 
     def refresh(self, model: Any, step: int, run: Any) -> dict[str, np.ndarray]:
         """Paper A.2: score random pictures for every text; the hardest for each text, and for each picture."""
         c, arrays = self.config, {}
         for k, part in enumerate(self.parts):
-            drawn = candidates(part, c.mine_images, generator(c.seed, "mined", step, k))
-            data = Candidates(part, drawn, c.val_batch_size)
-            mined = hardest(data.table(run(data)), drawn, len(part.columns), c.mine_keep)
+            drawn = draw_candidates(part, c.mine_images, generator(c.seed, "mined", step, k))
+            data = RetrievalCandidates(part, drawn, c.val_batch_size)
+            mined = mine_hardest(data.table(run(data)), drawn, len(part.columns), c.mine_keep)
             arrays[f"pictures_{k}"], arrays[f"texts_{k}"] = mined
         return arrays
 
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+    def apply_refresh(self, arrays: dict[str, np.ndarray]) -> None:
         for k, part in enumerate(self.parts):
             part.mined = arrays[f"pictures_{k}"], arrays[f"texts_{k}"]
 
     def new_model(self) -> UniterForImageTextRetrieval:
         return UniterForImageTextRetrieval(self.model_config)
 
-    def loaded(self, model: UniterForImageTextRetrieval, report: LoadReport) -> None:
+    def after_loading(self, model: UniterForImageTextRetrieval, report: LoadReport) -> None:
         """The rank head starts from the matching head of pre-training; one that was finetuned is kept."""
         self.report = report
         if "rank_output.weight" in report.missing:
@@ -114,10 +114,12 @@ class ItmTask(Task):
         """The rank logits of the pairs of a tile (`data.retrieval_eval`)."""
         return {"ids": np.array(batch.ids), "scores": rank_logits(model, batch).float().cpu().numpy()}
 
-    def score(self, predictions: dict[str, np.ndarray], data: ItmEval | Candidates) -> dict[str, float]:
+    def score(
+        self, predictions: dict[str, np.ndarray], data: RetrievalMatrix | RetrievalCandidates
+    ) -> dict[str, float]:
         """Recalls of pictures for texts, and, where all were scored, of texts for pictures."""
         table = data.table(predictions)
-        if isinstance(data, Candidates):
+        if isinstance(data, RetrievalCandidates):
             return recall(rank_of_first(table), "img")
         return retrieval_recalls(table, data.captions.own)
 

@@ -23,11 +23,11 @@ from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
-from utils.store_options import SplitStores
+from utils.store_options import SplitStoreOptions
 
 
 @dataclass(kw_only=True)
-class Nlvr2Config(SplitStores, RunConfig):
+class Nlvr2Config(SplitStoreOptions, RunConfig):
     """Options of NLVR2 finetuning, besides those of every run."""
 
     model: Layout = option("paired", help="how the pictures are read; paired-attn is the best (paper table 4)")
@@ -42,7 +42,7 @@ class Nlvr2Task(Task):
     metric = "acc"
     validated = ("val", "test")
 
-    def data(self, txt_db: str, img_db: str, train: bool = False) -> Nlvr2:
+    def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Nlvr2:
         texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
         assert images is not None
         return Nlvr2(texts, images, self.config.model, self.config.use_img_type, labelled=train)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data.batch import PackedBatch
-from data.referring import Boxes, Re, box_source
+from data.referring import Boxes, ReferringExpressions, box_source
 from data.stores import GT_VARIANT
 from evaluation.metrics import re_accuracy, re_upper_bound
 from evaluation.submission import check_finite, write_re, write_re_logits
@@ -23,13 +23,13 @@ from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.errors import InputError
-from utils.store_options import SplitStores
+from utils.store_options import SplitStoreOptions
 
 BOXES_HELP = "what the image store holds; none: gt where its name has coco_gt in it, else detected"
 
 
 @dataclass(kw_only=True)
-class ReConfig(SplitStores, RunConfig):
+class ReConfig(SplitStoreOptions, RunConfig):
     """Options of referring-expression finetuning, besides those of every run."""
 
     train_boxes: Boxes | None = option(None, help=f"training (must be gt): {BOXES_HELP}")
@@ -58,7 +58,9 @@ class ReTask(Task):
     saves = "epoch"
     final_weights = True
 
-    def data(self, txt_db: str, img_db: str, train: bool = False, boxes: Boxes | None = None) -> Re:
+    def dataset(
+        self, txt_db: str, img_db: str, train: bool = False, boxes: Boxes | None = None
+    ) -> ReferringExpressions:
         source = box_source(img_db, self.config.train_boxes if train else boxes)
         if train and source != "gt":
             raise InputError(
@@ -72,13 +74,13 @@ class ReTask(Task):
         variant = GT_VARIANT if source == "gt" else {}
         images = self.stores.images(img_db, blind=False, **variant)
         assert images is not None
-        return Re(self.stores.texts(txt_db, train), images, source, withheld=self.config.blind)
+        return ReferringExpressions(self.stores.texts(txt_db, train), images, source, blind=self.config.blind)
 
-    def splits(self, *names: str) -> dict[str, Any]:
+    def split_datasets(self, *names: str) -> dict[str, Any]:
         return {
-            name: self.data(texts, images, boxes=getattr(self.config, f"{name}_boxes"))
+            name: self.dataset(texts, images, boxes=getattr(self.config, f"{name}_boxes"))
             for name in names
-            for texts, images in self.config.stores(name)
+            for texts, images in self.config.db_pairs(name)
         }
 
     def new_model(self) -> UniterForReferringExpressionComprehension:
@@ -104,7 +106,7 @@ class ReTask(Task):
             "boxes": ragged(boxes),
         }
 
-    def score(self, predictions: dict[str, np.ndarray], data: Re) -> dict[str, float]:
+    def score(self, predictions: dict[str, np.ndarray], data: ReferringExpressions) -> dict[str, float]:
         """Share of right boxes (IoU above 0.5), and of expressions for which some box would be right."""
         truth = predictions["tgt_box"]
         return {

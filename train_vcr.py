@@ -26,13 +26,13 @@ from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
-from utils.store_options import ListedStores
+from utils.store_options import ListedStoreOptions
 
 LOG = logging.getLogger("uniter")
 
 
 @dataclass(kw_only=True)
-class VcrConfig(ListedStores, RunConfig):
+class VcrConfig(ListedStoreOptions, RunConfig):
     """Options of VCR finetuning, besides those of every run. Image entries are "GT_DIR;DET_DIR"."""
 
     checkpoint_from: Literal["pretrain", "vcr_pretrain"] = option(
@@ -51,7 +51,7 @@ class VcrTask(Task):
     head = "vcr_output"
     tested = ("test",)
 
-    def data(self, txt_db: str, img_db: str, train: bool = False, choices: Choices = "true") -> Any:
+    def dataset(self, txt_db: str, img_db: str, train: bool = False, choices: Choices = "true") -> Any:
         """Training: the answers of all questions, then their rationales. Else `choices` of every question."""
         if train:
             return Concat([self._part(txt_db, img_db, part, train) for part in ("qa", "qar")])
@@ -64,7 +64,7 @@ class VcrTask(Task):
     def new_model(self) -> UniterForVisualCommonsenseReasoning:
         return UniterForVisualCommonsenseReasoning(self.model_config)
 
-    def loaded(self, model: UniterForVisualCommonsenseReasoning, report: LoadReport) -> None:
+    def after_loading(self, model: UniterForVisualCommonsenseReasoning, report: LoadReport) -> None:
         """Warn where the checkpoint is not of the stage that `checkpoint_from` says."""
         c, found = self.config, "pretrain" if report.grown else "vcr_pretrain"
         if c.checkpoint and found != c.checkpoint_from:

@@ -20,11 +20,11 @@ from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig
 from utils.distributed import launch
-from utils.store_options import SplitStores
+from utils.store_options import SplitStoreOptions
 
 
 @dataclass(kw_only=True)
-class VeConfig(SplitStores, RunConfig):
+class VeConfig(SplitStoreOptions, RunConfig):
     """Options of VE finetuning, besides those of every run."""
 
     grad_norm: float = 0.25
@@ -37,7 +37,7 @@ class VeTask(Task):
     metric = "acc"
     validated = ("val", "test")
 
-    def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
+    def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(VE_LABELS), labelled=train)
 
     def new_model(self) -> UniterForVisualQuestionAnswering:

@@ -22,11 +22,11 @@ from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
-from utils.store_options import ListedStores
+from utils.store_options import ListedStoreOptions
 
 
 @dataclass(kw_only=True)
-class VqaConfig(ListedStores, RunConfig):
+class VqaConfig(ListedStoreOptions, RunConfig):
     """Options of VQA finetuning, besides those of every run."""
 
     ans2label: str | None = option(
@@ -48,7 +48,7 @@ class VqaTask(Task):
         self.ans2label = find_ans2label(config)
         self.answers = label2ans(read_ans2label(self.ans2label))
 
-    def data(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
+    def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The questions of a text store about the pictures of an image store."""
         check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label)
         return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(self.answers), labelled=train)
@@ -74,7 +74,7 @@ class VqaTask(Task):
 
     def score(self, predictions: dict[str, np.ndarray], data: Vqa) -> dict[str, float]:
         """The soft score of the best answers, as the release validates, and the loss; {} of a split without answers."""
-        if not data.answered:
+        if not data.has_labels:
             return {}
         return {name: float(predictions[name].mean(dtype=np.float64)) for name in ("score", "loss")}
 
@@ -87,9 +87,9 @@ class VqaTask(Task):
         """In half precision, as the release has them."""
         write_logits_npz(path, predictions["ids"].tolist(), predictions["logits"], np.float16)
 
-    def keep(self, output_dir: Path) -> None:
+    def write_inference_files(self, output_dir: Path) -> None:
         """Leave with the run what inference needs: the answers, and the vocabulary's marks."""
-        super().keep(output_dir)
+        super().write_inference_files(output_dir)
         (output_dir / "ckpt").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.ans2label, output_dir / "ckpt" / "ans2label.json")
 

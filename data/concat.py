@@ -13,7 +13,7 @@ class Concat:
 
     def __init__(self, parts: Sequence[Any]):
         self.parts = list(parts)
-        self.task, self.counted = parts[0].task, parts[0].counted
+        self.task, self.batch_unit = parts[0].task, parts[0].batch_unit
         self.ends = np.cumsum([0] + [len(part) for part in parts])
 
     def __len__(self) -> int:

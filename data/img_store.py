@@ -60,8 +60,8 @@ class ImageStore:
         index = columns(self.path, f"{self.folder.name} {bounds} {num_bb} held", sources, self._build)
         self._names: np.ndarray = index["names"]
         # What the release counts, and what is there as far as known: of a fixed number, what each record holds.
-        self.nbb: np.ndarray = np.ones(len(self._names), np.int32) if blind else index["nbb"]
-        self.held: np.ndarray = self.nbb if blind else index["held"]
+        self.n_announced: np.ndarray = np.ones(len(self._names), np.int32) if blind else index["nbb"]
+        self.n_stored: np.ndarray = self.n_announced if blind else index["held"]
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process opens it for itself
         options = self.conf_th, self.max_bb, self.min_bb, self.num_bb, self.compressed, self.blind
@@ -161,7 +161,7 @@ class ImageStore:
         """The regions of a picture: as many as announced, or as the record holds if that is fewer."""
         key = bytes(self._names[row])
         record = self._decode(key)
-        n = min(int(self.nbb[row]), len(record["features"]))
+        n = min(int(self.n_announced[row]), len(record["features"]))
         feat = self._half(key, "features", record["features"][:n])
         labels = None
         if soft_labels:

@@ -13,7 +13,7 @@ from data.sampler import Work
 from utils.errors import InputError
 
 
-class Maker(Dataset):
+class BatchBuilder(Dataset):
     """Makes the batch of a `Work`; runs in the workers."""
 
     def __init__(self, sources: Sequence[Any], by_id: bool):
@@ -33,7 +33,7 @@ class Maker(Dataset):
 
 
 def batches(
-    maker: Maker, works: Iterable[Work], n_workers: int, pin_memory: bool = False
+    maker: BatchBuilder, works: Iterable[Work], n_workers: int, pin_memory: bool = False
 ) -> Iterator[tuple[Work, PackedBatch]]:
     """The batches of `works`, in their order, made by `n_workers` processes (0: in this one)."""
     loader = DataLoader(

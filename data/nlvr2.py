@@ -37,10 +37,10 @@ class Nlvr2(TextImage):
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """Units without [CLS] and [SEP]; the sentence counts once a sequence."""
-        return self.words(pairs) * (1 + self.paired) + self._images.nbb[pairs[:, 1:]].sum(1)
+        return self.words(pairs) * (1 + self.paired) + self._images.n_announced[pairs[:, 1:]].sum(1)
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        return (self.words(pairs) + 2) * (1 + self.paired) + self._images.held[pairs[:, 1:]].sum(1)
+        return (self.words(pairs) + 2) * (1 + self.paired) + self._images.n_stored[pairs[:, 1:]].sum(1)
 
     def example(self, text: int, left: int, right: int, rng: np.random.Generator) -> Example:  # type: ignore[override]
         record = self.texts.read(text)

@@ -22,18 +22,18 @@ def box_source(img_db: str, given: Boxes | None = None) -> Boxes:
     return given or ("gt" if "coco_gt" in Path(img_db).name else "detected")
 
 
-class Re(TextImage):
+class ReferringExpressions(TextImage):
     """Expressions and all boxes of their pictures; batches count examples.
 
     Targets: `region_labels` (1,), the place of the true box among ground-truth boxes, -1 among detected ones; `tgt_box`
-    (1, 4) and, for each region, `boxes` (r, 4), both x, y, w, h in pixels. `withheld`: no words, the blind control.
+    (1, 4) and, for each region, `boxes` (r, 4), both x, y, w, h in pixels. `blind`: no words, the blind control.
     """
 
     task = "re"
-    counted = "examples"
+    batch_unit = "examples"
 
-    def __init__(self, texts: TextStore, images: ImageStore, boxes: Boxes, withheld: bool = False):
-        self.boxes, self.withheld = boxes, withheld
+    def __init__(self, texts: TextStore, images: ImageStore, boxes: Boxes, blind: bool = False):
+        self.boxes, self.blind = boxes, blind
         super().__init__(texts, images)
         listed = texts.path / "images.json"
         try:
@@ -53,7 +53,7 @@ class Re(TextImage):
             self._check_counts(images)
 
     @property
-    def answered(self) -> bool:
+    def has_labels(self) -> bool:
         """The true box is part of every record."""
         return True
 
@@ -62,7 +62,7 @@ class Re(TextImage):
         for place, row in zip(*np.unique(self.texts.img_index[:, 0], return_index=True)):
             number = re.search(r"(\d+)\.npz$", self.texts.img_names[place].decode())
             listed = self._listed.get(int(number[1])) if number else None
-            found = int(images.held[self.pictures[row]])
+            found = int(images.n_stored[self.pictures[row]])
             if listed is not None and len(listed[0]) != found:
                 raise self._unlike(f"image_id {int(number[1])}", found, listed[0])  # type: ignore[index]
 
@@ -78,7 +78,7 @@ class Re(TextImage):
 
     def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
         record = self.texts.read(text)
-        words = np.zeros(0, np.int64) if self.withheld else self.tokens(record)
+        words = np.zeros(0, np.int64) if self.blind else self.tokens(record)
         (image,) = self.image(picture)
         ann_ids, width, height = self._picture(text, record)
         scale = np.array([width, height, width, height], np.float32)

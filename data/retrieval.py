@@ -18,7 +18,7 @@ from utils.errors import InputError
 HardNegatives = Literal["none", "online", "mined"]
 
 
-class ItmRank(TextImage):
+class Retrieval(TextImage):
     """A text and its picture, then pairs in which one of the two is another's.
 
     `none`: `negative_size` other pictures for the text, then as many other texts for the picture. `mined`: beside
@@ -28,7 +28,7 @@ class ItmRank(TextImage):
     """
 
     task = "itm_rank"
-    counted = "examples"
+    batch_unit = "examples"
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class ItmRank(TextImage):
         self.own = np.argsort(order)[place].astype(np.int32)  # (T,) the column of each text's picture
         self._by_column = np.argsort(self.own, kind="stable").astype(np.int32)  # texts, picture by picture
         self._ends = np.concatenate([[0], np.cumsum(np.bincount(self.own))])  # (P + 1,) where a picture's texts begin
-        self.mined: tuple[np.ndarray, np.ndarray] | None = None  # see `hardest`
+        self.mined: tuple[np.ndarray, np.ndarray] | None = None  # see `mine_hardest`
         if len(self.columns) < 2:
             raise InputError(
                 "no other picture to rank a text's own against",
@@ -114,7 +114,7 @@ def _distinct(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _some(row: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`size` different entries of a row of `hardest`, or all that it has."""
+    """`size` different entries of a row of `mine_hardest`, or all that it has."""
     there = row[row >= 0]
     return there[_distinct(len(there), size, rng)]
 
@@ -124,12 +124,12 @@ def _beside(hard: np.ndarray, drawn: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([drawn[~np.isin(drawn, hard)][:size], hard])
 
 
-def candidates(data: ItmRank, size: int, rng: np.random.Generator) -> np.ndarray:
+def draw_candidates(data: Retrieval, size: int, rng: np.random.Generator) -> np.ndarray:
     """(T, k) columns: for every text `size` random pictures that are not its own, or all others if fewer."""
     return np.stack([data.other_columns(text, size, rng) for text in range(len(data))]).astype(np.int32)
 
 
-def hardest(scores: np.ndarray, columns: np.ndarray, pictures: int, keep: int) -> tuple[np.ndarray, np.ndarray]:
+def mine_hardest(scores: np.ndarray, columns: np.ndarray, pictures: int, keep: int) -> tuple[np.ndarray, np.ndarray]:
     """What the model takes for right and is not: of scored pairs that do not match, the `keep` best for each side.
 
     `scores` (T, k) of every text with the pictures in `columns` (T, k), of `pictures` = P in all → (T, keep) columns

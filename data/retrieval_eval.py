@@ -9,22 +9,22 @@ Legend: T texts, P pictures, k candidates of a text; columns as in `data.retriev
 import numpy as np
 
 from data.batch import Example, Image
-from data.retrieval import ItmRank
+from data.retrieval import Retrieval
 from data.sampler import cut
 from utils.errors import InputError
 
 
-class Tiles:
+class RetrievalTiles:
     """What the two evaluation sets share. `budget`: units of a batch, the one they are evaluated with."""
 
     task = "itm_rank"
-    counted = "units"
+    batch_unit = "units"
 
-    def __init__(self, captions: ItmRank, budget: int):
+    def __init__(self, captions: Retrieval, budget: int):
         assert captions.images is not None
         self.captions, self.budget, self.img_dim = captions, budget, captions.img_dim
         self.txt_lens = captions.texts.lens.astype(np.int64) + 2  # (T,) [CLS] and [SEP] counted
-        self.img_lens = captions.images.nbb[captions.columns].astype(np.int64)  # (P,)
+        self.img_lens = captions.images.n_announced[captions.columns].astype(np.int64)  # (P,)
         self._images: dict[int, Image] = {}  # of the last tile made
         self.bounds = np.empty((0, 2), np.int64)  # (tiles, 2): from where to where a tile goes; a subclass says in what
         longest = int(self.txt_lens.max() + self.img_lens.max())
@@ -72,14 +72,14 @@ class Tiles:
         return predictions["scores"]
 
 
-class ItmEval(Tiles):
+class RetrievalMatrix(RetrievalTiles):
     """All texts, or those in `texts`, with all pictures: the whole matrix.
 
     Pictures go in blocks of at most `minibatch`, those of few regions first; a tile is a block with as many texts as
     the budget allows. Blocks are smaller where one would leave no room for about as many texts as it has pictures.
     """
 
-    def __init__(self, captions: ItmRank, budget: int, minibatch: int, texts: range | None = None):
+    def __init__(self, captions: Retrieval, budget: int, minibatch: int, texts: range | None = None):
         super().__init__(captions, budget)
         self.texts = texts or range(len(captions))
         lens = self.txt_lens[self.texts.start : self.texts.stop]
@@ -109,10 +109,10 @@ class ItmEval(Tiles):
         return table
 
 
-class Candidates(Tiles):
+class RetrievalCandidates(RetrievalTiles):
     """Every text with k pictures of its own list, (T, k) columns; tiles go picture by picture."""
 
-    def __init__(self, captions: ItmRank, columns: np.ndarray, budget: int):
+    def __init__(self, captions: Retrieval, columns: np.ndarray, budget: int):
         super().__init__(captions, budget)
         self.columns = columns
         self._order = np.argsort(columns.ravel(), kind="stable")
@@ -130,8 +130,8 @@ class Candidates(Tiles):
         return table.reshape(self.columns.shape)
 
 
-def itm_val(captions: ItmRank, budget: int, minibatch: int) -> Candidates:
+def validation_candidates(captions: Retrieval, budget: int, minibatch: int) -> RetrievalCandidates:
     """Each text's own picture, in column 0 of the table, and the `minibatch` - 1 that follow it, as the release."""
     pictures = len(captions.columns)
     following = captions.own[:, None] + np.arange(min(minibatch, pictures), dtype=np.int32)
-    return Candidates(captions, following % pictures, budget)
+    return RetrievalCandidates(captions, following % pictures, budget)

@@ -63,7 +63,7 @@ def make_batches(
 
     `"release"` counts `data.lens`, `"full"` what is really there, `data.units`.
     """
-    if data.counted == "examples":
+    if data.batch_unit == "examples":
         return [order[at : at + budget] for at in range(0, len(order), budget)]
     sizes = data.lens(pairs) if batching == "release" else data.units(pairs)
     longest = int(sizes.max(initial=0))
@@ -199,7 +199,7 @@ class TrainStream:
         return Work(source, indices, pairs[indices], key, self.step, micro)
 
 
-def eval_works(data: Any, source: int, budget: int, rank: int = 0, size: int = 1) -> list[Work]:
+def eval_plans(data: Any, source: int, budget: int, rank: int = 0, size: int = 1) -> list[Work]:
     """The batches of an evaluation set, formed from all of it and then dealt to ranks.
 
     Pairs and masks are functions of an example's id, so every evaluation, on any number of ranks, sees the same.

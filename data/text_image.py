@@ -11,7 +11,7 @@ from data.txt_store import TextStore
 from utils.errors import InputError
 
 Masking = Literal["conditional", "joint"]
-Counted = Literal["units", "examples"]
+BatchUnit = Literal["units", "examples"]
 
 
 class TextImage:
@@ -21,7 +21,7 @@ class TextImage:
     """
 
     task = ""
-    counted: Counted = "units"  # what a batch size counts
+    batch_unit: BatchUnit = "units"  # what a batch size counts
     min_regions = 1  # what a task needs of an image store: 0 for tasks that also run on text alone
     shown: tuple[str, ...] = ("its picture",)  # the pictures that a text is about
 
@@ -77,11 +77,11 @@ class TextImage:
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of every example without [CLS] and [SEP], which is how the release counts."""
-        return self.words(pairs) + (0 if self.images is None else self.images.nbb[pairs[:, 1]])
+        return self.words(pairs) + (0 if self.images is None else self.images.n_announced[pairs[:, 1]])
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of every example, all of its sequences and [CLS] and [SEP] counted; at least what is there."""
-        return self.words(pairs) + (0 if self.images is None else self.images.held[pairs[:, 1]]) + 2
+        return self.words(pairs) + (0 if self.images is None else self.images.n_stored[pairs[:, 1]]) + 2
 
     def words(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) word pieces of every example's text."""
@@ -101,7 +101,7 @@ class TextImage:
         return np.asarray(record["input_ids"], np.int64)
 
     @property
-    def answered(self) -> bool:
+    def has_labels(self) -> bool:
         """Whether there are labels to score by: a store has them in all records or, a test split's, in none."""
         found = self.texts.read(0).get("target") is not None
         self.texts.close()  # not open when workers fork

@@ -9,7 +9,7 @@ import numpy as np
 from data.batch import Example, Image, Seq
 from data.img_store import ImageStore
 from data.stores import GT_VARIANT, Stores
-from data.text_image import Counted, check_pictures, join, read_image
+from data.text_image import BatchUnit, check_pictures, join, read_image
 from data.txt_store import Meta, TextStore
 from utils.errors import InputError
 
@@ -61,7 +61,7 @@ class VcrData:
     """Question `i` and its two pictures, of ground-truth and of detected boxes; the start of VCR's datasets."""
 
     task = "vcr"
-    counted: Counted = "units"  # what a batch size counts
+    batch_unit: BatchUnit = "units"  # what a batch size counts
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class VcrData:
         return [read_image(images, row, soft_labels) for images, row in pairs if images is not None]
 
     @property
-    def answered(self) -> bool:
+    def has_labels(self) -> bool:
         """Whether there are labels to score by."""
         found = self.record(0, labelled=False)["qa_target"] != UNLABELLED
         self.texts.close()  # not open when workers fork
@@ -171,7 +171,7 @@ class Vcr(VcrData):
         sequences = {"qa": 4, "qar": 4, "true": 8, "all": 20}[choices]
         super().__init__(texts, gt, detected, "qa" if choices == "qa" else "qar", sequences)
         self.choices = choices
-        self.counted = "units" if choices in ("qa", "qar") else "examples"
+        self.batch_unit = "units" if choices in ("qa", "qar") else "examples"
 
     def example(self, text: int, gt: int, detected: int, rng: np.random.Generator) -> Example:
         record = self.record(text, labelled=self.choices != "all")
@@ -183,9 +183,9 @@ class Vcr(VcrData):
                 parts.append(record["input_ids_rs"][rationale])
             input_ids, types = vcr_text(self.texts.meta, parts, "next")
             right = answer == true[0] if rationale is None else (answer, rationale) == true
-            labels = {"labels": np.array([right], np.int64)} if self.counted == "units" else {}
+            labels = {"labels": np.array([right], np.int64)} if self.batch_unit == "units" else {}
             seqs.append(Seq(input_ids, images, types, targets=labels))
-        names = () if self.counted == "units" else ("qa_target", "qar_target")
+        names = () if self.batch_unit == "units" else ("qa_target", "qar_target")
         return Example(self.id(text), seqs, {name: np.array([record[name]], np.int64) for name in names})
 
     def _chosen(self, true: int) -> list[tuple[int, int | None]]:

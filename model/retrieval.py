@@ -64,7 +64,7 @@ def triplet_loss(scores: Tensor, group: Tensor, margin: float = MARGIN, groups: 
 
 
 @torch.no_grad()
-def hardest(scores: Tensor, group: Tensor, k: int) -> Tensor:
+def select_hardest(scores: Tensor, group: Tensor, k: int) -> Tensor:
     """The sequences to learn from: of every group its positive and the `k` negatives with the highest scores.
 
     Rank logits (B,) and groups (B,) -> (b,) int64 on the host, for `PackedBatch.select`: per group the positive, then
@@ -99,7 +99,7 @@ def online_loss(model: UniterForImageTextRetrieval, batch: Any, size: int, margi
         scores = rank_logits(model, batch)
     model.train()
     torch.clear_autocast_cache()  # half-precision copies of the weights, made without gradient, must not serve again
-    kept = hardest(scores, anchor, size)
+    kept = select_hardest(scores, anchor, size)
     group = anchor.cpu()[kept]
     loss = triplet_loss(model(batch.select(kept)), group.to(scores.device), margin, groups=2)
     first = int((group == 0).sum()) - 1  # negatives of anchor 0

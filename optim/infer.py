@@ -92,7 +92,7 @@ class Inference:
 
     def answer(self, path: Path | None = None) -> Path:
         """Predict for all of the given stores and write the leaderboard's file, to `path` or `results("test")`."""
-        data = self.task.data(self.config.txt_db, self.config.img_db)
+        data = self.task.dataset(self.config.txt_db, self.config.img_db)
         return self.publish(self.predict(data), data, path or self.results("test"))
 
     def publish(self, predictions: dict[str, np.ndarray], data: Any, path: Path) -> Path:

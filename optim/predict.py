@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.loader import Maker, batches
-from data.sampler import eval_works
+from data.loader import BatchBuilder, batches
+from data.sampler import eval_plans
 from optim.precision import Precision
 from optim.prefetch import to_device
 
@@ -19,8 +19,8 @@ def predict(
 
     `budget`: units in a batch. Returns, on every rank, the arrays that `task.predict` names, along their first axis.
     """
-    works = eval_works(data, 0, budget, world.rank, world.size)
-    maker = Maker([data], by_id=True)
+    works = eval_plans(data, 0, budget, world.rank, world.size)
+    maker = BatchBuilder([data], by_id=True)
     training, parts = model.training, []
     model.eval()
     with torch.inference_mode(), precision.autocast():

@@ -35,10 +35,10 @@ def run_training(
     trainer = Trainer(task, settings, world)
     accumulated = settings.gradient_accumulation_steps
     micros = world.size * accumulated
-    counted = trainer.entries[0].data.counted if trainer.entries else "units"
+    batch_unit = trainer.entries[0].data.batch_unit if trainer.entries else "units"
     log.info(
-        f"{world.size} ranks × {accumulated} micro-batches × {settings.train_batch_size} {counted}: a global batch of "
-        f"at most {micros * settings.train_batch_size} {counted}; accumulation {settings.accumulation}, "
+        f"{world.size} ranks × {accumulated} micro-batches × {settings.train_batch_size} {batch_unit}: a global batch "
+        f"of at most {micros * settings.train_batch_size} {batch_unit}; accumulation {settings.accumulation}, "
         f"batching {config.batching}, precision {trainer.precision.name} on {world.device}"
     )
     if config.eval_only:
@@ -48,7 +48,7 @@ def run_training(
         if world.is_main:
             for change in write_run_files(config.output_dir, config, asdict(task.model_config)):
                 log.warning(change)
-            task.keep(Path(config.output_dir))
+            task.write_inference_files(Path(config.output_dir))
         scores = trainer.train()
     for name, value in scores.items():
         log.info(f"{name} = {value:.4f}")

@@ -43,32 +43,32 @@ class Task:
 
     # What it learns from.
 
-    def data(self, txt_db: str, img_db: str, train: bool = False) -> Any:
+    def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Any:
         """The dataset of a text store about the pictures of an image store."""
         raise NotImplementedError
 
     def train_data(self) -> Sequence[Entry]:
         """Training data by name and weight: here all stores of the options, end to end, as one entry."""
-        parts = [self.data(texts, images, train=True) for texts, images in self.config.stores("train")]
+        parts = [self.dataset(texts, images, train=True) for texts, images in self.config.db_pairs("train")]
         self.stores.check_against(self.config.checkpoint)
         return [Entry(self.name, parts[0] if len(parts) == 1 else Concat(parts))]
 
     def eval_data(self) -> dict[str, Any]:
         """Evaluation data by name, scored at every validation."""
-        return self._answered(*self.validated)
+        return self._labelled_splits(*self.validated)
 
-    def splits(self, *names: str) -> dict[str, Any]:
+    def split_datasets(self, *names: str) -> dict[str, Any]:
         """The data of those of the splits that the options name stores for."""
-        return {name: self.data(*pair) for name in names for pair in self.config.stores(name)}
+        return {name: self.dataset(*pair) for name in names for pair in self.config.db_pairs(name)}
 
     def final_data(self) -> dict[str, Any]:
         """Evaluation data by name, scored once, after the last step."""
-        return self._answered(*self.tested)
+        return self._labelled_splits(*self.tested)
 
-    def _answered(self, *names: str) -> dict[str, Any]:
+    def _labelled_splits(self, *names: str) -> dict[str, Any]:
         """Those of the splits that have labels."""
-        found = self.splits(*names)
-        for name in [name for name, data in found.items() if not data.answered]:
+        found = self.split_datasets(*names)
+        for name in [name for name, data in found.items() if not data.has_labels]:
             LOG.info("the %s split has no labels: it is not scored", name)
             del found[name]
         return found
@@ -80,7 +80,7 @@ class Task:
         """
         raise NotImplementedError
 
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+    def apply_refresh(self, arrays: dict[str, np.ndarray]) -> None:
         """Put what `refresh` made into the training data: after each refresh, and when a run is resumed."""
         raise NotImplementedError
 
@@ -94,10 +94,10 @@ class Task:
         """The model with the options' dropout and weights."""
         model = self.new_model()
         set_dropout(model, self.config.dropout)
-        self.loaded(model, load_checkpoint(model, self.config.checkpoint))
+        self.after_loading(model, load_checkpoint(model, self.config.checkpoint))
         return model
 
-    def loaded(self, model: Any, report: LoadReport) -> None:
+    def after_loading(self, model: Any, report: LoadReport) -> None:
         """What depends on the weights that the checkpoint had; here nothing."""
 
     def loss(self, model: Any, batch: PackedBatch) -> Tensor:
@@ -126,6 +126,6 @@ class Task:
         """The number, higher is better, that decides which checkpoint is the best; None: the newest is."""
         return scores.get(f"val/{self.metric}")
 
-    def keep(self, output_dir: Path) -> None:
+    def write_inference_files(self, output_dir: Path) -> None:
         """Leave in the output folder what later runs on its weights need: here the vocabulary's marks."""
         self.stores.write_vocabulary(output_dir / "log" / "vocab.json")

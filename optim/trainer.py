@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.loader import Maker, batches
+from data.loader import BatchBuilder, batches
 from data.rng import torch_seed
 from data.sampler import TrainStream
 from optim.precision import Precision
@@ -87,14 +87,14 @@ class Trainer:
 
     def _batches(self) -> Any:
         """This rank's micro-batches from where the stream stands."""
-        maker = Maker([entry.data for entry in self.entries], by_id=False)
+        maker = BatchBuilder([entry.data for entry in self.entries], by_id=False)
         made = batches(maker, self._stream(), self.config.n_workers, self.config.pin_mem)
         return to_device(made, self.world.device)
 
     def _refresh(self) -> Any:
         """Let the task rebuild its training data; returns batches of the new."""
         self.refreshed = self.task.refresh(self.model, self.step, self._predict)
-        self.task.restore(self.refreshed)
+        self.task.apply_refresh(self.refreshed)
         return self._batches()
 
     def _train_step(self, made: Any) -> None:
@@ -240,7 +240,7 @@ class Trainer:
             self.best, self.stream_state = state["best"], state["stream"]
             self.refreshed = state.get("refreshed")
             if self.refreshed is not None:
-                self.task.restore(self.refreshed)
+                self.task.apply_refresh(self.refreshed)
             LOG.info("resumed from %s", path)
             if state["num_threads"] != torch.get_num_threads():
                 LOG.warning(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from data.img_store import ImageStore
 from data.txt_store import TextStore
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 
 SHOWN = 5  # bad records described; the others are counted
 
@@ -85,7 +85,7 @@ def check_images(args: argparse.Namespace) -> ImageStore:
     print(f"  regions: {held.mean():.1f} a picture, {held.min()} to {held.max()}")
     print(f"  soft labels: {f'{labels:,} classes' if labels else 'none: no training with mrc or mrckl'}")
     if args.conf_th > -1:
-        fewer = int((held < store.nbb).sum())
+        fewer = int((held < store.n_announced).sum())
         print(f"  {fewer:,} pictures hold fewer regions than counted (fine: the smaller number is used)")
     return store
 
@@ -127,4 +127,4 @@ def scan(file: Any, what: str, items: Iterable[int], read: Callable[[int], Any])
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

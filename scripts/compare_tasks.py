@@ -20,7 +20,7 @@ import numpy as np
 from scripts.demo import SEEDS, Demo, DemoConfig
 from scripts.demo_world.demo_tasks import TASKS, Command
 from utils.config import parse
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.options import option
 
@@ -154,4 +154,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

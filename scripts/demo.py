@@ -21,7 +21,7 @@ import numpy as np
 from scripts.demo_world import demo_tasks
 from scripts.demo_world.demo_tasks import IMG_NAME, SPLITS, TASKS, Command
 from utils.config import parse
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 from utils.files import read_json, write_json
 from utils.options import option
 
@@ -236,4 +236,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

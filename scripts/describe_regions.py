@@ -29,7 +29,7 @@ from prepare.boxes import imitate, read_instances
 from prepare.output import NpzNames, new_folder
 from prepare.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from utils.config import parse
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 from utils.files import read_json, write_json
 from utils.options import option
 
@@ -241,4 +241,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

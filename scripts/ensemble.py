@@ -44,7 +44,7 @@ from prepare.annotations import vqa_annotations, vqa_results
 from scripts.eval_vqa import print_accuracies
 from scripts.evaluate import evaluate, print_scores
 from scripts.read_results import read_vcr
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.npz import open_npz, read_array
 
@@ -232,4 +232,4 @@ def score(task: str, output: Path, annotations: Sequence[Path], split: str | Non
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluation.metrics import check_ids, evaluate_vqa
 from prepare.annotations import vqa_annotations, vqa_questions, vqa_results
-from utils.errors import run
+from utils.errors import exit_on_input_error
 from utils.files import write_json
 
 
@@ -53,4 +53,4 @@ def print_accuracies(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

@@ -28,7 +28,7 @@ from evaluation.submission import VE_LABELS
 from prepare.annotations import bad_field, json_lines, lines, take
 from prepare.annotations_tasks import ve_examples
 from scripts.read_results import add, box, keyed, numbered, re_targets, read_vcr, truth_value, txt2img
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.npz import open_npz, read_array
 
@@ -146,4 +146,4 @@ TASKS: dict[str, tuple[Callable[[Path, Sequence[Path], str | None], Scores], Con
 }
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from prepare.output import NpzNames, new_folder
 from prepare.regions import CLASSES, WIDTH, soft_labels
 from utils.config import parse
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.options import option
 
@@ -147,4 +147,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

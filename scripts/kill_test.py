@@ -21,7 +21,7 @@ import torch
 
 from utils import checkpoint
 from utils.config import parse
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 from utils.options import option
 from utils.paths import CHECKOUT
 
@@ -145,4 +145,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

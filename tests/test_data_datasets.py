@@ -10,7 +10,7 @@ from data.itm import Itm
 from data.mlm import Mlm
 from data.mrm import Mrm
 from data.rng import generator
-from data.sampler import eval_works
+from data.sampler import eval_plans
 from data.vqa import Vqa
 from utils.errors import InputError
 
@@ -46,15 +46,15 @@ class Images:
     img_dim = 6
 
     def __init__(self, names, nbb, real=None):
-        self.names, self.nbb = [f"{name}.npz".encode() for name in names], np.array(nbb, np.int32)
+        self.names, self.n_announced = [f"{name}.npz".encode() for name in names], np.array(nbb, np.int32)
         self.real = np.array(real if real is not None else nbb)
-        self.held = np.minimum(self.nbb, self.real)
+        self.n_stored = np.minimum(self.n_announced, self.real)
 
     def rows(self, names):
         return np.array([self.names.index(name) if name in self.names else -1 for name in names], np.int32)
 
     def read(self, row, soft_labels=False):
-        n = min(self.nbb[row], self.real[row])
+        n = min(self.n_announced[row], self.real[row])
         rng = np.random.default_rng(row)
         labels = rng.random((n, 5)).astype(np.float16) if soft_labels else None
         feat = rng.random((n, 6)).astype(np.float16)
@@ -189,10 +189,10 @@ def test_parts_laid_end_to_end_are_their_own_examples():
 
 def test_evaluation_is_fixed_by_ids_and_dealt_to_ranks():
     data = Itm(*stores())
-    whole = eval_works(data, 0, budget=40)
+    whole = eval_plans(data, 0, budget=40)
     assert sorted(i for work in whole for i in work.indices) == list(range(10))
-    again = eval_works(data, 0, budget=200)  # other batches, the same pairs
+    again = eval_plans(data, 0, budget=200)  # other batches, the same pairs
     by_example = [{int(i): tuple(p) for w in works for i, p in zip(w.indices, w.pairs)} for works in (whole, again)]
     assert by_example[0] == by_example[1]
-    dealt = [eval_works(data, 0, 40, rank, 2) for rank in range(2)]
+    dealt = [eval_plans(data, 0, 40, rank, 2) for rank in range(2)]
     assert sorted(w.step for works in dealt for w in works) == [w.step for w in whole]

@@ -53,7 +53,7 @@ def test_an_example_larger_than_the_budget_is_an_error():
 
 def test_examples_are_counted_where_a_dataset_says_so():
     data = Numbers(5, [1, 2, 3, 4, 5])
-    data.counted = "examples"
+    data.batch_unit = "examples"
     made = make_batches(data, np.zeros((5, 2), np.int32), np.array([3, 1, 4, 0, 2]), 2, "release", "re")
     assert [batch.tolist() for batch in made] == [[3, 1], [4, 0], [2]]
 
@@ -70,7 +70,7 @@ def test_steps_of_an_epoch():
 class Numbers:
     """A stand-in dataset of `n` examples of ten units, or of `lens` and two more."""
 
-    counted = "units"
+    batch_unit = "units"
 
     def __init__(self, n, lens=None):
         self.n, self.sizes = n, np.array(lens if lens else [8] * n)

@@ -239,7 +239,7 @@ def test_stores_travel_to_a_spawned_worker_as_their_options(tmp_path):
     packed = pickle.dumps((images, texts))
     assert len(packed) < 500
     images2, texts2 = pickle.loads(packed)
-    assert images2.blind and images2.nbb.tolist() == [1]
+    assert images2.blind and images2.n_announced.tolist() == [1]
     np.testing.assert_array_equal(texts2.lens, texts.lens)
 
 

@@ -51,9 +51,9 @@ def test_texts(stores, name):
 def test_a_fixed_number_counts_what_is_there(stores):
     """Ground-truth boxes: a hundred are announced for every picture, as the release counts; `held` is the truth."""
     store = ImageStore(stores / "img_db" / "re_coco_gt", conf_th=-1, num_bb=100)
-    assert (store.nbb == 100).all()
-    assert store.held.tolist() == [len(store.read(row).features) for row in range(len(store))]
-    assert (ImageStore(stores / "img_db" / "re_coco_gt", conf_th=-1, num_bb=100, blind=True).held == 1).all()
+    assert (store.n_announced == 100).all()
+    assert store.n_stored.tolist() == [len(store.read(row).features) for row in range(len(store))]
+    assert (ImageStore(stores / "img_db" / "re_coco_gt", conf_th=-1, num_bb=100, blind=True).n_stored == 1).all()
     store.close()
 
 
@@ -87,7 +87,7 @@ def test_image_variants(stores, name):
     for row in range(len(store)):
         key, regions = store.name(row), store.read(row, soft_labels=True)
         shape = EXPECTED_IMAGES[name]["records"][key]["features"][1]
-        assert regions.features.shape == (min(int(store.nbb[row]), shape[0]), shape[1])
+        assert regions.features.shape == (min(int(store.n_announced[row]), shape[0]), shape[1])
         np.testing.assert_array_equal(regions.pos[:, 6], regions.pos[:, 4] * regions.pos[:, 5])
         assert len(regions.soft_labels) == len(regions.conf) == len(regions.features)
         if name == "nlvr2_dev/feat_th0.2_max100_min10":
@@ -106,7 +106,7 @@ def test_counts_are_computed_where_only_all_boxes_are_kept(stores, compressed):
     expected = json.loads((folder / "nbb_th0.2_max100_min10.json").read_text())
     (folder / "nbb_th0.2_max100_min10.json").unlink()
     store = ImageStore(folder, compressed=compressed)
-    assert {store.name(k): int(store.nbb[k]) for k in range(len(store))} == expected
+    assert {store.name(k): int(store.n_announced[k]) for k in range(len(store))} == expected
     store.check(sample=None)
 
 
@@ -119,7 +119,7 @@ def test_rows_of_names(stores):
 def test_blind_is_one_empty_region(stores):
     store = ImageStore(stores / "img_db" / "nlvr2_dev", blind=True)
     regions = store.read(2)
-    assert store.nbb.tolist() == [1] * len(store) and regions.features.shape[0] == 1
+    assert store.n_announced.tolist() == [1] * len(store) and regions.features.shape[0] == 1
     assert not regions.features.any() and not regions.pos.any()
     store.close()
 
@@ -136,14 +136,14 @@ def test_one_store_object_for_one_path(stores):
 def test_the_index_follows_the_store(stores):
     """Built once, found again, rebuilt when a side file changes; in a cache folder where the store is read-only."""
     path = stores / "img_db" / "nlvr2_dev"
-    first = ImageStore(path).nbb.copy()
+    first = ImageStore(path).n_announced.copy()
     built = sorted((path / ".index").iterdir())
     ImageStore(path)
     assert sorted((path / ".index").iterdir()) == built
     counts = json.loads((path / "nbb_th0.2_max100_min10.json").read_text())
     (path / "nbb_th0.2_max100_min10.json").write_text(json.dumps({name: 2 for name in counts}))
     os.utime(path / "nbb_th0.2_max100_min10.json", ns=(1, 1))
-    assert ImageStore(path).nbb.tolist() == [2] * len(first)
+    assert ImageStore(path).n_announced.tolist() == [2] * len(first)
 
 
 def test_written_texts_are_read_back(tmp_path):

@@ -10,8 +10,8 @@ from data.batch import collate
 from data.img_store import ImageStore
 from data.mlm import Mlm
 from data.nlvr2 import Nlvr2
-from data.referring import Re, box_source
-from data.retrieval import ItmRank
+from data.referring import ReferringExpressions, box_source
+from data.retrieval import Retrieval
 from data.rng import generator
 from data.stores import GT_VARIANT
 from data.txt_store import TextStore
@@ -73,7 +73,7 @@ def test_nlvr2_needs_two_pictures_and_others_one(stores):
     images = ImageStore(stores / "img_db/nlvr2_dev")
     with pytest.raises(InputError, match=r"not a text store of nlvr2[\s\S]*1 pictures a text"):
         Nlvr2(TextStore(stores / "txt_db/vqa_like.db"), images, "paired", True)
-    for task in (Mlm, ItmRank):
+    for task in (Mlm, Retrieval):
         with pytest.raises(InputError, match=rf"not a text store of {task.task}[\s\S]*2 pictures a text"):
             task(TextStore(next((stores / "txt_db").glob("nlvr2*"))), images)
 
@@ -95,7 +95,7 @@ def test_referring_expressions_are_the_reference(stores, name, boxes):
     golden = arrays(f"data_formats/expected/datasets/{name}.npz")
     variant = GT_VARIANT if boxes == "gt" else {}
     images = ImageStore(stores / "img_db" / ("re_coco_gt" if boxes == "gt" else "re_coco_det"), **variant)
-    data = Re(TextStore(stores / "txt_db" / RE_TEXTS), images, boxes)
+    data = ReferringExpressions(TextStore(stores / "txt_db" / RE_TEXTS), images, boxes)
     batch, _ = batch_of(data, range(6))
     check_units(batch, golden)
     np.testing.assert_array_equal(batch.txt_lens, golden["txt_lens"])
@@ -112,7 +112,9 @@ def test_referring_expressions_are_the_reference(stores, name, boxes):
 
 def test_the_true_region_is_the_place_of_its_annotation(stores):
     """In every picture, the region of the label has the box that the annotation says."""
-    data = Re(TextStore(stores / "txt_db" / RE_TEXTS), ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
+    data = ReferringExpressions(
+        TextStore(stores / "txt_db" / RE_TEXTS), ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt"
+    )
     labels = set()
     for i in range(len(data)):
         example = data.example(i, data.pictures[i], generator(0))
@@ -131,13 +133,13 @@ def test_boxes_in_another_number_than_listed_are_refused(stores):
     file.write_text(json.dumps(listed))
     both = TextStore(stores / "txt_db" / RE_TEXTS), ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT)
     with pytest.raises(InputError, match=r"image_id 101\n.*5 boxes.*6 ann_ids"):
-        Re(*both, "gt")
-    Re(*both, "detected")
+        ReferringExpressions(*both, "gt")
+    ReferringExpressions(*both, "detected")
 
 
 def test_a_true_box_that_is_not_listed_is_refused(stores, monkeypatch):
     texts = TextStore(stores / "txt_db" / RE_TEXTS)
-    data = Re(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
+    data = ReferringExpressions(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
     i, read = texts.index_of("1"), texts.read
     monkeypatch.setattr(texts, "read", lambda i: read(i) | {"ann_id": 999})
     with pytest.raises(InputError, match=r"sent_id 1, image_id 101, ann_id 999"):
@@ -150,7 +152,7 @@ def test_records_that_images_json_does_not_fit_are_refused(stores, monkeypatch, 
     if lost == "picture":
         file.write_text(json.dumps([image for image in json.loads(file.read_text()) if image["id"] != 101]))
     texts = TextStore(stores / "txt_db" / RE_TEXTS)
-    data = Re(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
+    data = ReferringExpressions(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
     i, read = texts.index_of("1"), texts.read
     monkeypatch.setattr(texts, "read", lambda i: {key: value for key, value in read(i).items() if key != lost})
     expected = "image_id[\\s\\S]*101, which is not" if lost == "picture" else "bbox[\\s\\S]*no such field"
@@ -165,5 +167,7 @@ def test_what_boxes_a_store_holds():
 
 def test_withheld_expressions_leave_two_tokens(stores):
     images = ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT)
-    batch, _ = batch_of(Re(TextStore(stores / "txt_db" / RE_TEXTS), images, "gt", withheld=True), range(3))
+    batch, _ = batch_of(
+        ReferringExpressions(TextStore(stores / "txt_db" / RE_TEXTS), images, "gt", blind=True), range(3)
+    )
     assert batch.txt_lens.tolist() == [2, 2, 2]

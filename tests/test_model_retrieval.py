@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.batch import Example, Image, PackedBatch, Seq, collate
-from model.retrieval import UniterForImageTextRetrieval, hardest, triplet_loss
+from model.retrieval import UniterForImageTextRetrieval, select_hardest, triplet_loss
 from tests.golden_data import (
     GOLDEN,
     IMG_DIM,
@@ -60,7 +60,7 @@ def test_retrieval_hard_negatives(side, reference):
     with torch.no_grad():
         scores = model(batch)
     close(scores, golden["scores"][:, 0])
-    kept = hardest(scores, batch.group, case["hard_size"])
+    kept = select_hardest(scores, batch.group, case["hard_size"])
     assert kept[0] == 0 and sorted(kept[1:].tolist()) == golden["hard_indices_sorted"].tolist()
     _, loss = model.losses(batch.select(kept), case["margin"])
     # The reference keeps its negatives in the order of an unsorted topk: the same set, the same losses.
@@ -77,8 +77,8 @@ def test_triplet_loss_and_hardest_worked_by_hand():
     torch.testing.assert_close(triplet_loss(scores, group), expected)
     torch.testing.assert_close(triplet_loss(scores, group, groups=2), expected)
     torch.testing.assert_close(triplet_loss(scores, group, margin=0.5), torch.tensor([0.25, 0.5, 0.0, 0.25]))
-    assert hardest(scores, group, 2).tolist() == [0, 2, 1, 4, 5]
-    assert hardest(scores, group, 9).tolist() == [0, 2, 1, 3, 4, 5]
+    assert select_hardest(scores, group, 2).tolist() == [0, 2, 1, 4, 5]
+    assert select_hardest(scores, group, 9).tolist() == [0, 2, 1, 3, 4, 5]
 
 
 def test_selected_sequences_score_as_among_the_others():
@@ -113,7 +113,7 @@ def test_hard_negatives_on_a_gpu():
     batch = retrieval_batch(texts, images, [[(0, 0), (0, 1), (0, 3)], [(2, 1), (1, 1), (2, 3)]]).to(device)
     model = load(UniterForImageTextRetrieval(tiny_config(), IMG_DIM), "itm_rank").to(device)
     scores = model(batch)
-    kept = hardest(scores, batch.group, 1)
+    kept = select_hardest(scores, batch.group, 1)
     chosen, loss = model.losses(batch.select(kept))
     torch.testing.assert_close(chosen, scores[kept.to(device)], atol=1e-4, rtol=1e-4)
     loss.mean().backward()

@@ -13,10 +13,10 @@ import train_itm
 import train_itm_hard_negatives
 from data.batch import Example, collate
 from data.img_store import ImageStore
-from data.retrieval import ItmRank, candidates, hardest
-from data.retrieval_eval import Candidates, ItmEval, itm_val
+from data.retrieval import Retrieval, draw_candidates, mine_hardest
+from data.retrieval_eval import RetrievalCandidates, RetrievalMatrix, validation_candidates
 from data.rng import generator
-from data.sampler import eval_works
+from data.sampler import eval_plans
 from data.txt_store import TextStore
 from model.attention import to_padded
 from model.retrieval import UniterForImageTextRetrieval, online_loss, rank_logits
@@ -52,12 +52,12 @@ def reference(tmp_path, monkeypatch):
     monkeypatch.setenv("UNITER_CACHE", str(tmp_path / "cache"))
     for part in ("img_db/nlvr2_dev", "txt_db/vqa_like.db"):
         shutil.copytree(FORMATS / part, tmp_path / part, ignore=shutil.ignore_patterns(".index"))
-    return ItmRank(TextStore(tmp_path / "txt_db/vqa_like.db"), ImageStore(tmp_path / "img_db/nlvr2_dev"))
+    return Retrieval(TextStore(tmp_path / "txt_db/vqa_like.db"), ImageStore(tmp_path / "img_db/nlvr2_dev"))
 
 
 def tiny(world, hard_negatives="none", **options):
     images = ImageStore(world / "img_db/tiny", min_bb=2)
-    return ItmRank(TextStore(world / "txt_db/captions.db"), images, hard_negatives, **options)
+    return Retrieval(TextStore(world / "txt_db/captions.db"), images, hard_negatives, **options)
 
 
 def names(data, columns):
@@ -79,7 +79,7 @@ def check_sequences(data, text, columns, golden):
 
 
 def test_validation_is_the_reference(reference):
-    data = itm_val(reference, budget=2000, minibatch=5)
+    data = validation_candidates(reference, budget=2000, minibatch=5)
     for text, golden in enumerate(json.loads((DATASETS / "itm_val_ids.json").read_text())):
         assert reference.id(text) == golden["txt"]
         assert names(reference, data.columns[text]) == [golden["gt"], *golden["negs"]]
@@ -88,7 +88,7 @@ def test_validation_is_the_reference(reference):
 
 def test_full_evaluation_is_the_reference(reference):
     golden = json.loads((DATASETS / "itm_eval_order.json").read_text())
-    data = ItmEval(reference, budget=5000, minibatch=golden["mini_batch"])
+    data = RetrievalMatrix(reference, budget=5000, minibatch=golden["mini_batch"])
     assert names(reference, np.concatenate(data.blocks)) == golden["all_img_ids"]
     assert len(data.blocks) == golden["n_mini"]
     for number, block in enumerate(data.blocks):
@@ -99,28 +99,32 @@ def test_full_evaluation_is_the_reference(reference):
 def test_tiles_are_batches_of_all_pairs(world, budget):
     """Every pair once, within the budget, in batches of one tile, whose scores come back to their places."""
     captions = tiny(world)
-    drawn = candidates(captions, 7, generator(0))
+    drawn = draw_candidates(captions, 7, generator(0))
     texts, pictures = len(captions), len(captions.columns)
-    sets = [ItmEval(captions, budget, 6), itm_val(captions, budget, 5), Candidates(captions, drawn, budget)]
+    sets = [
+        RetrievalMatrix(captions, budget, 6),
+        validation_candidates(captions, budget, 5),
+        RetrievalCandidates(captions, drawn, budget),
+    ]
     for data in sets:
-        works = eval_works(data, 0, budget)
+        works = eval_plans(data, 0, budget)
         assert [work.indices.tolist() for work in works] == [[i] for i in range(len(data))]
         found = [data.tile(i) for i in range(len(data))]
         for i, (rows, columns) in enumerate(found):
             batch = collate(data.task, [data.example(*works[i].pairs[0], generator(0))], data.img_dim)
             assert batch.units <= budget and len(batch.group) == len(rows)
-            assert len(batch.img_feat) == captions.images.nbb[captions.columns[np.unique(columns)]].sum()
+            assert len(batch.img_feat) == captions.images.n_announced[captions.columns[np.unique(columns)]].sum()
         marks = np.concatenate([rows * 1000 + columns for rows, columns in found])
         expected = np.arange(texts)[:, None] * 1000 + (
-            np.arange(pictures) if isinstance(data, ItmEval) else data.columns
+            np.arange(pictures) if isinstance(data, RetrievalMatrix) else data.columns
         )
         ids = np.array([data.id(i) for i in range(len(data))])
         np.testing.assert_array_equal(data.table({"ids": ids, "scores": marks.astype(np.float32)}), expected)
-    part = ItmEval(captions, budget, 6, range(20, 33))
+    part = RetrievalMatrix(captions, budget, 6, range(20, 33))
     assert {t for i in range(len(part)) for t in part.tile(i)[0]} == set(range(20, 33))
 
 
-@pytest.mark.parametrize("kind", [lambda c: ItmEval(c, 400, 6), lambda c: itm_val(c, 400, 5)])
+@pytest.mark.parametrize("kind", [lambda c: RetrievalMatrix(c, 400, 6), lambda c: validation_candidates(c, 400, 5)])
 def test_a_picture_is_read_once(world, monkeypatch, kind):
     captions = tiny(world)
     data, read = kind(captions), []
@@ -133,7 +137,7 @@ def test_a_picture_is_read_once(world, monkeypatch, kind):
 
 def test_a_pair_larger_than_a_batch_is_refused(world):
     with pytest.raises(InputError, match="larger than a batch"):
-        ItmEval(tiny(world), 12, 4)
+        RetrievalMatrix(tiny(world), 12, 4)
 
 
 def pictured(seq, data):
@@ -192,13 +196,13 @@ def test_hardest_worked_by_hand():
     """3 texts, 4 pictures; each text is scored with two others' pictures."""
     columns = np.array([[1, 2], [2, 0], [1, 3]], np.int32)
     scores = np.array([[0.1, 0.7], [0.9, 0.2], [0.8, 0.3]], np.float32)
-    for_texts, for_pictures = hardest(scores, columns, pictures=4, keep=2)
+    for_texts, for_pictures = mine_hardest(scores, columns, pictures=4, keep=2)
     assert for_texts.tolist() == [[2, 1], [2, 0], [1, 3]]
     assert for_pictures.tolist() == [[1, -1], [2, 0], [1, 0], [2, -1]]
     assert for_texts.dtype == for_pictures.dtype == np.int32
-    for_texts, for_pictures = hardest(scores, columns, pictures=4, keep=1)
+    for_texts, for_pictures = mine_hardest(scores, columns, pictures=4, keep=1)
     assert for_texts.tolist() == [[2], [2], [1]] and for_pictures.tolist() == [[1], [2], [1], [2]]
-    assert hardest(scores, columns, 4, keep=3)[0].tolist() == [[2, 1, -1], [2, 0, -1], [1, 3, -1]]
+    assert mine_hardest(scores, columns, 4, keep=3)[0].tolist() == [[2, 1, -1], [2, 0, -1], [1, 3, -1]]
 
 
 class Fake:
@@ -228,7 +232,7 @@ def test_mined_negatives_reach_the_examples(world, tmp_path):
     for column in range(pictures):
         expected = [t for t in range(last, -1, -1) if data.own[t] != column][:2]
         assert made["texts_0"][column].tolist() == expected
-    task.restore(made)
+    task.apply_refresh(made)
     for text in (0, 30):
         seqs = data.example(text, 0, generator(text)).seqs
         assert len(seqs) == 5  # A.2: two random, two hard
@@ -248,7 +252,7 @@ def test_mined_negatives_reach_the_examples(world, tmp_path):
 
 def test_mining_is_drawn_by_seed_and_step(world):
     data = tiny(world)
-    drawn = [candidates(data, 5, generator(42, "mined", step, 0)) for step in (0, 0, 7)]
+    drawn = [draw_candidates(data, 5, generator(42, "mined", step, 0)) for step in (0, 0, 7)]
     assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
     assert all(len(set(row)) == 5 and data.own[text] not in row for text, row in enumerate(drawn[0].tolist()))
 
@@ -456,7 +460,7 @@ def test_zero_shot_and_heads(world, runs, tmp_path):
     captions = tiny(world)
     model = UniterForImageTextRetrieval(load_hps(world / "model.json", UniterConfig)[0]).eval()
     model.load_state_dict(state)
-    data = ItmEval(captions, 400, 5)
+    data = RetrievalMatrix(captions, 400, 5)
     logits = np.empty((60, 24, 2), np.float32)
     with torch.inference_mode():
         for i in range(len(data)):

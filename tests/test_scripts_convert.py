@@ -81,6 +81,6 @@ def test_the_converted_store_is_read(tmp_path):
     shutil.copytree(FORMATS / "img_db" / "nlvr2_dev", tmp_path / "golden")  # an index appears beside what is opened
     ours, golden = ImageStore(tmp_path / "ours"), ImageStore(tmp_path / "golden")
     assert [ours.name(k) for k in range(len(ours))] == [golden.name(k) for k in range(len(golden))]
-    np.testing.assert_array_equal(ours.nbb, golden.nbb)
+    np.testing.assert_array_equal(ours.n_announced, golden.n_announced)
     ours.close()
     golden.close()

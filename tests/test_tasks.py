@@ -222,7 +222,7 @@ def test_files_of_a_referring_run(runs):
 
 @pytest.mark.parametrize("name", ["vqa", "vcr"])
 def test_an_unlabelled_test_split_is_left_out(world, tmp_path, monkeypatch, name):
-    kind, read = (VcrData, VcrData.answered) if name == "vcr" else (TextImage, TextImage.answered)
+    kind, read = (VcrData, VcrData.has_labels) if name == "vcr" else (TextImage, TextImage.has_labels)
     hidden = property(lambda data: not str(data.texts.path).endswith("hidden.db") and read.fget(data))
     monkeypatch.setattr(kind, "answered", hidden)
     made = MORE[name] | {"num_train_steps": 2, "valid_steps": 2}

@@ -115,7 +115,7 @@ class Regions:
     def __init__(self, gt: bool):
         self.raw, self.folder = arrays("pretraining_vcr/examples.npz"), f"images_{gt}"
         self.part = slice(0, 1) if gt else slice(1, None)
-        self.nbb = np.array([len(self.raw[f"img_feat.{i}"][self.part]) for i in range(3)])
+        self.n_announced = np.array([len(self.raw[f"img_feat.{i}"][self.part]) for i in range(3)])
 
     def rows(self, names):
         return np.array([int(name[0:1]) for name in names], np.int32)
@@ -181,10 +181,12 @@ def test_release_counts_one_sequence_and_full_all(world, choices):
     there = np.bincount(batch.group.numpy(), batch.seqlens.numpy())
     assert (data.units(pairs) >= there).all()
     gt, detected = data.sources
-    regions = gt.held[pairs[:, 1]] + detected.nbb[pairs[:, 2]]  # of ground truth what is there, not the hundred
+    regions = (
+        gt.n_stored[pairs[:, 1]] + detected.n_announced[pairs[:, 2]]
+    )  # of ground truth what is there, not the hundred
     assert (data.units(pairs) == SEQUENCES[choices] * (data.texts.lens + regions + marks)).all()
-    assert (data.lens(pairs) == data.texts.lens + 100 + detected.nbb[pairs[:, 2]]).all()
-    assert (data.counted == "units") == (choices in ("qa", "qar"))
+    assert (data.lens(pairs) == data.texts.lens + 100 + detected.n_announced[pairs[:, 2]]).all()
+    assert (data.batch_unit == "units") == (choices in ("qa", "qar"))
     held = {detected.name(row): len(detected.read(row).features) for row in range(len(detected))}
     assert held["vcr_1.npz"] == 2 and held["vcr_0.npz"] < 9  # more, and fewer, than announced
     assert {gt.name(row).removeprefix("vcr_gt_") for row in pairs[:, 1]} == {f"{i}.npz" for i in range(12)}
@@ -380,13 +382,13 @@ def test_8_scores_and_20_say_the_same(world, trained):
     task, one = VcrTask(config), distributed.start()
     model, found = task.build_model(), {}
     for choices in ("true", "all"):
-        data = task.data(config.val_txt_db, config.val_img_db, choices=choices)
+        data = task.dataset(config.val_txt_db, config.val_img_db, choices=choices)
         predictions = predict(task, model, data, 10, one, Precision("fp32", False, one.device), 0, False)
         assert predictions["logits"].shape == (40, SEQUENCES[choices])
         found[choices] = task.score(predictions, data)
     assert found["true"] == pytest.approx(found["all"], rel=1e-5)
     assert 0 < found["true"]["acc"] < 1
-    test = task.data(f"{world}/txt_db/vcr_test.db", config.val_img_db, choices="all")
+    test = task.dataset(f"{world}/txt_db/vcr_test.db", config.val_img_db, choices="all")
     assert task.score(predict(task, model, test, 10, one, Precision("fp32", False, one.device), 0, False), test) == {}
 
 
@@ -510,7 +512,7 @@ def test_configs_of_the_second_stage(name):
 @pytest.mark.parametrize("name", ["train-vcr-base-4gpu", "train-vcr-large-4gpu", "demo-vcr"])
 def test_configs_of_finetuning(name):
     config, _ = parse(VcrConfig, ["--config", str(ROOT / "config" / f"{name}.json"), "--data_root", "there"])
-    ((texts, img),) = config.stores("val")
+    ((texts, img),) = config.db_pairs("val")
     assert texts.endswith("there/txt_db/vcr_val.db")
     gt, detected = region_folders(img, config.regions)
     assert f"{gt};{detected}" == img and "/there/img_db/" in gt and "/there/img_db/" in detected

@@ -27,7 +27,7 @@ class InputError(ValueError):
         super().__init__("\n".join(lines))
 
 
-def run(main: Callable[..., Any], *args: Any) -> None:
+def exit_on_input_error(main: Callable[..., Any], *args: Any) -> None:
     """Run a script's `main`; an `InputError` ends it with its message and status 2 instead of a traceback."""
     try:
         main(*args)

@@ -9,7 +9,7 @@ from utils.options import option
 
 
 @dataclasses.dataclass(kw_only=True)
-class ListedStores:
+class ListedStoreOptions:
     """Stores of a task that trains on several (VQA, VCR, retrieval), under the release's keys."""
 
     train_txt_dbs: list[str] = option([], path=True, help="text LMDBs to train on")
@@ -19,7 +19,7 @@ class ListedStores:
     test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where the task does")
     test_img_db: str | None = option(None, path=True, help="its image LMDB")
 
-    def stores(self, split: str) -> list[tuple[str, str]]:
+    def db_pairs(self, split: str) -> list[tuple[str, str]]:
         """(text LMDB, image LMDB) of a split, none where the options name none."""
         if split == "train":
             check_paired({"train_txt_dbs": self.train_txt_dbs, "train_img_dbs": self.train_img_dbs})
@@ -28,7 +28,7 @@ class ListedStores:
 
 
 @dataclasses.dataclass(kw_only=True)
-class SplitStores:
+class SplitStoreOptions:
     """Stores of a task that trains on one (NLVR2, VE, referring expressions), under the release's keys."""
 
     train_txt_db: str | None = option(None, path=True, help="text LMDB to train on")
@@ -38,7 +38,7 @@ class SplitStores:
     test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where it has labels")
     test_img_db: str | None = option(None, path=True, help="its image LMDB")
 
-    def stores(self, split: str) -> list[tuple[str, str]]:
+    def db_pairs(self, split: str) -> list[tuple[str, str]]:
         """(text LMDB, image LMDB) of a split, none where the options name none."""
         found = one_pair(self, split)
         if split == "train" and not found:

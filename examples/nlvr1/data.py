@@ -7,7 +7,7 @@ import numpy as np
 from data.batch import Example, Image, Seq
 from data.img_store import ImageStore
 from data.rng import generator
-from data.text_image import Counted, TextImage
+from data.text_image import BatchUnit, TextImage
 from data.txt_store import TextStore
 from examples.nlvr1.panels import IMG_DIM, PANELS, Scale, objects, transform
 from examples.nlvr1.words import Vocabulary, rewrite
@@ -24,7 +24,7 @@ class Judge(TextImage):
     """Sentences with their picture and `labels` (1,): 1 true, 0 false. `augment`: another example of the same truth."""
 
     task = "judge"
-    counted: Counted = "examples"
+    batch_unit: BatchUnit = "examples"
     img_dim = IMG_DIM
 
     def __init__(
@@ -100,7 +100,7 @@ class Contrast(Judge):
         return np.array(drawn, np.int32).reshape(-1, 2)
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        return 2 * (self.words(pairs) + 2 + PANELS) + self.pages.held[self.pictures[pairs]].sum(1)
+        return 2 * (self.words(pairs) + 2 + PANELS) + self.pages.n_stored[self.pictures[pairs]].sum(1)
 
     def example(self, text: int, false: int, rng: np.random.Generator) -> Example:
         key = int(rng.integers(2**62))  # the same changes to both

@@ -25,7 +25,7 @@ class Nlvr1Inference(InferenceConfig):
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write `results_dev/results_{checkpoint}_all.json` in the run's folder; returns the scores."""
     run = Inference(Nlvr1Inference, Nlvr1Task, Nlvr1Config, argv, lambda config: {"copies": config.copies})
-    data = run.task.data(run.config.txt_db, run.config.img_db)
+    data = run.task.dataset(run.config.txt_db, run.config.img_db)
     predictions = run.predict(data)
     run.publish(predictions, data, run.results("dev"))
     scores: dict[str, float] = run.task.score(predictions, data)

@@ -28,7 +28,7 @@ from examples.nlvr1.words import MARKS, Vocabulary
 from prepare.output import new_folder
 from scripts import convert_imgdir
 from utils.config import parse
-from utils.errors import InputError, run
+from utils.errors import InputError, exit_on_input_error
 from utils.options import option
 
 MOST_OBJECTS = 32  # of a picture; eight in a panel are the most there are
@@ -173,4 +173,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

@@ -19,7 +19,7 @@ from examples.nlvr1.scene import Scene
 from examples.nlvr1.statements import stacked
 from examples.nlvr1.words import Vocabulary
 from utils.config import parse
-from utils.errors import run
+from utils.errors import exit_on_input_error
 from utils.files import read_json
 from utils.options import option
 
@@ -103,4 +103,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config import parse
-from utils.errors import run
+from utils.errors import exit_on_input_error
 from utils.files import read_json, write_json
 from utils.options import option
 
@@ -93,4 +93,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)

@@ -26,11 +26,11 @@ from utils.config import RunConfig
 from utils.distributed import launch
 from utils.files import write_json
 from utils.options import option
-from utils.store_options import SplitStores
+from utils.store_options import SplitStoreOptions
 
 
 @dataclass(kw_only=True)
-class Nlvr1Config(SplitStores, RunConfig):
+class Nlvr1Config(SplitStoreOptions, RunConfig):
     """Options of NLVR, besides those of every run."""
 
     statements_txt_db: str = option(path=True, help="text LMDB of the generated statements")
@@ -56,7 +56,7 @@ class Nlvr1Task(Task):
         super().__init__(config)
         self.scale = Scale.load(config.scale)
 
-    def data(self, txt_db: str, img_db: str, train: bool = False) -> Judge:
+    def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Judge:
         c, opened = self.config, self._open(txt_db, img_db, train)
         if train:
             return Judge(*opened, self.scale, augment=True, rewritten=c.rewritten)
@@ -67,7 +67,7 @@ class Nlvr1Task(Task):
 
     def train_data(self) -> list[Entry]:
         c = self.config
-        ((txt_db, img_db),) = c.stores("train")
+        ((txt_db, img_db),) = c.db_pairs("train")
         weights = {"statements": c.statements_weight, "contrast": c.contrast_weight}
         entries = [
             Entry(name, Contrast(*self._open(texts, img_db, True), self.scale, name == "contrast"), weights[name])
@@ -75,7 +75,7 @@ class Nlvr1Task(Task):
             if weights[name]
         ]
         if c.phase == "finetune":
-            entries.append(Entry("judge", self.data(txt_db, img_db, train=True), 1))
+            entries.append(Entry("judge", self.dataset(txt_db, img_db, train=True), 1))
         self.stores.check_against(c.checkpoint)
         return entries
 

@@ -24,7 +24,7 @@ from scripts.demo_world.scene import COLORS, SHAPES, SIZE, Scene, image_name, ma
 from scripts.demo_world.tasks import Split, write_tasks
 from scripts.demo_world.words import vocabulary
 from utils.config import parse
-from utils.errors import run
+from utils.errors import exit_on_input_error
 from utils.files import atomic_write, write_json
 from utils.options import option
 
@@ -135,4 +135,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    exit_on_input_error(main)
