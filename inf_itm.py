@@ -14,18 +14,18 @@ from torch import nn
 from data.retrieval import Retrieval
 from data.retrieval_eval import RetrievalMatrix
 from evaluation.recall import retrieval_recalls
-from evaluation.score_chunks import Chunks, file_mark
+from evaluation.score_chunks import Chunks, file_fingerprint
 from evaluation.submission import write_retrieval
-from optim.infer import LOG, InferenceFlags, begin, run_options
+from optim.infer import LOG, InferenceFlags, parse_and_join, read_run_config
 from optim.precision import Precision
-from optim.predict import predict
+from optim.predict import Predictor
 from train_itm import ItmConfig, ItmTask
 from utils.distributed import World, launch
 from utils.errors import InputError
 from utils.files import write_json
 from utils.options import option
 
-REGIONS = ("conf_th", "max_bb", "min_bb", "num_bb")
+REGION_OPTIONS = ("conf_th", "max_bb", "min_bb", "num_bb")
 OF_THE_RUN = "; none: the finetuned run's, else the default of training"
 
 
@@ -35,24 +35,30 @@ class ItmInference(InferenceFlags):
 
     checkpoint: str = option(help="weight file: finetuned, or of pre-training (zero-shot)", path="own")
     output_dir: str = option(help="folder for config.json, scores.json and results.npz", path="own")
-    model_config: str | None = option(None, help="JSON of the model's sizes; none: beside --train_config", path="own")
+    model_config: str | None = option(
+        None, help="JSON file of the model's sizes; none: model.json beside --train_config", path="own"
+    )
     train_config: str | None = option(None, help="log/hps.json of a finetuned run", path="own")
-    conf_th: float | None = option(None, help="regions above this confidence" + OF_THE_RUN)
-    max_bb: int | None = option(None, help="most regions of a picture" + OF_THE_RUN, at_least=1)
-    min_bb: int | None = option(None, help="fewest regions of a picture" + OF_THE_RUN, at_least=1)
-    num_bb: int | None = option(None, help="regions of a picture when conf_th is -1" + OF_THE_RUN, at_least=1)
+    conf_th: float | None = option(None, help="read image regions above this confidence" + OF_THE_RUN)
+    max_bb: int | None = option(None, help="read at most this many regions of a picture" + OF_THE_RUN, at_least=1)
+    min_bb: int | None = option(None, help="read at least this many regions of a picture" + OF_THE_RUN, at_least=1)
+    num_bb: int | None = option(
+        None, help="read this many regions of a picture when conf_th is -1" + OF_THE_RUN, at_least=1
+    )
     save_logits: bool = option(False, help="changes nothing: results.npz has all scores, for scripts/ensemble.py")
-    batch_size: int = option(400, help="pictures of a mini-batch, at most", at_least=1)
-    batch_units: int = option(16384, help="text tokens and image regions of a batch", at_least=1)
-    chunk_texts: int = option(1000, help="texts after which scores are kept, for a run that is interrupted", at_least=1)
+    batch_size: int = option(400, help="most pictures in a mini-batch", at_least=1)
+    batch_units: int = option(16384, help="size of a batch, in text tokens plus image regions", at_least=1)
+    chunk_texts: int = option(
+        1000, help="save scores after every so many texts, so that an interrupted run can continue", at_least=1
+    )
     score: Literal["matching", "difference"] = option(
-        "matching", help="zero-shot: the matching head's logit of a match, or its difference to that of none"
+        "matching", help="zero-shot: score by the matching head's logit of a match, or by the difference of its logits"
     )
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write `config.json`, `results.npz` and `scores.json`; returns the recalls."""
-    config, world = begin(ItmInference, argv)
+    config, world = parse_and_join(ItmInference, argv)
     task = ItmTask(training_options(config))
     captions = task.dataset(config.txt_db, config.img_db)
     task.stores.check_against(config.checkpoint)
@@ -62,29 +68,43 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 def training_options(config: ItmInference) -> ItmConfig:
     """The options of the finetuned run, or the defaults, set to `config`'s weights and regions."""
-    beside = config.train_config and str(Path(config.train_config).parent / "model.json")
-    model_config = config.model_config or beside
+    model_config = config.model_config
+    if model_config is None and config.train_config:
+        model_config = str(Path(config.train_config).parent / "model.json")
     if model_config is None:
         raise InputError("which model?", key="model_config", remedy="give --model_config, or --train_config of a run")
-    run = ItmConfig(output_dir=config.output_dir, model_config=model_config)
+    options = ItmConfig(output_dir=config.output_dir, model_config=model_config)
     if config.train_config:
-        run = run_options(Path(config.train_config), ItmConfig)
-    given = {key: getattr(config, key) for key in REGIONS if getattr(config, key) is not None}
-    given |= {"checkpoint": config.checkpoint, "model_config": model_config, "compressed_db": config.compressed_db}
-    return replace(run, **given)
+        options = read_run_config(Path(config.train_config), ItmConfig)
+    changes = {key: getattr(config, key) for key in REGION_OPTIONS if getattr(config, key) is not None}
+    changes |= {"checkpoint": config.checkpoint, "model_config": model_config, "compressed_db": config.compressed_db}
+    return replace(options, **changes)
 
 
 def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World) -> Chunks:
     """Score every text with every picture, chunk by chunk of texts, those that are there left out."""
-    size = len(captions), len(captions.columns)
-    chunks = Chunks(Path(config.output_dir) / "chunks", *size, config.chunk_texts)
+    chunks = Chunks(
+        folder=Path(config.output_dir) / "chunks",
+        rows=len(captions),
+        columns=len(captions.columns),
+        chunk_rows=config.chunk_texts,
+    )
     precision = Precision(config.precision, config.fp16, world.device)
-    todo = world.broadcast_object(chunks.begin(fingerprint(config, task, precision)) if world.is_main else None)
-    model = precision.cast(ranking_model(task, config.score)) if todo else None
-    for texts in todo:
-        data = RetrievalMatrix(captions, config.batch_units, config.batch_size, texts)
-        settings = config.batch_units, world, precision, config.n_workers, config.pin_mem
-        scores = data.table(predict(task, model, data, *settings))  # type: ignore[arg-type]
+    unscored = world.broadcast_object(chunks.begin(fingerprint(config, task, precision)) if world.is_main else None)
+    if not unscored:
+        return chunks
+    predictor = Predictor(
+        task,
+        precision.cast(ranking_model(task, config.score)),
+        batch_size=config.batch_units,
+        world=world,
+        precision=precision,
+        n_workers=config.n_workers,
+        pin_mem=config.pin_mem,
+    )
+    for texts in unscored:
+        matrix = RetrievalMatrix(captions, config.batch_units, config.batch_size, texts)
+        scores = matrix.table(predictor.predict(matrix))
         if world.is_main:
             chunks.save(texts, scores)
             LOG.info("texts %d to %d of %d scored", texts.start + 1, texts.stop, len(captions))
@@ -93,10 +113,10 @@ def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World
 
 def fingerprint(config: ItmInference, task: ItmTask, precision: Precision) -> dict[str, Any]:
     """What scores depend on: not the number of ranks or loader processes."""
-    images = task.stores.images(config.img_db).folder  # type: ignore[union-attr]
-    files = {"checkpoint": config.checkpoint, "txt_db": config.txt_db, "img_db": images}
-    marks = {key: file_mark(path) for key, path in files.items()}
-    options = {key: getattr(task.config, key) for key in (*REGIONS, "blind", "model_config")}
+    images = task.stores.images(config.img_db)
+    files: dict[str, str | Path] = {"checkpoint": config.checkpoint, "txt_db": config.txt_db, "img_db": images.folder}
+    marks = {key: file_fingerprint(path) for key, path in files.items()}
+    options = {key: getattr(task.config, key) for key in (*REGION_OPTIONS, "blind", "model_config")}
     options |= {key: getattr(config, key) for key in ("score", "batch_size", "batch_units", "chunk_texts")}
     return marks | options | {"precision": precision.name}
 
@@ -106,8 +126,8 @@ def ranking_model(task: ItmTask, score: str) -> nn.Module:
     model: Any = task.build_model()
     checkpoint = task.config.checkpoint
     assert task.report is not None
-    zero_shot = "rank_output.weight" in task.report.missing
-    if zero_shot and "itm_output.weight" in task.report.missing:
+    zero_shot = "rank_output.weight" in task.report.missing_keys
+    if zero_shot and "itm_output.weight" in task.report.missing_keys:
         expected = "weights of retrieval finetuning, or of pre-training with ITM"
         raise InputError(
             "the checkpoint has no head that says what belongs together", file=checkpoint, expected=expected
@@ -125,7 +145,7 @@ def ranking_model(task: ItmTask, score: str) -> nn.Module:
 def publish(config: ItmInference, captions: Retrieval, chunks: Chunks) -> dict[str, float]:
     """The files of the finished matrix; the chunks go when all are there."""
     folder, matrix = Path(config.output_dir), chunks.matrix()
-    scores = retrieval_recalls(matrix, captions.own)
+    scores = retrieval_recalls(matrix, captions.own_columns)
     write_json(folder / "config.json", asdict(config), indent=4)
     txt_ids = [captions.id(i) for i in range(len(captions))]
     write_retrieval(folder / "results.npz", matrix, txt_ids, captions.column_names())

@@ -19,30 +19,33 @@ class Nlvr2Inference(InferenceConfig):
 
     train_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
     ckpt: str = option("", help="a step of that run, `best` (the default), or the path of a weight file")
-    checkpoint: str = option("", help="the same: what the other scripts call --ckpt")
+    checkpoint: str = option("", help="the same as --ckpt, under the name that the other scripts use")
     output_dir: str = option(help="folder for results.csv", path="own")
-    batch_size: int | None = option(None, help="units of a batch; none: the run's val_batch_size", at_least=1)
+    batch_size: int | None = option(
+        None, help="size of a batch, in text tokens plus image regions; none: the run's val_batch_size", at_least=1
+    )
 
     @property
     def run_dir(self) -> Path:
+        """The finished run."""
         return Path(self.train_dir)
 
     def __post_init__(self) -> None:
-        given = {self.ckpt, self.checkpoint} - {""}
-        if len(given) > 1:
+        checkpoints = {self.ckpt, self.checkpoint} - {""}
+        if len(checkpoints) > 1:
             raise InputError(
                 "which weights?",
                 key="ckpt, checkpoint",
                 found=f"{self.ckpt} and {self.checkpoint}",
                 expected="one of the two flags: they mean the same",
             )
-        self.checkpoint = given.pop() if given else "best"
+        self.checkpoint = checkpoints.pop() if checkpoints else "best"
 
 
 def main(argv: list[str] | None = None) -> Path:
     """Write `results.csv`; returns its path."""
-    run = Inference(Nlvr2Inference, Nlvr2Task, Nlvr2Config, argv)
-    return run.answer(Path(run.config.output_dir) / "results.csv")
+    inference = Inference(Nlvr2Inference, Nlvr2Task, Nlvr2Config, argv)
+    return inference.predict_split(Path(inference.flags.output_dir) / "results.csv")
 
 
 if __name__ == "__main__":

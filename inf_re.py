@@ -18,26 +18,26 @@ class ReInference(InferenceConfig):
     """Flags of referring-expression inference under the release's names."""
 
     txt_db: str = option(help="text LMDBs to predict for, joined by ':'", path="own", joined=":")
-    batch_size: int | None = option(256, help="expressions of a batch; none: the run's val_batch_size", at_least=1)
+    batch_size: int | None = option(256, help="expressions in a batch; none: the run's val_batch_size", at_least=1)
     boxes: Boxes | None = option(None, help=BOXES_HELP)
     tmp_file: str | None = option(None, help="append the accuracies to this file, one line a call", path="own")
 
 
 def main(argv: list[str] | None = None) -> list[Path]:
     """Write a results file for every text store and append the accuracies to `--tmp_file`; returns their paths."""
-    run = Inference(ReInference, ReTask, ReConfig, argv)
-    c, paths, said = run.config, [], ""
-    for txt_db in c.txt_db.split(":"):
-        source = box_source(c.img_db, c.boxes)
-        data = run.task.dataset(txt_db, c.img_db, boxes=source)
-        found = run.predict(data)
-        name = f"results_{c.name}_{Path(txt_db).stem}_on_{Path(c.img_db).name}_all.json"
-        paths.append(run.publish(found, data, c.run_dir / "results_test" / name))
-        scores = run.task.score(found, data)
-        said += f"{split_name(txt_db)}-acc({'gt' if source == 'gt' else 'det'}): {100 * scores['acc']:.2f}% "
-    if c.tmp_file and run.world.is_main:
-        with open(c.tmp_file, "a", encoding="utf-8") as stream:
-            stream.write(said + "\n")
+    inference = Inference(ReInference, ReTask, ReConfig, argv)
+    flags, paths, accuracies = inference.flags, [], ""
+    for txt_db in flags.txt_db.split(":"):
+        boxes = box_source(flags.img_db, flags.boxes)
+        dataset = inference.task.dataset(txt_db, flags.img_db, boxes=boxes)
+        predictions = inference.predict(dataset)
+        name = f"results_{flags.name}_{Path(txt_db).stem}_on_{Path(flags.img_db).name}_all.json"
+        paths.append(inference.publish(predictions, dataset, flags.run_dir / "results_test" / name))
+        accuracy = inference.task.score(predictions, dataset)["acc"]
+        accuracies += f"{split_name(txt_db)}-acc({'gt' if boxes == 'gt' else 'det'}): {100 * accuracy:.2f}% "
+    if flags.tmp_file and inference.world.is_main:
+        with open(flags.tmp_file, "a", encoding="utf-8") as stream:
+            stream.write(accuracies + "\n")
     return paths
 
 

@@ -18,22 +18,23 @@ from utils.options import option
 class VcrInference(InferenceConfig):
     """Flags of VCR inference under the release's names."""
 
-    img_db: str = option(help='its image LMDBs, "GT_DIR;DET_DIR"', path="own")
-    split: Literal["val", "test"] = option("test", help="which split it is: names the folder of results")
+    img_db: str = option(help='image LMDBs of these texts, "GT_DIR;DET_DIR"', path="own")
+    split: Literal["val", "test"] = option("test", help="split of these texts, for the name of the results folder")
     regions: RegionSource | None = option(None, help=f"{REGIONS_HELP}; without this flag, as in training")
-    batch_size: int | None = option(10, help="questions of a batch, 20 sequences each", at_least=1)
+    batch_size: int | None = option(10, help="questions in a batch, 20 sequences each", at_least=1)
 
 
 def main(argv: list[str] | None = None) -> Path:
     """Write `results_{split}/results_{checkpoint}_all.json` and `.csv` in the run's folder; returns the JSON's path."""
-    run = Inference(VcrInference, VcrTask, VcrConfig, argv, changes)
-    data = run.task.dataset(run.config.txt_db, run.config.img_db, choices="all")
-    return run.publish(run.predict(data), data, run.results(run.config.split))
+    inference = Inference(VcrInference, VcrTask, VcrConfig, argv, changes)
+    flags = inference.flags
+    dataset = inference.task.dataset(flags.txt_db, flags.img_db, choices="all")
+    return inference.publish(inference.predict(dataset), dataset, inference.results(flags.split))
 
 
-def changes(config: VcrInference) -> dict[str, Any]:
+def changes(flags: VcrInference) -> dict[str, Any]:
     """Finetuned weights have all of VCR's words and types."""
-    regions = {"regions": config.regions} if config.regions else {}
+    regions = {"regions": flags.regions} if flags.regions else {}
     return {"checkpoint_from": "vcr_pretrain", **regions}
 
 

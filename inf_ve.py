@@ -12,7 +12,7 @@ from utils.distributed import launch
 
 def main(argv: list[str] | None = None) -> Path:
     """Write `results_test/results_{checkpoint}_all.json` in the run's folder; returns its path."""
-    return Inference(InferenceConfig, VeTask, VeConfig, argv).answer()
+    return Inference(InferenceConfig, VeTask, VeConfig, argv).predict_split()
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from utils.distributed import launch
 
 def main(argv: list[str] | None = None) -> Path:
     """Write `results_test/results_{checkpoint}_all.json` in the run's folder; returns its path."""
-    return Inference(InferenceConfig, VqaTask, VqaConfig, argv, answers_of_the_run).answer()
+    return Inference(InferenceConfig, VqaTask, VqaConfig, argv, answers_of_the_run).predict_split()
 
 
-def answers_of_the_run(config: InferenceConfig) -> dict[str, str]:
+def answers_of_the_run(flags: InferenceConfig) -> dict[str, str]:
     """The head's outputs stand for the answers that the run left beside its weights."""
-    return {"ans2label": str(config.run_dir / "ckpt" / "ans2label.json")}
+    return {"ans2label": str(flags.run_dir / "ckpt" / "ans2label.json")}
 
 
 if __name__ == "__main__":

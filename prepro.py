@@ -52,18 +52,18 @@ Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the subcommand of the command line."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    old = argv[:1] and argv[0].startswith("-") and any(word.split("=")[0] == "--task" for word in argv)
-    args = release_form(argv) if old else command_line().parse_args(argv)
+    is_release_form = bool(argv) and argv[0].startswith("-") and any(word.split("=")[0] == "--task" for word in argv)
+    args = parse_release_form(argv) if is_release_form else command_line().parse_args(argv)
     if Path(args.output).exists():
         raise InputError("the output exists already", file=args.output, remedy="remove it, or name another")
     PREPARE[args.task](args)
 
 
-def release_form(argv: Sequence[str]) -> argparse.Namespace:
-    """The release's command line, which knows two tasks; for `re` it reads the split from the output's name."""
+def parse_release_form(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of the release's command line, which knows two tasks; `re`'s split is in the output's name."""
     parser = argparse.ArgumentParser(parents=[shared_options("the task's own")])
     parser.add_argument("--annotations", nargs="+", required=True, help="re: refs, instances, iid_to_ann_ids")
-    parser.add_argument("--task", required=True, choices=["nlvr", "nlvr2", "re"])
+    parser.add_argument("--task", required=True, choices=["nlvr", "nlvr2", "re"], help="dataset of the annotations")
     parser.add_argument("--missing_imgs", metavar="JSON", help="nlvr: list of pictures without features")
     args = parser.parse_args(argv)
     if args.task == "re":
@@ -145,7 +145,7 @@ def add_captions(tasks: Subcommands) -> None:
 def add_itm(tasks: Subcommands) -> None:
     names = f"{COCO_IMG_NAME} for COCO, {FLICKR_IMG_NAME} for Flickr30k"
     add = subcommand(tasks, "itm", names, "captions of a Karpathy split, for retrieval").add_argument
-    add("--karpathy", required=True, metavar="JSON", help="dataset_coco.json or dataset_flickr30k.json")
+    add("--karpathy", required=True, metavar="JSON", help="Karpathy's dataset_coco.json or dataset_flickr30k.json")
     add("--part", required=True, nargs="+", choices=["train", "restval", "val", "test"], help="parts of the split")
 
 
@@ -164,19 +164,19 @@ def add_vqa(tasks: Subcommands) -> None:
         "--num_answers",
         type=int,
         default=3129,
-        help="otherwise: this many of the most frequent majority answers (paper A.2: 3129, "
-        "on VQA v2 train and val together those of at least 9 questions); ties in alphabetical order",
+        help="otherwise: make a vocabulary of this many most frequent majority answers (paper A.2: 3129); "
+        "ties in alphabetical order",
     )
 
 
 def add_ve(tasks: Subcommands) -> None:
     add = subcommand(tasks, "ve", FLICKR_IMG_NAME, "visual entailment (SNLI-VE, on Flickr30k)").add_argument
-    add("--annotations", nargs="+", required=True, metavar="JSONL", help="snli_ve_{train,dev,test}.jsonl")
+    add("--annotations", nargs="+", required=True, metavar="JSONL", help="any of snli_ve_{train,dev,test}.jsonl")
 
 
 def add_nlvr2(tasks: Subcommands) -> None:
     add = subcommand(tasks, "nlvr2", NLVR2_IMG_NAME, "NLVR2 sentences about two pictures").add_argument
-    add("--annotations", nargs="+", required=True, metavar="JSONL", help="train.json, dev.json, test1.json")
+    add("--annotations", nargs="+", required=True, metavar="JSONL", help="any of train.json, dev.json, test1.json")
     add("--missing_imgs", metavar="JSON", help="list of keys of pictures without features: their texts are left out")
 
 
@@ -184,7 +184,7 @@ def add_re(tasks: Subcommands) -> None:
     help = "referring expressions: RefCOCO, RefCOCO+ (refs(unc).p), RefCOCOg (refs(umd).p: the UMD split)"
     add = subcommand(tasks, "re", RE_IMG_NAME, help).add_argument
     add("--refs", required=True, metavar="P", help="refs(unc).p or refs(umd).p; read without running what is in it")
-    add("--instances", required=True, metavar="JSON", help="instances.json beside it")
+    add("--instances", required=True, metavar="JSON", help="instances.json that lies beside it")
     add(
         "--iid_to_ann_ids",
         metavar="JSON",

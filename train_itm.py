@@ -4,23 +4,26 @@ python train_itm.py --config config/train-itm-flickr-base-8gpu.json
 torchrun --nproc_per_node 8 train_itm.py --config …
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from data.batch import PackedBatch
-from data.retrieval import HardNegatives, Retrieval, draw_candidates, mine_hardest
+from data.concat import Concat
+from data.dataset import Dataset
+from data.retrieval import HardNegatives, Retrieval
 from data.retrieval_eval import RetrievalCandidates, RetrievalMatrix, validation_candidates
+from data.retrieval_mining import draw_candidates, mine_hardest
 from data.rng import generator
 from data.sampler import Entry
 from evaluation.recall import rank_of_first, recall, retrieval_recalls
 from model.retrieval import UniterForImageTextRetrieval, online_loss, rank_logits
 from model.weights import LoadReport
 from optim.run import run_training
-from optim.task import Task
+from optim.task import MicroBatches, Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.store_options import ListedStoreOptions
@@ -30,30 +33,38 @@ from utils.store_options import ListedStoreOptions
 class ItmConfig(ListedStoreOptions, RunConfig):
     """Options of retrieval finetuning, besides those of every run."""
 
-    hard_negatives: HardNegatives = option("none", "instead of random ones: scored in a step; or mined (A.2)")
-    negative_size: int = option(1, "random negatives of a text, and of a picture; online: candidates", at_least=1)
-    hard_neg_size: int = option(31, "online: the hardest candidates that are learned from", at_least=1)
-    margin: float = option(0.2, "of the triplet loss", at_least=0)
-    mine_steps: int = option(4000, "mined: score anew every so many steps", at_least=1)
-    mine_images: int = option(128, "mined: random pictures scored for each text", at_least=1)
-    mine_keep: int = option(20, "mined: the hardest kept for each text and each picture", at_least=1)
-    mined_negatives: int = option(2, "mined: of these, in an example, half pictures and half texts", at_least=1)
-    inf_minibatch_size: int = option(400, "pictures a text is ranked against; with full_val, at a time", at_least=1)
-    full_val: bool = option(False, "validate with all texts and all pictures")
-    train_batch_size: int = option(128, "examples of a rank's micro-batch; online: micro-batches of a rank's step")
-    val_batch_size: int = option(16384, "units of a batch in validation and mining")
+    hard_negatives: HardNegatives = option(
+        "none", "hard negatives: none, scored in each step (online), or mined from time to time (paper A.2)"
+    )
+    negative_size: int = option(
+        1, "random negatives for a text, and as many for a picture; online: candidates for them", at_least=1
+    )
+    hard_neg_size: int = option(31, "online: number of hardest candidates that the loss counts", at_least=1)
+    margin: float = option(0.2, "margin of the triplet loss, between scores of 0 to 1", at_least=0)
+    mine_steps: int = option(4000, "mined: mine new negatives every so many steps", at_least=1)
+    mine_images: int = option(128, "mined: random pictures to score for each text", at_least=1)
+    mine_keep: int = option(20, "mined: hardest negatives to keep for each text and each picture", at_least=1)
+    mined_negatives: int = option(
+        2, "mined: hard negatives in an example, half of them pictures, half texts", at_least=1
+    )
+    inf_minibatch_size: int = option(
+        400, "pictures that validation ranks for a text; with full_val, how many at a time", at_least=1
+    )
+    full_val: bool = option(False, "validate by ranking all texts and all pictures")
+    train_batch_size: int = option(128, "examples in a rank's micro-batch; online: micro-batches in a rank's step")
+    val_batch_size: int = option(16384, "size of a batch in validation and mining, in text tokens plus image regions")
     weight_decay: float = 0.01
     grad_norm: float = 0.25
 
 
-class ItmTask(Task):
+class ItmTask(Task[ItmConfig]):
     """A caption's own picture scores higher than other pictures, and it higher for its picture than other captions."""
 
     name = "itm"
     head = "rank_output"
 
     def __init__(self, config: ItmConfig):
-        super().__init__(one_example_a_micro_batch(config) if config.hard_negatives == "online" else config)
+        super().__init__(config)
         self.parts: Sequence[Retrieval] = []  # the training data, a part for each store
         self.report: LoadReport | None = None  # of the checkpoint
         self.refresh_steps = config.mine_steps if config.hard_negatives == "mined" else 0
@@ -61,39 +72,58 @@ class ItmTask(Task):
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Retrieval:
         """The captions of a text store and the pictures of an image store."""
         c = self.config
-        stores = self.stores.texts(txt_db, train), self.stores.images(img_db)
-        return Retrieval(*stores, c.hard_negatives, c.negative_size, c.mined_negatives)
+        return Retrieval(
+            self.stores.texts(txt_db, train),
+            self.stores.images(img_db),
+            hard_negatives=c.hard_negatives,
+            negative_size=c.negative_size,
+            mined_negatives=c.mined_negatives,
+        )
 
     def train_data(self) -> Sequence[Entry]:
-        entries = super().train_data()
-        self.parts = getattr(entries[0].data, "parts", [entries[0].data])
-        return entries
+        """All stores of the options, end to end, as for every task; mining needs their datasets one by one."""
+        self.parts = [self.dataset(txt_db, img_db, train=True) for txt_db, img_db in self.config.db_pairs("train")]
+        self.stores.check_against(self.config.checkpoint)
+        return [Entry(self.name, self.parts[0] if len(self.parts) == 1 else Concat(self.parts))]
 
-    def eval_data(self) -> dict[str, Any]:
+    def eval_data(self) -> dict[str, Dataset]:
         """Validation as the release's: each caption's picture among `inf_minibatch_size`, or among all."""
-        c, data = self.config, self.split_datasets("val")
+        c, captions = self.config, self.split_datasets("val")
         make = RetrievalMatrix if c.full_val else validation_candidates
-        return {name: make(captions, c.val_batch_size, c.inf_minibatch_size) for name, captions in data.items()}
+        return {split: make(captions[split], c.val_batch_size, c.inf_minibatch_size) for split in captions}
 
-    def final_data(self) -> dict[str, Any]:
+    def final_data(self) -> dict[str, Dataset]:
         """Val, where the last validation was not of all of it, and test: all texts with all pictures."""
         c, names = self.config, {"test": "test"} | ({} if self.config.full_val else {"val": "val_full"})
-        data = self.split_datasets(*names)
-        return {names[k]: RetrievalMatrix(data[k], c.val_batch_size, c.inf_minibatch_size) for k in data}
+        captions = self.split_datasets(*names)
+        return {
+            names[split]: RetrievalMatrix(captions[split], c.val_batch_size, c.inf_minibatch_size) for split in captions
+        }
 
-    def refresh(self, model: Any, step: int, run: Any) -> dict[str, np.ndarray]:
+    def micro_batches(self) -> MicroBatches:
+        """Online, a step is the mean over `train_batch_size` micro-batches of one example, whose candidates fit in
+        memory; `gradient_accumulation_steps` is not read, as in the release."""
+        if self.config.hard_negatives == "online":
+            return MicroBatches(batch_size=1, per_step=self.config.train_batch_size, accumulation="mean")
+        return super().micro_batches()
+
+    def refresh(
+        self, model: Any, step: int, predict: Callable[[Dataset], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
         """Paper A.2: score random pictures for every text; the hardest for each text, and for each picture."""
         c, arrays = self.config, {}
-        for k, part in enumerate(self.parts):
-            drawn = draw_candidates(part, c.mine_images, generator(c.seed, "mined", step, k))
-            data = RetrievalCandidates(part, drawn, c.val_batch_size)
-            mined = mine_hardest(data.table(run(data)), drawn, len(part.columns), c.mine_keep)
-            arrays[f"pictures_{k}"], arrays[f"texts_{k}"] = mined
+        for k, captions in enumerate(self.parts):
+            columns = draw_candidates(captions, c.mine_images, generator(c.seed, "mined", step, k))
+            candidates = RetrievalCandidates(captions, columns, c.val_batch_size)
+            scores = candidates.table(predict(candidates))
+            hard_columns, hard_texts = mine_hardest(scores, columns, len(captions.columns), c.mine_keep)
+            arrays[f"pictures_{k}"], arrays[f"texts_{k}"] = hard_columns, hard_texts
         return arrays
 
     def apply_refresh(self, arrays: dict[str, np.ndarray]) -> None:
-        for k, part in enumerate(self.parts):
-            part.mined = arrays[f"pictures_{k}"], arrays[f"texts_{k}"]
+        """Give every store's dataset what was mined from it."""
+        for k, captions in enumerate(self.parts):
+            captions.mined = arrays[f"pictures_{k}"], arrays[f"texts_{k}"]
 
     def new_model(self) -> UniterForImageTextRetrieval:
         return UniterForImageTextRetrieval(self.model_config)
@@ -101,7 +131,7 @@ class ItmTask(Task):
     def after_loading(self, model: UniterForImageTextRetrieval, report: LoadReport) -> None:
         """The rank head starts from the matching head of pre-training; one that was finetuned is kept."""
         self.report = report
-        if "rank_output.weight" in report.missing:
+        if "rank_output.weight" in report.missing_keys:
             model.init_output()
 
     def loss(self, model: UniterForImageTextRetrieval, batch: PackedBatch) -> Tensor:
@@ -114,25 +144,17 @@ class ItmTask(Task):
         """The rank logits of the pairs of a tile (`data.retrieval_eval`)."""
         return {"ids": np.array(batch.ids), "scores": rank_logits(model, batch).float().cpu().numpy()}
 
-    def score(
-        self, predictions: dict[str, np.ndarray], data: RetrievalMatrix | RetrievalCandidates
-    ) -> dict[str, float]:
+    def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
         """Recalls of pictures for texts, and, where all were scored, of texts for pictures."""
-        table = data.table(predictions)
-        if isinstance(data, RetrievalCandidates):
+        assert isinstance(dataset, RetrievalMatrix | RetrievalCandidates)
+        table = dataset.table(predictions)
+        if isinstance(dataset, RetrievalCandidates):
             return recall(rank_of_first(table), "img")
-        return retrieval_recalls(table, data.captions.own)
+        return retrieval_recalls(table, dataset.captions.own_columns)
 
     def main_metric(self, scores: dict[str, float]) -> float | None:
         """The mean of all recalls that validation gives."""
         return scores.get("val/r_mean", scores.get("val/img_r_mean"))
-
-
-def one_example_a_micro_batch(config: ItmConfig) -> ItmConfig:
-    """Online, a step is the mean over `train_batch_size` micro-batches of one example, whose candidates fit in memory;
-    `gradient_accumulation_steps` is not read, as in the release."""
-    micros = config.train_batch_size
-    return replace(config, train_batch_size=1, gradient_accumulation_steps=micros, accumulation="mean")
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -7,7 +7,6 @@ torchrun --nproc_per_node 2 train_nlvr2.py --config config/train-nlvr2-large-2gp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.batch import PackedBatch
-from data.nlvr2 import UNLABELLED, Layout, Nlvr2
+from data.dataset import Dataset
+from data.nlvr2 import Layout, Nlvr2
 from evaluation.metrics import nlvr2_consistency
 from evaluation.submission import write_nlvr2_csv
-from model.nlvr2 import NLVR2_MODELS
+from model.nlvr2 import NLVR2_MODELS, Nlvr2Model
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
+from utils.formats import UNLABELLED
 from utils.store_options import SplitStoreOptions
 
 
@@ -30,12 +31,14 @@ from utils.store_options import SplitStoreOptions
 class Nlvr2Config(SplitStoreOptions, RunConfig):
     """Options of NLVR2 finetuning, besides those of every run."""
 
-    model: Layout = option("paired", help="how the pictures are read; paired-attn is the best (paper table 4)")
-    use_img_type: bool = option(False, help="left and right picture have type embeddings of their own")
+    model: Layout = option(
+        "paired", help="how the two pictures are put together; paired-attn is the best (paper table 4)"
+    )
+    use_img_type: bool = option(False, help="give the left and the right picture type embeddings of their own")
     grad_norm: float = 0.25
 
 
-class Nlvr2Task(Task):
+class Nlvr2Task(Task[Nlvr2Config]):
     """A sentence and two pictures → true or false."""
 
     name = "nlvr2"
@@ -43,18 +46,18 @@ class Nlvr2Task(Task):
     validated = ("val", "test")
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Nlvr2:
-        texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
-        assert images is not None
-        return Nlvr2(texts, images, self.config.model, self.config.use_img_type, labelled=train)
+        """The sentences of a text store about the pictures of an image store."""
+        c, texts, images = self.config, self.stores.texts(txt_db, train), self.stores.images(img_db)
+        return Nlvr2(texts, images, layout=c.model, use_img_type=c.use_img_type, require_labels=train)
 
-    def new_model(self) -> Any:
+    def new_model(self) -> Nlvr2Model:
         return NLVR2_MODELS[self.config.model](self.model_config)
 
-    def loss(self, model: Any, batch: PackedBatch) -> Tensor:
+    def loss(self, model: Nlvr2Model, batch: PackedBatch) -> Tensor:
         """Mean cross-entropy."""
         return model.losses(batch)[1].mean()
 
-    def predict(self, model: Any, batch: PackedBatch) -> dict[str, np.ndarray]:
+    def predict(self, model: Nlvr2Model, batch: PackedBatch) -> dict[str, np.ndarray]:
         """Logits (E, 2), and labels where the store has them."""
         return {
             "ids": np.array(batch.ids),
@@ -62,7 +65,7 @@ class Nlvr2Task(Task):
             "labels": batch.targets["labels"].cpu().numpy(),
         }
 
-    def score(self, predictions: dict[str, np.ndarray], data: Nlvr2) -> dict[str, float]:
+    def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
         """Accuracy, loss, and consistency (a sentence right with all its pairs of pictures) where ids tell sentences;
         {} of a test split."""
         logits, labels, ids = (predictions[name] for name in ("logits", "labels", "ids"))

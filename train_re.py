@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data.batch import PackedBatch
+from data.dataset import Dataset
 from data.referring import Boxes, ReferringExpressions, box_source
 from data.stores import GT_VARIANT
 from evaluation.metrics import re_accuracy, re_upper_bound
@@ -25,7 +26,7 @@ from utils.distributed import launch
 from utils.errors import InputError
 from utils.store_options import SplitStoreOptions
 
-BOXES_HELP = "what the image store holds; none: gt where its name has coco_gt in it, else detected"
+BOXES_HELP = "boxes in the image store; none: gt if coco_gt is in its name, else detected"
 
 
 @dataclass(kw_only=True)
@@ -35,20 +36,20 @@ class ReConfig(SplitStoreOptions, RunConfig):
     train_boxes: Boxes | None = option(None, help=f"training (must be gt): {BOXES_HELP}")
     val_boxes: Boxes | None = option(None, help=f"validation: {BOXES_HELP}")
     test_boxes: Boxes | None = option(None, help=f"test: {BOXES_HELP}")
-    mlp: Literal[1, 2] = option(1, help="layers of the head")
+    mlp: Literal[1, 2] = option(1, help="linear layers of the head")
     train_loss: Literal["cls", "rank"] = option("cls", help="cross-entropy over the regions, or ranking loss")
-    margin: float = option(0.2, help="of the ranking loss", at_least=0)
+    margin: float = option(0.2, help="margin of the ranking loss, between scores of 0 to 1", at_least=0)
     hard_ratio: float = option(0.3, help="share of the ranking loss's negatives that are the hardest", at_least=0)
-    train_batch_size: int = option(128, help="expressions of a rank's micro-batch", at_least=1)
-    val_batch_size: int = option(256, help="the same in validation", at_least=1)
+    train_batch_size: int = option(128, help="expressions in a rank's micro-batch", at_least=1)
+    val_batch_size: int = option(256, help="expressions in a validation batch", at_least=1)
     grad_norm: float = 0.25
     num_train_steps: int = 32000
     valid_steps: int = 0
     seed: int = 24
-    blind: bool = option(False, help="withhold the expressions (the answer is a region, so regions stay)")
+    blind: bool = option(False, help="hide the expressions; regions stay, because the answer is one of them")
 
 
-class ReTask(Task):
+class ReTask(Task[ReConfig]):
     """An expression and the boxes of a picture → the box that is meant."""
 
     name = "re"
@@ -61,6 +62,8 @@ class ReTask(Task):
     def dataset(
         self, txt_db: str, img_db: str, train: bool = False, boxes: Boxes | None = None
     ) -> ReferringExpressions:
+        """The expressions of a text store about the boxes of an image store; `boxes`: which kind these are, except in
+        training, which has an option for it."""
         source = box_source(img_db, self.config.train_boxes if train else boxes)
         if train and source != "gt":
             raise InputError(
@@ -73,14 +76,15 @@ class ReTask(Task):
             )
         variant = GT_VARIANT if source == "gt" else {}
         images = self.stores.images(img_db, blind=False, **variant)
-        assert images is not None
         return ReferringExpressions(self.stores.texts(txt_db, train), images, source, blind=self.config.blind)
 
-    def split_datasets(self, *names: str) -> dict[str, Any]:
+    def split_datasets(self, *splits: str) -> dict[str, Any]:
+        """As for every task, with the boxes that the options say."""
+        boxes = {"val": self.config.val_boxes, "test": self.config.test_boxes}
         return {
-            name: self.dataset(texts, images, boxes=getattr(self.config, f"{name}_boxes"))
-            for name in names
-            for texts, images in self.config.db_pairs(name)
+            split: self.dataset(txt_db, img_db, boxes=boxes[split])
+            for split in splits
+            for txt_db, img_db in self.config.db_pairs(split)
         }
 
     def new_model(self) -> UniterForReferringExpressionComprehension:
@@ -106,7 +110,7 @@ class ReTask(Task):
             "boxes": ragged(boxes),
         }
 
-    def score(self, predictions: dict[str, np.ndarray], data: ReferringExpressions) -> dict[str, float]:
+    def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
         """Share of right boxes (IoU above 0.5), and of expressions for which some box would be right."""
         truth = predictions["tgt_box"]
         return {
@@ -118,21 +122,22 @@ class ReTask(Task):
         """The chosen box of every expression, beside the true one."""
         check_finite(predictions["ids"].tolist(), predictions["logits"].tolist())
         rows = [
-            {"sent_id": id_, "pred_box": chosen, "tgt_box": true}
-            for id_, chosen, true in zip(*(predictions[name] for name in ("ids", "pred_box", "tgt_box")))
+            {"sent_id": id_, "pred_box": best_box, "tgt_box": true_box}
+            for id_, best_box, true_box in zip(predictions["ids"], predictions["pred_box"], predictions["tgt_box"])
         ]
         write_re(path, rows, ids)
 
     def write_logits(self, predictions: dict[str, np.ndarray], path: Path) -> None:
-        found = {name: predictions[name].tolist() for name in ("ids", "logits", "boxes")}
-        write_re_logits(path, found["ids"], found["logits"], found["boxes"], predictions["tgt_box"])
+        """The logits and boxes of every region, and the true boxes."""
+        ids, logits, boxes = (predictions[name].tolist() for name in ("ids", "logits", "boxes"))
+        write_re_logits(path, ids, logits, boxes, predictions["tgt_box"])
 
 
 def ragged(parts: list[np.ndarray]) -> np.ndarray:
     """Arrays of different lengths as one (E,) array of objects, which joins with others along its axis."""
-    made = np.empty(len(parts), object)
-    made[:] = parts
-    return made
+    array = np.empty(len(parts), object)
+    array[:] = parts
+    return array
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from data.batch import PackedBatch
 from data.concat import Concat
-from data.vcr import CHOICES, REGIONS_HELP, UNLABELLED, Choices, Part, RegionSource, Vcr, open_vcr
+from data.dataset import Dataset
+from data.vcr import REGIONS_HELP, Choices, Part, RegionSource, Vcr, open_vcr
 from evaluation.metrics import vcr_accuracies
 from evaluation.submission import write_vcr_csv, write_vcr_json
 from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
@@ -26,6 +27,7 @@ from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig, option
 from utils.distributed import launch
+from utils.formats import CHOICES, UNLABELLED
 from utils.store_options import ListedStoreOptions
 
 LOG = logging.getLogger("uniter")
@@ -39,11 +41,11 @@ class VcrConfig(ListedStoreOptions, RunConfig):
         "pretrain", help="first- or second-stage weights; the checkpoint's shapes decide, and a difference is logged"
     )
     regions: RegionSource | None = option(None, help=REGIONS_HELP)
-    val_batch_size: int = option(10, help="questions of a validation batch, 8 sequences each", at_least=1)
+    val_batch_size: int = option(10, help="questions in a validation batch, 8 sequences each", at_least=1)
     lr_mul: float = 10.0
 
 
-class VcrTask(Task):
+class VcrTask(Task[VcrConfig]):
     """A question and a picture → the right answer of four, and the right rationale of four, learned together."""
 
     name = "vcr"
@@ -51,24 +53,27 @@ class VcrTask(Task):
     head = "vcr_output"
     tested = ("test",)
 
-    def dataset(self, txt_db: str, img_db: str, train: bool = False, choices: Choices = "true") -> Any:
+    def dataset(self, txt_db: str, img_db: str, train: bool = False, choices: Choices = "both") -> Dataset:
         """Training: the answers of all questions, then their rationales. Else `choices` of every question."""
         if train:
-            return Concat([self._part(txt_db, img_db, part, train) for part in ("qa", "qar")])
-        return self._part(txt_db, img_db, choices, train)
+            training: tuple[Choices, ...] = ("answers", "rationales")
+            return Concat([self._choices(txt_db, img_db, choices, train) for choices in training])
+        return self._choices(txt_db, img_db, choices, train)
 
-    def _part(self, txt_db: str, img_db: str, choices: Choices, train: bool) -> Vcr:
-        part: Part = "qa" if choices == "qa" else "qar"
-        return Vcr(*open_vcr(self.stores, txt_db, img_db, part, self.config.regions, train), choices)
+    def _choices(self, txt_db: str, img_db: str, choices: Choices, train: bool) -> Vcr:
+        part: Part = "qa" if choices == "answers" else "qar"
+        regions = self.config.regions
+        texts, gt, detected = open_vcr(self.stores, txt_db, img_db, part=part, regions=regions, train=train)
+        return Vcr(texts, gt, detected, choices)
 
     def new_model(self) -> UniterForVisualCommonsenseReasoning:
         return UniterForVisualCommonsenseReasoning(self.model_config)
 
     def after_loading(self, model: UniterForVisualCommonsenseReasoning, report: LoadReport) -> None:
         """Warn where the checkpoint is not of the stage that `checkpoint_from` says."""
-        c, found = self.config, "pretrain" if report.grown else "vcr_pretrain"
-        if c.checkpoint and found != c.checkpoint_from:
-            LOG.warning("checkpoint_from is %s, but by its shapes %s is %s", c.checkpoint_from, c.checkpoint, found)
+        c, stage = self.config, "pretrain" if report.grown_keys else "vcr_pretrain"
+        if c.checkpoint and stage != c.checkpoint_from:
+            LOG.warning("checkpoint_from is %s, but by its shapes %s is %s", c.checkpoint_from, c.checkpoint, stage)
 
     def loss(self, model: UniterForVisualCommonsenseReasoning, batch: PackedBatch) -> Tensor:
         """Mean cross-entropy over all choices: each is right or wrong by itself (paper A.2)."""
@@ -80,7 +85,7 @@ class VcrTask(Task):
         scores = choice_scores(model(batch)).view(len(batch), -1)
         return {"ids": np.array(batch.ids), "logits": scores.float().cpu().numpy(), **targets}
 
-    def score(self, predictions: dict[str, np.ndarray], data: Vcr) -> dict[str, float]:
+    def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
         """Q→A, QA→R (given the right answer), Q→AR = both right, and four-way losses; {} of a test split.
 
         Q→AR is the same number when the rationale is chosen given the predicted answer, as at the leaderboard: where
@@ -89,19 +94,19 @@ class VcrTask(Task):
         scores, answer, rationale = (predictions[name] for name in ("logits", "qa_target", "qar_target"))
         if (answer == UNLABELLED).any() or (rationale == UNLABELLED).any():
             return {}
-        given = scores[:, CHOICES:].reshape(len(scores), -1, CHOICES)  # (E, 1 or 4, 4)
-        of_truth = given[np.arange(len(scores)), answer % given.shape[1]]
+        rationales = scores[:, CHOICES:].reshape(len(scores), -1, CHOICES)  # (E, 1 or 4, 4)
+        given_right_answer = rationales[np.arange(len(scores)), answer % rationales.shape[1]]  # (E, 4)
         return {
             **vcr_accuracies(scores, answer, rationale),
             "loss_qa": cross_entropy(scores[:, :CHOICES], answer),
-            "loss_qar": cross_entropy(of_truth, rationale),
+            "loss_qar": cross_entropy(given_right_answer, rationale),
         }
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """All 20 scores of every question as JSON, and beside it the leaderboard's csv."""
-        given = predictions["ids"].tolist(), predictions["logits"]
-        write_vcr_csv(path.with_suffix(".csv"), *given, ids)  # the one that refuses more comes first
-        write_vcr_json(path, *given, ids)
+        row_ids, logits = predictions["ids"].tolist(), predictions["logits"]
+        write_vcr_csv(path.with_suffix(".csv"), row_ids, logits, ids)  # the one that refuses more comes first
+        write_vcr_json(path, row_ids, logits, ids)
 
 
 def cross_entropy(scores: np.ndarray, targets: np.ndarray) -> float:

@@ -12,14 +12,16 @@ import numpy as np
 from torch import Tensor
 
 from data.batch import PackedBatch
+from data.dataset import Dataset
 from data.vqa import Vqa
 from evaluation.metrics import accuracy
-from evaluation.submission import VE_LABELS, write_ve
+from evaluation.submission import write_ve
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.run import run_training
 from optim.task import Task
 from utils.config import RunConfig
 from utils.distributed import launch
+from utils.formats import VE_LABELS
 from utils.store_options import SplitStoreOptions
 
 
@@ -30,7 +32,7 @@ class VeConfig(SplitStoreOptions, RunConfig):
     grad_norm: float = 0.25
 
 
-class VeTask(Task):
+class VeTask(Task[VeConfig]):
     """A picture and a hypothesis → contradiction, entailment or neutral: VQA with three answers."""
 
     name = "ve"
@@ -38,7 +40,9 @@ class VeTask(Task):
     validated = ("val", "test")
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
-        return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(VE_LABELS), labelled=train)
+        """The hypotheses of a text store about the pictures of an image store."""
+        texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
+        return Vqa(texts, images, len(VE_LABELS), require_labels=train)
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         return UniterForVisualQuestionAnswering(self.model_config, len(VE_LABELS))
@@ -57,7 +61,7 @@ class VeTask(Task):
             "loss": loss.sum(-1).cpu().numpy(),
         }
 
-    def score(self, predictions: dict[str, np.ndarray], data: Vqa) -> dict[str, float]:
+    def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
         """Accuracy over the three labels, and the loss; {} of a split without labels."""
         targets = predictions["targets"]
         if not targets.any(1).all():

@@ -13,10 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from data.batch import PackedBatch
+from data.dataset import Dataset
 from data.vqa import Vqa
 from evaluation.metrics import vqa_soft_score
 from evaluation.submission import vqa_predictions, write_logits_npz, write_vqa
-from evaluation.vqa_answers import check_same_answers, label2ans, read_ans2label
+from evaluation.vqa_answers import RELEASE_ANSWERS, check_same_answers, label2ans, read_ans2label
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.run import run_training
 from optim.task import Task
@@ -30,12 +31,12 @@ class VqaConfig(ListedStoreOptions, RunConfig):
     """Options of VQA finetuning, besides those of every run."""
 
     ans2label: str | None = option(
-        None, path=True, help="answer → label JSON; else the one beside the first text LMDB, else the release's"
+        None, path=True, help="JSON of answers and labels; none: the one beside the first text LMDB, else the release's"
     )
     lr_mul: float = 10.0
 
 
-class VqaTask(Task):
+class VqaTask(Task[VqaConfig]):
     """A question and a picture → one of the answers, learned from soft scores."""
 
     name = "vqa"
@@ -51,7 +52,8 @@ class VqaTask(Task):
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The questions of a text store about the pictures of an image store."""
         check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label)
-        return Vqa(self.stores.texts(txt_db, train), self.stores.images(img_db), len(self.answers), labelled=train)
+        texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
+        return Vqa(texts, images, len(self.answers), require_labels=train)
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         return UniterForVisualQuestionAnswering(self.model_config, len(self.answers))
@@ -62,7 +64,7 @@ class VqaTask(Task):
         return loss.mean() * len(self.answers)
 
     def predict(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """Logits, and the soft score and loss where the store has answers."""
+        """Logits (E, answers), and the soft score (E,) and loss (E,), which mean something where there are answers."""
         scores, loss = model.losses(batch)
         targets = batch.targets["answer_scores"]
         return {
@@ -72,34 +74,35 @@ class VqaTask(Task):
             "loss": loss.sum(-1).cpu().numpy(),
         }
 
-    def score(self, predictions: dict[str, np.ndarray], data: Vqa) -> dict[str, float]:
+    def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
         """The soft score of the best answers, as the release validates, and the loss; {} of a split without answers."""
-        if not data.has_labels:
+        if not dataset.has_labels:
             return {}
         return {name: float(predictions[name].mean(dtype=np.float64)) for name in ("score", "loss")}
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """The leaderboard's file: an answer to every question."""
-        chosen = vqa_predictions(predictions["ids"].tolist(), predictions["logits"], self.answers)
-        write_vqa(path, chosen, ids)
+        best_answers = vqa_predictions(predictions["ids"].tolist(), predictions["logits"], self.answers)
+        write_vqa(path, best_answers, ids)
 
     def write_logits(self, predictions: dict[str, np.ndarray], path: Path) -> None:
         """In half precision, as the release has them."""
         write_logits_npz(path, predictions["ids"].tolist(), predictions["logits"], np.float16)
 
     def write_inference_files(self, output_dir: Path) -> None:
-        """Leave with the run what inference needs: the answers, and the vocabulary's marks."""
+        """Write to the output folder what inference needs: the answers, and the vocabulary's marks."""
         super().write_inference_files(output_dir)
         (output_dir / "ckpt").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.ans2label, output_dir / "ckpt" / "ans2label.json")
 
 
 def find_ans2label(config: VqaConfig) -> Path:
-    """The answer vocabulary: the option, else beside the first text LMDB, else the release's own."""
-    beside = Path(config.train_txt_dbs[0]) / "ans2label.json" if config.train_txt_dbs else None
+    """The file of the answer vocabulary: the option, else the one beside the first text LMDB, else the release's."""
     if config.ans2label:
         return Path(config.ans2label)
-    return beside if beside and beside.exists() else Path(__file__).parent / "utils" / "ans2label.json"
+    if config.train_txt_dbs and (Path(config.train_txt_dbs[0]) / "ans2label.json").exists():
+        return Path(config.train_txt_dbs[0]) / "ans2label.json"
+    return RELEASE_ANSWERS
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

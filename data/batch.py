@@ -16,7 +16,7 @@ IMG_TYPE = 1  # the modality embedding of regions
 HOST = ("seqlens", "txt_lens")  # fields that stay on the host
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Image:
     """The regions of one picture: `key` tells pictures apart, so that a batch holds each of them once."""
 
@@ -26,12 +26,13 @@ class Image:
     soft_labels: np.ndarray | None = None  # (n, C) float16; for the targets, not batched
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Seq:
     """One sequence: its tokens, [CLS] and [SEP] among them, then the regions of its pictures.
 
-    A target whose name ends in `_index` counts units from the sequence's start, one that ends in `_row` counts regions
-    from its first picture's first; collating moves both to the batch. All others are joined along their first axis.
+    Targets of a batch have one name each, whichever of the three dictionaries they come from. They say what `collate`
+    does with them: it joins `targets` along their first axis as they are, and moves the two others to their places in
+    the batch.
     """
 
     input_ids: np.ndarray  # (t,) int64
@@ -40,6 +41,8 @@ class Seq:
     img_types: Sequence[int] | None = None  # one a picture, `IMG_TYPE` when None
     img_mask: np.ndarray | None = None  # (r,) bool over the regions of all its pictures
     targets: dict[str, np.ndarray] = field(default_factory=dict)
+    unit_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64, count units from the sequence's start
+    region_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64, count regions from its first picture's
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Example:
     targets: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PackedBatch:
     """See the module; DESIGN section 2 lists every field. Lengths live on the host, so that no shape needs a sync."""
 
@@ -73,7 +76,6 @@ class PackedBatch:
     txt_lens: Tensor  # (B,) int32, host
     max_seqlen: int
     targets: dict[str, Tensor]
-    layout: dict[str, Any]  # host only: what `example` needs to undo the packing
 
     def __len__(self) -> int:
         """Examples."""
@@ -85,18 +87,18 @@ class PackedBatch:
         return int(self.seqlens.sum())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "PackedBatch":
-        moved: dict[str, Any] = {
+        """The batch with `function` of every tensor but those that stay on the host."""
+        tensors: dict[str, Any] = {
             f.name: function(value)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor) and f.name not in HOST
         }
-        return replace(self, **moved, targets={name: function(value) for name, value in self.targets.items()})
+        return replace(self, **tensors, targets={name: function(value) for name, value in self.targets.items()})
 
     def tensors(self) -> list[Tensor]:
         """All tensors that move with the batch."""
-        found: list[Tensor] = []
-        self._map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
-        return found
+        values = [getattr(self, f.name) for f in fields(self) if f.name not in HOST]
+        return [value for value in (*values, *self.targets.values()) if isinstance(value, Tensor)]
 
     def to(self, device: torch.device, non_blocking: bool = True) -> "PackedBatch":
         """The batch on a device; lengths stay on the host."""
@@ -112,21 +114,22 @@ class PackedBatch:
         Pictures are shared: `img_feat` and `img_pos_feat` stay whole. Groups are numbered anew in order of appearance
         and `ids` are theirs. Targets are dropped. `sequences` and `group` are brought to the host: lengths live there.
         """
-        kept = sequences.cpu()
-        txt_lens, img_lens = self.txt_lens[kept].numpy(), (self.seqlens - self.txt_lens)[kept].numpy()
+        index = sequences.cpu()
+        txt_lens, img_lens = self.txt_lens[index].numpy(), (self.seqlens - self.txt_lens)[index].numpy()
         ends = np.concatenate([[0], np.cumsum(txt_lens + img_lens)]).astype(np.int32)
-        group = self.group.cpu()[kept].tolist()
-        place = {old: new for new, old in enumerate(dict.fromkeys(group))}
+        group = self.group.cpu()[index].tolist()
+        new_group = {old: new for new, old in enumerate(dict.fromkeys(group))}
         device = self.input_ids.device
 
         def move(rows: np.ndarray) -> Tensor:
             return torch.from_numpy(rows).to(device, non_blocking=True)
 
-        tokens, regions = move(_units(self.txt_lens, kept)), move(_units(self.seqlens - self.txt_lens, kept))
+        tokens = move(_stream_index(self.txt_lens, index))
+        regions = move(_stream_index(self.seqlens - self.txt_lens, index))
         return replace(
             self,
-            ids=[self.ids[old] for old in place],
-            group=move(np.array([place[old] for old in group], np.int64)),
+            ids=[self.ids[old] for old in new_group],
+            group=move(np.array([new_group[old] for old in group], np.int64)),
             input_ids=self.input_ids[tokens],
             position_ids=self.position_ids[tokens],
             txt_type_ids=self.txt_type_ids[tokens],
@@ -136,49 +139,10 @@ class PackedBatch:
             txt_index=move(_ranges(list(zip(ends[:-1], txt_lens)))),
             img_index=move(_ranges(list(zip(ends[:-1] + txt_lens, img_lens)))),
             cu_seqlens=move(ends),
-            seqlens=self.seqlens[kept],
-            txt_lens=self.txt_lens[kept],
-            max_seqlen=int(self.seqlens[kept].max()),
+            seqlens=self.seqlens[index],
+            txt_lens=self.txt_lens[index],
+            max_seqlen=int(self.seqlens[index].max()),
             targets={},
-            layout={"seq_targets": {}, "example_targets": {}}
-            | {name: [self.layout[name][b] for b in kept.tolist()] for name in ("masked", "images")},
-        )
-
-    def example(self, i: int) -> Example:
-        """Example `i` as it went in (its pictures' soft labels live on in its targets only)."""
-        seqs = [self._seq(b) for b in range(len(self.group)) if int(self.group[b]) == i]
-        targets = {
-            name: self.targets[name][lo:hi].cpu().numpy()
-            for name, ends in self.layout["example_targets"].items()
-            for lo, hi in [(ends[i], ends[i + 1])]
-        }
-        return Example(self.ids[i], seqs, targets)
-
-    def _seq(self, b: int) -> Seq:
-        start, tokens = int(self.seqlens[:b].sum()), int(self.txt_lens[b])
-        lo = int(self.txt_lens[:b].sum())
-        text = slice(lo, lo + tokens)
-        first = start - lo  # regions before this sequence
-        regions = slice(first, first + int(self.seqlens[b]) - tokens)
-        images, types, at = [], [], first
-        for key, size in self.layout["images"][b]:
-            rows = self.img_row[at : at + size]
-            images.append(Image(key, self.img_feat[rows].cpu().numpy(), self.img_pos_feat[rows].cpu().numpy()))
-            types.append(int(self.img_type_ids[at]))
-            at += size
-        row0 = int(self.img_row[first]) if images else 0
-        targets = {}
-        for name, ends in self.layout["seq_targets"].items():
-            value = self.targets[name][ends[b] : ends[b + 1]].cpu().numpy()
-            targets[name] = value - (start if name.endswith("_index") else row0 if name.endswith("_row") else 0)
-        masks = self.layout["masked"][b]
-        return Seq(
-            self.input_ids[text].cpu().numpy(),
-            images,
-            self.txt_type_ids[text].cpu().numpy(),
-            types,
-            self.img_masks[regions].cpu().numpy() if masks and self.img_masks is not None else None,
-            targets,
         )
 
     def __repr__(self) -> str:
@@ -193,47 +157,45 @@ class PackedBatch:
 def collate(task: str, examples: Sequence[Example], img_dim: int) -> PackedBatch:
     """Pack examples into one stream: THE collate function. `img_dim` is the width D, known also of text alone."""
     seqs = [seq for example in examples for seq in example.seqs]
-    first_row, feat, pos = _slab(seqs, img_dim)
+    first_row, feat, pos = _distinct_regions(seqs, img_dim)
     txt_lens = np.array([len(seq.input_ids) for seq in seqs], np.int32)
     img_lens = np.array([sum(len(image.feat) for image in seq.images) for seq in seqs], np.int32)
     seqlens = txt_lens + img_lens
     ends = np.concatenate([[0], np.cumsum(seqlens)]).astype(np.int32)
-    types = [
+    txt_types = [np.zeros(n) if seq.txt_type_ids is None else seq.txt_type_ids for seq, n in zip(seqs, txt_lens)]
+    img_types = [
         np.repeat(seq.img_types or [IMG_TYPE] * len(seq.images), [len(image.feat) for image in seq.images])
         for seq in seqs
     ]
     img_rows = [_ranges([(first_row[image.key], len(image.feat)) for image in seq.images]) for seq in seqs]
-    masks = [np.zeros(n, bool) if seq.img_mask is None else seq.img_mask for seq, n in zip(seqs, img_lens)]
-    masked = [seq.img_mask is not None for seq in seqs]
-    targets, layout = _targets(examples, seqs, ends, first_row)
-    layout |= {"masked": masked, "images": [[(i.key, len(i.feat)) for i in seq.images] for seq in seqs]}
+    img_masks = [np.zeros(n, bool) if seq.img_mask is None else seq.img_mask for seq, n in zip(seqs, img_lens)]
     return PackedBatch(
         task=task,
         ids=[example.id for example in examples],
         group=torch.from_numpy(np.repeat(np.arange(len(examples)), [len(e.seqs) for e in examples])),
-        input_ids=_joined([seq.input_ids for seq in seqs], np.int64),
-        position_ids=_joined([np.arange(n) for n in txt_lens], np.int64),
-        txt_type_ids=_joined(
-            [np.zeros(n) if s.txt_type_ids is None else s.txt_type_ids for s, n in zip(seqs, txt_lens)], np.int64
-        ),
+        input_ids=_concat([seq.input_ids for seq in seqs], np.int64),
+        position_ids=_concat([np.arange(n) for n in txt_lens], np.int64),
+        txt_type_ids=_concat(txt_types, np.int64),
         img_feat=feat,
         img_pos_feat=pos,
-        img_row=_joined(img_rows, np.int64),
-        img_masks=_joined(masks, bool) if any(masked) else None,
-        img_type_ids=_joined(types, np.int64),
+        img_row=_concat(img_rows, np.int64),
+        img_masks=None if all(seq.img_mask is None for seq in seqs) else _concat(img_masks, bool),
+        img_type_ids=_concat(img_types, np.int64),
         txt_index=torch.from_numpy(_ranges(list(zip(ends[:-1], txt_lens)))),
         img_index=torch.from_numpy(_ranges(list(zip(ends[:-1] + txt_lens, img_lens)))),
         cu_seqlens=torch.from_numpy(ends),
         seqlens=torch.from_numpy(seqlens),
         txt_lens=torch.from_numpy(txt_lens),
         max_seqlen=int(seqlens.max()),
-        targets=targets,
-        layout=layout,
+        targets=_batch_targets(examples, seqs, ends, first_row),
     )
 
 
-def _slab(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable, int], Tensor, Tensor]:
-    """Every distinct picture's regions, copied once, into memory that leaves a worker without another copy."""
+def _distinct_regions(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable, int], Tensor, Tensor]:
+    """The regions of every distinct picture, copied once, into memory that leaves a worker without another copy.
+
+    Returns the row of each picture's first region, by its key, the features (U, D) and the positions (U, 7).
+    """
     distinct = {image.key: image for seq in seqs for image in seq.images}
     sizes = [len(image.feat) for image in distinct.values()]
     ends = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
@@ -246,37 +208,37 @@ def _slab(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable, int], Tenso
 
 
 def _empty(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor; in a worker in shared memory, from where the training process reads it in place."""
     if torch.utils.data.get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
     size = shape[0] * shape[1] * dtype.itemsize
     return torch.empty(0, dtype=dtype).set_(torch.UntypedStorage._new_shared(size)).resize_(shape)
 
 
-def _targets(
+def _batch_targets(
     examples: Sequence[Example], seqs: Sequence[Seq], ends: np.ndarray, first_row: dict[Hashable, int]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    joined: dict[str, Tensor] = {}
-    layout: dict[str, Any] = {"seq_targets": {}, "example_targets": {}}
-    for kind, owners in (("seq_targets", seqs), ("example_targets", examples)):
-        for name in owners[0].targets:
-            parts = [owner.targets[name] for owner in owners]
-            layout[kind][name] = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).tolist()
-            if name.endswith("_index"):
-                parts = [part + start for part, start in zip(parts, ends)]
-            elif name.endswith("_row"):
-                parts = [part + first_row[seq.images[0].key] for part, seq in zip(parts, seqs)]
-            joined[name] = torch.from_numpy(np.concatenate(parts))
-    return joined, layout
+) -> dict[str, Tensor]:
+    """Targets by name, joined over the batch; places in a sequence become places in the stream (see `Seq`)."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for name in seqs[0].targets:
+        parts[name] = [seq.targets[name] for seq in seqs]
+    for name in seqs[0].unit_targets:
+        parts[name] = [seq.unit_targets[name] + start for seq, start in zip(seqs, ends)]
+    for name in seqs[0].region_targets:
+        parts[name] = [seq.region_targets[name] + first_row[seq.images[0].key] for seq in seqs]
+    for name in examples[0].targets:
+        parts[name] = [example.targets[name] for example in examples]
+    return {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()}
 
 
-def _joined(parts: Sequence[np.ndarray], dtype: Any) -> Tensor:
-    return torch.from_numpy(np.concatenate(parts).astype(dtype, copy=False))
+def _concat(arrays: Sequence[np.ndarray], dtype: Any) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays).astype(dtype, copy=False))
 
 
-def _units(lens: Tensor, kept: Tensor) -> np.ndarray:
-    """Where the units of the sequences `kept` sit among those of sequences of `lens` (B,), int64."""
+def _stream_index(lens: Tensor, sequences: Tensor) -> np.ndarray:
+    """Where the tokens (or regions) of these sequences sit among those of all sequences, of `lens` (B,); int64."""
     starts = lens.cumsum(0) - lens
-    return _ranges(list(zip(starts[kept].tolist(), lens[kept].tolist())))
+    return _ranges(list(zip(starts[sequences].tolist(), lens[sequences].tolist())))
 
 
 def _ranges(spans: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -1,21 +1,25 @@
 """Image-text matching (paper section 3.2, equation 2), with the spans that word-region alignment transports between."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from data.batch import Example, Seq
+from data.dataset import Draw
 from data.img_store import ImageStore
 from data.text_image import TextImage
 from data.txt_store import TextStore
 
 Negative = Literal["image", "text", "both"]
+TEXT_SHARE = {"image": 0.0, "text": 1.0, "both": 0.5}  # of the negatives, those whose text is replaced
 
 
 class Itm(TextImage):
     """A text with its own picture, or, with probability `neg_prob`, with one side replaced by another's.
 
     Pairs are drawn before batches are sized, so a budget counts the units that are really there.
+    Targets: `itm_labels` (1,) int64, 1 where text and picture belong together.
     """
 
     task = "itm"
@@ -24,28 +28,28 @@ class Itm(TextImage):
         self,
         texts: TextStore,
         images: ImageStore | None,
+        *,
         wrong_picture: bool = False,
         negative: Negative = "image",
         neg_prob: float = 0.5,
     ):
-        super().__init__(texts, images, wrong_picture)
+        super().__init__(texts, images, wrong_picture=wrong_picture)
         self.negative, self.neg_prob = negative, neg_prob
-        self._by_picture = np.argsort(self.pictures, kind="stable").astype(np.int32)
-        self._sorted_pictures = self.pictures[self._by_picture]
+        self._texts_by_picture = np.argsort(self.pictures, kind="stable").astype(np.int32)
+        self._sorted_pictures = self.pictures[self._texts_by_picture]
 
-    def pairs(self, uniform: np.ndarray) -> np.ndarray:
-        """(n, 3) uniform numbers (negative or not, which side, which other) → (n, 2) texts and pictures.
+    def pairs(self, draws: np.ndarray) -> np.ndarray:
+        """Uniform `draws` (n, 3) → (n, 2) texts and pictures, negatives among them.
 
         With `wrong_picture` all are negatives by picture: the share called a match is the false-positive rate.
         """
-        negative = (uniform[:, 0] < self.neg_prob) | self.wrong_picture
-        share = {"image": 0.0, "text": 1.0, "both": 0.5}[self.negative]
-        by_text = negative & (uniform[:, 1] < share) & (not self.wrong_picture)
+        negative = (draws[:, Draw.NEGATIVE] < self.neg_prob) | self.wrong_picture
+        by_text = negative & (draws[:, Draw.SIDE] < TEXT_SHARE[self.negative]) & (not self.wrong_picture)
         texts, pictures = np.arange(len(self), dtype=np.int32), self.pictures
         if (negative & ~by_text).any():
-            pictures = np.where(negative & ~by_text, self.other_pictures(uniform[:, 2]), pictures)
+            pictures = np.where(negative & ~by_text, self.other_pictures(draws[:, Draw.OTHER]), pictures)
         if by_text.any():
-            texts = np.where(by_text, self._other_texts(uniform[:, 2]), texts)
+            texts = np.where(by_text, self._other_texts(draws[:, Draw.OTHER]), texts)
         return np.stack([texts, pictures], axis=1).astype(np.int32)
 
     def _other_texts(self, uniform: np.ndarray) -> np.ndarray:
@@ -53,11 +57,13 @@ class Itm(TextImage):
         start = np.searchsorted(self._sorted_pictures, self.pictures, "left")
         size = np.searchsorted(self._sorted_pictures, self.pictures, "right") - start
         self.other_pictures(uniform[:1].repeat(len(self)))  # raises where there is only one picture
-        drawn = (uniform * (len(self) - size)).astype(np.int64)
-        return self._by_picture[drawn + np.where(drawn >= start, size, 0)]
+        place = (uniform * (len(self) - size)).astype(np.int64)
+        return self._texts_by_picture[place + np.where(place >= start, size, 0)]
 
-    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
+    def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
+        """One sequence: the text and the picture of the row."""
+        text, picture = row
         tokens = self.tokens(self.texts.read(text))
         label = np.array([int(self.pictures[text] == picture)], np.int64)
-        seq = Seq(self.framed(tokens), self.image(picture), targets={"itm_labels": label})
+        seq = Seq(input_ids=self.framed(tokens), images=self.image(picture), targets={"itm_labels": label})
         return Example(self.id(text), [seq])

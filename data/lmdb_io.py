@@ -6,7 +6,6 @@ A truncated LMDB kills the process that reads it through a memory map (SIGBUS), 
 import hashlib
 import json
 import os
-import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ import lmdb
 import numpy as np
 
 from utils.errors import InputError
+from utils.files import atomic_file, whole_folder
 
 META_MAGIC = 0xBEEFC0DE  # LMDB's, in its first two pages
 
@@ -28,7 +28,7 @@ def check_size(folder: Path) -> None:
             "no LMDB there",
             file=file,
             key=folder.name,
-            found=_beside(folder),
+            found=_folder_contents(folder),
             expected="data.mdb",
             remedy="check the path and data_root, or prepare the store (docs/DATA.md)",
         )
@@ -50,13 +50,13 @@ def check_size(folder: Path) -> None:
         second = stream.read(152)
         metas = [struct.unpack_from("<QQQ", meta, 128) for meta in (head, second) if len(meta) == 152]
         root, last, _ = max(metas, key=lambda meta: meta[2])  # the newer of the two headers
-        needed = (last + 1) * page
-        if size < needed and not _used_pages_are_there(stream.fileno(), root, page, size // page):
+        full_size = (last + 1) * page
+        if size < full_size and not _used_pages_are_there(stream.fileno(), root, page, size // page):
             raise InputError(
                 "the LMDB is cut short",
                 file=file,
                 found=f"{size:,} bytes",
-                expected=f"{needed:,} bytes by its header",
+                expected=f"{full_size:,} bytes by its header",
                 remedy="copy or prepare it again",
             )
 
@@ -84,7 +84,8 @@ def _used_pages_are_there(fd: int, root: int, page_size: int, pages: int) -> boo
     return True
 
 
-def _beside(folder: Path) -> str:
+def _folder_contents(folder: Path) -> str:
+    """For messages: what is in `folder`, or in the folder above it."""
     nearest = folder if folder.is_dir() else folder.parent
     if not nearest.is_dir():
         return f"{nearest} does not exist"
@@ -128,10 +129,6 @@ class Reader:
         for key, value in self._transaction().cursor():
             yield bytes(key), value  # type: ignore[misc]
 
-    def keys(self) -> list[bytes]:
-        """All keys, in order, without touching values."""
-        return [bytes(key) for key in self._transaction().cursor().iternext(keys=True, values=False)]
-
     @property
     def is_open(self) -> bool:
         """Whether this process has it open."""
@@ -155,42 +152,38 @@ def columns(
     """
     stamp = [variant] + [[str(s.name), s.stat().st_size, s.stat().st_mtime_ns] for s in sources if s.exists()]
     name = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:20]
-    beside = store / ".index"
     real = hashlib.sha256(os.path.realpath(store).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("UNITER_CACHE", "~/.cache/uniter")).expanduser() / real
-    for home in (beside, cache):
-        if (home / name).is_dir():
-            return _mapped(home / name)
+    folders = [store / ".index" / name, cache / name]
+    for folder in folders:
+        if folder.is_dir():
+            return _memory_mapped(folder)
     arrays = build()
-    for home in (beside, cache):
+    for folder in folders:
         try:
-            _save(home, name, arrays)
-            return _mapped(home / name)
+            _save(folder, arrays)
+            return _memory_mapped(folder)
         except OSError:  # read-only or full: the cache folder serves
             continue
     return arrays
 
 
-def _save(home: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(dir=home, prefix=".building-"))
+def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write the arrays to a new folder, whole; where another process was faster, its folder stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    temporary.chmod(0o755)
     try:
-        making.chmod(0o755)
-        for key, array in arrays.items():
-            with open(making / f"{key}.npy", "wb") as stream:
-                np.save(stream, array, allow_pickle=False)
-                stream.flush()
-                os.fsync(stream.fileno())
-        try:
-            os.rename(making, home / name)
-        except OSError:
-            if not (home / name).is_dir():  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+        with whole_folder(folder, temporary):
+            for key, array in arrays.items():
+                with atomic_file(temporary / f"{key}.npy") as stream:
+                    np.save(stream, array, allow_pickle=False)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
-def _mapped(folder: Path) -> dict[str, np.ndarray]:
+def _memory_mapped(folder: Path) -> dict[str, np.ndarray]:
     # plain arrays over the map: reading single elements of np.memmap itself is slow
     return {
         path.stem: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for path in folder.glob("*.npy")

@@ -14,20 +14,21 @@ def mask_words(
     stay. Where none is chosen the first becomes [MASK]: every example has something to predict. An empty text stays
     empty.
     """
-    chosen = np.flatnonzero(rng.random(len(tokens)) < p)
-    masked = tokens.copy()
-    if len(chosen) == 0:
-        masked[:1] = mask_id
-        return masked, np.arange(min(1, len(tokens)))
-    kind = rng.random(len(chosen))
-    words = rng.integers(*v_range, size=len(chosen))
-    masked[chosen] = np.where(kind < 0.8, mask_id, np.where(kind < 0.9, words, tokens[chosen]))
-    return masked, chosen
+    places = np.flatnonzero(rng.random(len(tokens)) < p)
+    result = tokens.copy()
+    if len(places) == 0:
+        result[:1] = mask_id
+        return result, np.arange(min(1, len(tokens)))
+    uniform = rng.random(len(places))
+    low, high = v_range
+    words = rng.integers(low, high, size=len(places))
+    result[places] = np.where(uniform < 0.8, mask_id, np.where(uniform < 0.9, words, tokens[places]))
+    return result, places
 
 
 def mask_regions(n: int, rng: np.random.Generator, p: float = PROBABILITY) -> np.ndarray:
     """(n,) bool, True where a region is masked: each with probability `p`, one at random where that gave none."""
-    masked = rng.random(n) < p
-    if n and not masked.any():
-        masked[rng.integers(n)] = True
-    return masked
+    mask = rng.random(n) < p
+    if n and not mask.any():
+        mask[rng.integers(n)] = True
+    return mask

@@ -1,5 +1,7 @@
 """Masked language modelling (paper section 3.2, equation 1)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.batch import Example, Seq
@@ -10,7 +12,10 @@ from data.txt_store import TextStore
 
 
 class Mlm(TextImage):
-    """Texts with some words masked, beside their whole pictures, or alone (paper table 3, line 2)."""
+    """Texts with some words masked, beside their whole pictures, or alone (paper table 3, line 2).
+
+    Targets: `mlm_index` (m,) int64, the masked tokens' places; `mlm_labels` (m,) int64, the word pieces there.
+    """
 
     task = "mlm"
     min_regions = 0
@@ -19,22 +24,26 @@ class Mlm(TextImage):
         self,
         texts: TextStore,
         images: ImageStore | None,
+        *,
         wrong_picture: bool = False,
         masking: Masking = "conditional",
         mrm_prob: float = 0.15,
     ):
-        super().__init__(texts, images, wrong_picture)
+        super().__init__(texts, images, wrong_picture=wrong_picture)
         self.masking, self.mrm_prob = masking, mrm_prob
 
-    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
+    def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
+        """One sequence: the masked text and its picture, whose regions are masked too where `masking` is joint."""
+        text, picture = row
         tokens, meta = self.tokens(self.texts.read(text)), self.texts.meta
         masked, places = mask_words(tokens, meta.mask, meta.v_range, rng)
         images = self.image(picture)
         joint = self.masking == "joint" and images
         seq = Seq(
-            self.framed(masked),
-            images,
+            input_ids=self.framed(masked),
+            images=images,
             img_mask=mask_regions(len(images[0].feat), rng, self.mrm_prob) if joint else None,
-            targets={"mlm_index": places + 1, "mlm_labels": tokens[places]},  # + 1: [CLS]
+            targets={"mlm_labels": tokens[places]},
+            unit_targets={"mlm_index": places + 1},  # + 1: [CLS]
         )
         return Example(self.id(text), [seq])

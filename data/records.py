@@ -27,16 +27,16 @@ def decode(value: memoryview, compressed: bool) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(value), allow_pickle=False) as file:
             # numpy before 2.1 stored its own argument as a member
             return {name: file[name] for name in file.files if name != "allow_pickle"}
-    usual = _usual(value)
-    if usual is not None:
-        return usual
+    arrays = _decode_usual(value)
+    if arrays is not None:
+        return arrays
     record, end = _item(value, 0)
     if not isinstance(record, dict) or end != len(value):
         raise ValueError("not msgpack of a map")
     return {name: _array(name, fields) for name, fields in record.items()}
 
 
-def _usual(value: memoryview) -> dict[str, np.ndarray] | None:
+def _decode_usual(value: memoryview) -> dict[str, np.ndarray] | None:
     """The arrays of a record in the very bytes that msgpack-numpy makes of float16 and float32; None of any other."""
     arrays: dict[str, np.ndarray] = {}
     at = 1
@@ -92,19 +92,19 @@ def _item(data: memoryview, at: int) -> tuple[Any, int]:
 
 
 def _map(data: memoryview, at: int, n: int) -> tuple[dict[str, Any], int]:
-    made = {}
+    values = {}
     for _ in range(n):
         key, at = _item(data, at)
-        made[bytes(key).decode() if isinstance(key, memoryview) else key], at = _item(data, at)
-    return made, at
+        values[bytes(key).decode() if isinstance(key, memoryview) else key], at = _item(data, at)
+    return values, at
 
 
 def _list(data: memoryview, at: int, n: int) -> tuple[list[Any], int]:
-    made = []
+    items = []
     for _ in range(n):
         item, at = _item(data, at)
-        made.append(item)
-    return made, at
+        items.append(item)
+    return items, at
 
 
 def _text(data: memoryview, at: int, n: int) -> tuple[str, int]:

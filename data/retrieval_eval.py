@@ -6,27 +6,32 @@ many texts; a picture that the next tile shows again stays in memory.
 Legend: T texts, P pictures, k candidates of a text; columns as in `data.retrieval`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.batch import Example, Image
+from data.dataset import BatchUnit, Column
 from data.retrieval import Retrieval
 from data.sampler import cut
 from utils.errors import InputError
 
 
 class RetrievalTiles:
-    """What the two evaluation sets share. `budget`: units of a batch, the one they are evaluated with."""
+    """What the two evaluation sets share: a `data.dataset.Dataset` whose examples are tiles."""
 
-    task = "itm_rank"
-    batch_unit = "units"
+    task = "retrieval"
+    batch_unit: BatchUnit = "units"
+    has_labels = True  # a text's own picture is known
 
     def __init__(self, captions: Retrieval, budget: int):
+        """`budget`: units of a batch, the one they are evaluated with."""
         assert captions.images is not None
         self.captions, self.budget, self.img_dim = captions, budget, captions.img_dim
-        self.txt_lens = captions.texts.lens.astype(np.int64) + 2  # (T,) [CLS] and [SEP] counted
+        self.txt_lens = captions.texts.lens.astype(np.int64) + 2  # (T,) [CLS] and [SEP] included
         self.img_lens = captions.images.n_announced[captions.columns].astype(np.int64)  # (P,)
         self._images: dict[int, Image] = {}  # of the last tile made
-        self.bounds = np.empty((0, 2), np.int64)  # (tiles, 2): from where to where a tile goes; a subclass says in what
+        self.bounds = np.empty((0, 2), np.int64)  # (tiles, 2) where each tile starts and stops; a subclass says in what
         longest = int(self.txt_lens.max() + self.img_lens.max())
         if longest > budget:
             raise InputError(
@@ -43,9 +48,13 @@ class RetrievalTiles:
         """Tiles go by their number."""
         return str(i)
 
-    def pairs(self, uniform: np.ndarray) -> np.ndarray:
-        """(n, 1): nothing is drawn."""
-        return np.arange(len(uniform), dtype=np.int32)[:, None]
+    def pairs(self, draws: np.ndarray) -> np.ndarray:
+        """(n, 1): the number of every tile; nothing is drawn."""
+        return np.arange(len(draws), dtype=np.int32)[:, None]
+
+    def lens(self, pairs: np.ndarray) -> np.ndarray:
+        """As `units`."""
+        return self.units(pairs)
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
         """A batch's whole budget for every tile: so batches are tiles, and come in their order."""
@@ -55,18 +64,20 @@ class RetrievalTiles:
         """(n,) texts and (n,) columns of the pairs of tile `i`."""
         raise NotImplementedError
 
-    def example(self, tile: int, rng: np.random.Generator) -> Example:
+    def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
+        """The pairs of a tile, a sequence each."""
+        tile = row[Column.TEXT]
         texts, columns = self.tile(tile)
         pictures = self.captions.columns[columns]
-        shown = np.unique(pictures).tolist()
-        self._images = {p: self._images.get(p) or self._read(p) for p in shown}
+        self._images = {p: self._images.get(p) or self._read(p) for p in np.unique(pictures).tolist()}
         return Example(self.id(tile), self.captions.sequences(texts, pictures, self._images))
 
     def _read(self, picture: int) -> Image:
         (image,) = self.captions.image(picture)
-        return Image(image.key, image.feat.copy(), image.pos)  # a view into the LMDB would not outlive its closing
+        # A copy, because a view into the LMDB would not outlive its closing.
+        return Image(key=image.key, feat=image.feat.copy(), pos=image.pos)
 
-    def joined(self, predictions: dict[str, np.ndarray]) -> np.ndarray:
+    def pair_scores(self, predictions: dict[str, np.ndarray]) -> np.ndarray:
         """The scores of all tiles' pairs, in order, fp32."""
         assert predictions["ids"].tolist() == [self.id(i) for i in range(len(self))]
         return predictions["scores"]
@@ -86,7 +97,7 @@ class RetrievalMatrix(RetrievalTiles):
         square = int(np.sqrt(budget / (lens.mean() + self.img_lens.mean())))
         size = max(1, min(minibatch, square, budget // int(lens.max() + self.img_lens.max())))
         order = np.argsort(self.img_lens, kind="stable")
-        self.blocks = [order[at : at + size] for at in range(0, len(order), size)]
+        self.blocks = [order[start : start + size] for start in range(0, len(order), size)]
         cuts = [cut(len(block) * lens + self.img_lens[block].sum(), budget) for block in self.blocks]
         self.bounds = np.concatenate(cuts)
         self._block = np.repeat(np.arange(len(cuts)), [len(part) for part in cuts])  # (tiles,)
@@ -98,14 +109,14 @@ class RetrievalMatrix(RetrievalTiles):
 
     def table(self, predictions: dict[str, np.ndarray]) -> np.ndarray:
         """(texts, P) scores, fp32."""
-        scores, at = self.joined(predictions), 0
+        scores, first = self.pair_scores(predictions), 0
         table = np.empty((len(self.texts), len(self.captions.columns)), np.float32)
         for number, (start, stop) in zip(self._block, self.bounds):
             block = self.blocks[number]
             size = (stop - start) * len(block)
-            table[start:stop, block] = scores[at : at + size].reshape(stop - start, len(block))
-            at += size
-        assert at == len(scores)
+            table[start:stop, block] = scores[first : first + size].reshape(stop - start, len(block))
+            first += size
+        assert first == len(scores)
         return table
 
 
@@ -120,18 +131,19 @@ class RetrievalCandidates(RetrievalTiles):
         self.bounds = cut(units, budget)
 
     def tile(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        pairs = self._order[slice(*self.bounds[i])]
+        start, stop = self.bounds[i]
+        pairs = self._order[start:stop]
         return pairs // self.columns.shape[1], self.columns.ravel()[pairs]
 
     def table(self, predictions: dict[str, np.ndarray]) -> np.ndarray:
         """(T, k) scores, fp32."""
         table = np.empty(self.columns.size, np.float32)
-        table[self._order] = self.joined(predictions)
+        table[self._order] = self.pair_scores(predictions)
         return table.reshape(self.columns.shape)
 
 
 def validation_candidates(captions: Retrieval, budget: int, minibatch: int) -> RetrievalCandidates:
     """Each text's own picture, in column 0 of the table, and the `minibatch` - 1 that follow it, as the release."""
     pictures = len(captions.columns)
-    following = captions.own[:, None] + np.arange(min(minibatch, pictures), dtype=np.int32)
+    following = captions.own_columns[:, None] + np.arange(min(minibatch, pictures), dtype=np.int32)
     return RetrievalCandidates(captions, following % pictures, budget)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data.dataset import Dataset, Draw
 from data.rng import generator
 from utils.errors import InputError
 
@@ -28,7 +29,7 @@ def release_batches(
         size = int(budget // lens[bucketful[0]]) // multiple * multiple
         if size == 0:
             return []
-        batches += [bucketful[at : at + size] for at in range(0, len(bucketful) - size, size)]
+        batches += [bucketful[start : start + size] for start in range(0, len(bucketful) - size, size)]
     return batches
 
 
@@ -41,7 +42,7 @@ def full_batches(lens: np.ndarray, order: np.ndarray, budget: int, bucket: int =
 
 
 def cut(sizes: np.ndarray, budget: int) -> np.ndarray:
-    """(n,) sizes of things in a row → (runs, 2) bounds of runs of at most `budget`, each as long as can be."""
+    """(n,) sizes → (pieces, 2) bounds that cut them, in order, into pieces of at most `budget`, as long as can be."""
     ends, bounds, start, spent = np.cumsum(sizes), [], 0, 0
     while start < len(sizes):
         stop = int(np.searchsorted(ends, spent + budget, "right"))
@@ -51,21 +52,22 @@ def cut(sizes: np.ndarray, budget: int) -> np.ndarray:
 
 
 def _sorted_buckets(lens: np.ndarray, order: np.ndarray, bucket: int) -> Iterator[np.ndarray]:
-    for at in range(0, len(order), bucket):
-        part = order[at : at + bucket]
-        yield part[np.argsort(-lens[part], kind="stable")]
+    """The examples of `order` in buckets of `bucket`, each sorted by length, the longest first."""
+    for start in range(0, len(order), bucket):
+        bucketful = order[start : start + bucket]
+        yield bucketful[np.argsort(-lens[bucketful], kind="stable")]
 
 
 def make_batches(
-    data: Any, pairs: np.ndarray, order: np.ndarray, budget: int, batching: Batching, name: str
+    dataset: Dataset, pairs: np.ndarray, order: np.ndarray, *, budget: int, batching: Batching, name: str
 ) -> list[np.ndarray]:
-    """Batches of at most `budget` units, or, where `data` counts examples, of `budget` examples in `order`.
+    """Batches of at most `budget` units, or, where `dataset` counts examples, of `budget` examples in `order`.
 
-    `"release"` counts `data.lens`, `"full"` what is really there, `data.units`.
+    `"release"` counts `dataset.lens`, `"full"` what is really there, `dataset.units`. `name`: for messages.
     """
-    if data.batch_unit == "examples":
-        return [order[at : at + budget] for at in range(0, len(order), budget)]
-    sizes = data.lens(pairs) if batching == "release" else data.units(pairs)
+    if dataset.batch_unit == "examples":
+        return [order[start : start + budget] for start in range(0, len(order), budget)]
+    sizes = dataset.lens(pairs) if batching == "release" else dataset.units(pairs)
     longest = int(sizes.max(initial=0))
     if longest > budget:
         raise InputError(
@@ -93,17 +95,17 @@ class Entry:
     """One source of training batches, logged under its own name (`mlm_coco`) and drawn with its own weight."""
 
     name: str
-    data: Any  # a dataset: `pairs`, `lens`, `units`, `counted`, `example`
+    dataset: Dataset
     weight: float = 1.0
 
 
-@dataclass
-class Work:
-    """One micro-batch to be made, by whichever worker: the examples and the keys of all randomness in it."""
+@dataclass(kw_only=True)
+class BatchPlan:
+    """One micro-batch to be built, by whichever worker: the examples and the keys of all randomness in it."""
 
     source: int  # entry or evaluation set
-    indices: np.ndarray
-    pairs: np.ndarray  # (len(indices), 1 + k): text and pictures of each
+    indices: np.ndarray  # (e,) the examples
+    pairs: np.ndarray  # (e, 1 + k): what each of them shows
     key: tuple[int | str, ...]  # with an example's index or id: the seed of its random choices
     step: int = 0
     micro: int = 0  # which of the step's world × accumulation micro-batches
@@ -112,12 +114,12 @@ class Work:
 
 def check_names(names: Sequence[str]) -> None:
     """`InputError` where two entries have one name: their batches and records are told apart by it."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
         raise InputError(
             "one task of one dataset is listed twice",
             key="name, tasks",
-            found=", ".join(twice),
+            found=", ".join(duplicates),
             expected="names that differ",
             remedy="give every dataset its own name, and name each task of it once (mix_ratio says how often)",
         )
@@ -133,6 +135,7 @@ class TrainStream:
     def __init__(
         self,
         entries: Sequence[Entry],
+        *,
         seed: int,
         budget: int,
         batching: Batching,
@@ -141,6 +144,8 @@ class TrainStream:
         size: int = 1,
         state: dict[str, Any] | None = None,
     ):
+        """`budget`: units or examples of a micro-batch; `accumulation`: micro-batches of one rank and step; `rank` of
+        `size` ranks; `state`: of the batch plan to go on after, None to start at the beginning."""
         check_names([entry.name for entry in entries])
         self.entries, self.seed, self.budget, self.batching = entries, seed, budget, batching
         self.accumulation, self.rank, self.size = accumulation, rank, size
@@ -155,17 +160,19 @@ class TrainStream:
         return int(np.searchsorted(self._edges, generator(self.seed, "task", step).random(), "right"))
 
     def epoch(self, entry: Entry, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Batches of an epoch and the pairs (n, 2) they refer to."""
-        cached = self._epochs.get(entry.name)
-        if cached is None or cached[0] != epoch:
-            uniform = generator(self.seed, entry.name, epoch, "pairs").random((len(entry.data), 3))
-            pairs = entry.data.pairs(uniform)
+        """Batches of an epoch, each (e,) examples, and the pairs (n, 1 + k) they refer to."""
+        newest = self._epochs.get(entry.name)
+        if newest is None or newest[0] != epoch:
+            draws = generator(self.seed, entry.name, epoch, "pairs").random((len(entry.dataset), len(Draw)))
+            pairs = entry.dataset.pairs(draws)
             rng = generator(self.seed, entry.name, epoch, "order")
-            order = rng.permutation(len(entry.data))
-            batches = make_batches(entry.data, pairs, order, self.budget, self.batching, entry.name)
+            order = rng.permutation(len(entry.dataset))
+            batches = make_batches(
+                entry.dataset, pairs, order, budget=self.budget, batching=self.batching, name=entry.name
+            )
             batches = [batches[k] for k in rng.permutation(len(batches))]
-            cached = self._epochs[entry.name] = (epoch, batches, pairs)
-        return cached[1], cached[2]
+            newest = self._epochs[entry.name] = (epoch, batches, pairs)
+        return newest[1], newest[2]
 
     def steps_per_epoch(self) -> int:
         """Optimiser steps in which a run of one entry sees all of it once."""
@@ -180,33 +187,37 @@ class TrainStream:
         (entry,) = self.entries
         return -(-len(self.epoch(entry, 0)[0]) // (self.size * self.accumulation))
 
-    def __iter__(self) -> Iterator[Work]:
+    def __iter__(self) -> Iterator[BatchPlan]:
         while True:
             source = self.choose(self.step)
-            works = [self._next(source, micro) for micro in range(self.size * self.accumulation)]
+            plans = [self._next(source, micro) for micro in range(self.size * self.accumulation)]
             self.step += 1
-            mine = [work for work in works if work.micro % self.size == self.rank]
+            mine = [plan for plan in plans if plan.micro % self.size == self.rank]
             mine[-1].state = {"step": self.step, "position": {k: list(v) for k, v in self.position.items()}}
             yield from mine
 
-    def _next(self, source: int, micro: int) -> Work:
+    def _next(self, source: int, micro: int) -> BatchPlan:
+        """The next micro-batch of an entry, whichever rank it is for."""
         entry = self.entries[source]
-        epoch, at = self.position[entry.name]
+        epoch, number = self.position[entry.name]
         batches, pairs = self.epoch(entry, epoch)
-        indices = batches[at]
-        self.position[entry.name] = [epoch, at + 1] if at + 1 < len(batches) else [epoch + 1, 0]
+        indices = batches[number]
+        self.position[entry.name] = [epoch, number + 1] if number + 1 < len(batches) else [epoch + 1, 0]
         key = (self.seed, entry.name, epoch)
-        return Work(source, indices, pairs[indices], key, self.step, micro)
+        return BatchPlan(source=source, indices=indices, pairs=pairs[indices], key=key, step=self.step, micro=micro)
 
 
-def eval_plans(data: Any, source: int, budget: int, rank: int = 0, size: int = 1) -> list[Work]:
+def eval_plans(dataset: Dataset, budget: int, rank: int = 0, size: int = 1) -> list[BatchPlan]:
     """The batches of an evaluation set, formed from all of it and then dealt to ranks.
 
     Pairs and masks are functions of an example's id, so every evaluation, on any number of ranks, sees the same.
     """
-    uniform = np.stack([generator("eval", data.task, data.id(i)).random(3) for i in range(len(data))])
-    pairs = data.pairs(uniform)
-    order = np.arange(len(data))
-    batches = make_batches(data, pairs, order, budget, "full", f"{data.task} evaluation")
-    works = [Work(source, ids, pairs[ids], ("eval", data.task), step=k) for k, ids in enumerate(batches)]
-    return works[rank::size]
+    draws = np.stack([generator("eval", dataset.task, dataset.id(i)).random(len(Draw)) for i in range(len(dataset))])
+    pairs = dataset.pairs(draws)
+    order, name = np.arange(len(dataset)), f"{dataset.task} evaluation"
+    batches = make_batches(dataset, pairs, order, budget=budget, batching="full", name=name)
+    plans = [
+        BatchPlan(source=0, indices=indices, pairs=pairs[indices], key=("eval", dataset.task), step=number)
+        for number, indices in enumerate(batches)
+    ]
+    return plans[rank::size]

@@ -1,26 +1,36 @@
 """Opening the stores of a run: each once, checked at the door, all of one vocabulary."""
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
-from data.img_store import ImageStore, ImageStores
+from data.img_store import ImageStore
 from data.txt_store import Meta, TextStore
+from utils.config import RunConfig
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
 GT_VARIANT = {"conf_th": -1, "num_bb": 100}  # all ground-truth boxes of VCR and RE: the release's fixed number
 
 
-class Stores:
-    """The text and image stores of one run; `config` brings the options of DESIGN section 4."""
+class ModelSizes(Protocol):
+    """What texts must fit: the part of the model's config that stores are checked against."""
 
-    def __init__(self, config: Any, model_config: Any, img_dim: int):
-        """`model_config`: vocabulary and positions that texts must fit; `img_dim`: the feature width it takes."""
+    vocab_size: int
+    max_position_embeddings: int
+
+
+class Stores:
+    """The text and image stores of one run: each opened once, checked, all texts of one vocabulary."""
+
+    def __init__(self, config: RunConfig, model_config: ModelSizes, img_dim: int):
+        """`config`: the options that choose a variant of a store (DESIGN section 4); `img_dim`: the feature width that
+        the model takes."""
         self.config, self.model_config, self.img_dim = config, model_config, img_dim
-        self._images = ImageStores()
+        self._images: dict[Any, ImageStore] = {}  # by real path and variant
         self.reference: tuple[Path, Meta] | None = None  # the first text store: the others must agree with it
 
-    def texts(self, path: str, train: bool = False, lengths: str | None = None, marks: int = 2) -> TextStore:
+    def texts(self, path: str, train: bool = False, *, lengths: str | None = None, marks: int = 2) -> TextStore:
         """A text store; in training, texts longer than `max_txt_len` word pieces are left out, never at test.
 
         `lengths`: the side file to take lengths from; `marks`: how many [CLS] and [SEP] a sequence has.
@@ -51,6 +61,15 @@ class Stores:
         store.check()
         return store
 
+    @overload
+    def images(self, path: str, **variant: Any) -> ImageStore: ...
+
+    @overload
+    def images(self, path: None, **variant: Any) -> None: ...
+
+    @overload
+    def images(self, path: str | None, **variant: Any) -> ImageStore | None: ...
+
     def images(self, path: str | None, **variant: Any) -> ImageStore | None:
         """An image store, its side files, sizes and a sample of its records checked; None for text alone.
 
@@ -59,7 +78,7 @@ class Stores:
         if path is None:
             return None
         c = self.config
-        options = {
+        options: dict[str, Any] = {
             "conf_th": c.conf_th,
             "max_bb": c.max_bb,
             "min_bb": c.min_bb,
@@ -67,12 +86,17 @@ class Stores:
             "compressed": c.compressed_db,
             "blind": c.blind,
         }
-        store = self._images.get(path, **options | variant)
+        options |= variant
+        key = (os.path.realpath(path), *sorted(options.items()))
+        if key not in self._images:
+            self._images[key] = ImageStore(path, **options)
+        store = self._images[key]
         store.check(img_dim=self.img_dim)
         return store
 
     def write_vocabulary(self, path: Path) -> None:
-        """Keep the vocabulary's marks with the run, so that later runs on its weights can be checked against them."""
+        """Write the vocabulary's marks to a file of the run, so that later runs on its weights can be checked against
+        them."""
         assert self.reference is not None
         meta = self.reference[1]
         marks = {"CLS": meta.cls, "SEP": meta.sep, "MASK": meta.mask, "UNK": meta.unk}
@@ -82,19 +106,18 @@ class Stores:
         """Compare with the vocabulary of the run that wrote `checkpoint`, where it left `log/vocab.json`."""
         if checkpoint is None or self.reference is None:
             return
-        marks = Path(checkpoint).parent.parent / "log" / "vocab.json"
-        if marks.exists():
-            found = read_json(marks)
+        file = Path(checkpoint).parent.parent / "log" / "vocab.json"
+        if file.exists():
+            marks = read_json(file)
             meta = Meta(
-                cls=found["CLS"],
-                sep=found["SEP"],
-                mask=found["MASK"],
-                unk=found["UNK"],
-                v_range=tuple(found["v_range"]),
-                tokenizer=None,
-                vocab_sha256=found["vocab_sha256"],
+                cls=marks["CLS"],
+                sep=marks["SEP"],
+                mask=marks["MASK"],
+                unk=marks["UNK"],
+                v_range=tuple(marks["v_range"]),
+                vocab_sha256=marks["vocab_sha256"],
             )
-            check_same_vocabulary(self.reference[1], self.reference[0], meta, marks)
+            check_same_vocabulary(self.reference[1], self.reference[0], meta, file)
 
 
 def check_same_vocabulary(meta: Meta, path: Path, expected: Meta, source: Path) -> None:

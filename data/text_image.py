@@ -6,30 +6,31 @@ from typing import Any, Literal
 import numpy as np
 
 from data.batch import Example, Image
+from data.dataset import BatchUnit, Column, Draw
 from data.img_store import ImageStore
 from data.txt_store import TextStore
 from utils.errors import InputError
 
 Masking = Literal["conditional", "joint"]
-BatchUnit = Literal["units", "examples"]
 
 
 class TextImage:
-    """Text `i` and the picture it is about. Tasks subclass it and say what an example is.
+    """Text `i` and the picture it is about: a `data.dataset.Dataset` but for `example`, which a task's subclass makes.
 
     `pairs` decides, once an epoch, which text meets which picture: by default each its own.
     """
 
     task = ""
-    batch_unit: BatchUnit = "units"  # what a batch size counts
+    batch_unit: BatchUnit = "units"
     min_regions = 1  # what a task needs of an image store: 0 for tasks that also run on text alone
-    shown: tuple[str, ...] = ("its picture",)  # the pictures that a text is about
+    pictures_of_a_text: tuple[str, ...] = ("its picture",)  # what the pictures are that a text is about
+    labels_in_records = False  # whether labels are the records' `target`; else the task makes them itself
 
     def __init__(
-        self, texts: TextStore, images: ImageStore | None, wrong_picture: bool = False, labelled: bool = False
+        self, texts: TextStore, images: ImageStore | None, *, wrong_picture: bool = False, require_labels: bool = False
     ):
-        """`images` None: text alone. `wrong_picture`: every text meets another text's picture (a control). `labelled`:
-        a record without `target` is an error, as in training."""
+        """`images` None: text alone. `wrong_picture`: every text meets another text's picture (a control).
+        `require_labels`: a record without `target` is an error, as in training."""
         if images is None and (self.min_regions or wrong_picture):
             raise InputError(
                 f"the task {self.task} needs pictures",
@@ -38,13 +39,14 @@ class TextImage:
                 found=None,
                 expected="an image store",
             )
-        self.texts, self.images, self.wrong_picture, self.labelled = texts, images, wrong_picture, labelled
+        self.texts, self.images = texts, images
+        self.wrong_picture, self.require_labels = wrong_picture, require_labels
         self.pictures = np.full(len(texts), -1, np.int32)  # (n,) row of the image store, -1 for text alone
         if images is not None:
-            check_pictures(texts, self.task, self.shown)
-            self.pictures = self.own_pictures(texts, images)
-        self._others = np.unique(self.pictures)  # pictures that stand in for a text's own
-        if labelled and len(texts):
+            check_pictures(texts, self.task, self.pictures_of_a_text)
+            self.pictures = self.picture_rows(texts, images)
+        self._distinct_pictures = np.unique(self.pictures)  # those that can stand in for a text's own
+        if require_labels and len(texts):
             self.target(0, texts.read(0))
             texts.close()  # not open when workers fork
 
@@ -55,37 +57,39 @@ class TextImage:
         """The id of example `i`."""
         return self.texts.id(i)
 
-    def own_pictures(self, texts: TextStore, images: ImageStore) -> np.ndarray:
+    def picture_rows(self, texts: TextStore, images: ImageStore) -> np.ndarray:
         """(n,) int32: the row of the image store of every text's own picture."""
         return join(texts, images)
 
-    def pairs(self, uniform: np.ndarray) -> np.ndarray:
-        """(n, 3) uniform numbers → (n, 1 + k) int32: the text and the k pictures of every example; here k = 1."""
+    def pairs(self, draws: np.ndarray) -> np.ndarray:
+        """Uniform `draws` (n, 3) → (n, 2) int32: every text with its own picture, or with another's."""
         texts = np.arange(len(self), dtype=np.int32)
-        pictures = self.other_pictures(uniform[:, 2]) if self.wrong_picture else self.pictures
+        pictures = self.other_pictures(draws[:, Draw.OTHER]) if self.wrong_picture else self.pictures
         return np.stack([texts, pictures], axis=1)
 
     def other_pictures(self, uniform: np.ndarray) -> np.ndarray:
         """(n,) uniform numbers → for every text a picture of another text, never its own."""
-        if len(self._others) < 2:
+        if len(self._distinct_pictures) < 2:
             raise InputError(
                 "no other picture to pair a text with", file=self.texts.path, found="1 picture", expected="2 or more"
             )
-        own = np.searchsorted(self._others, self.pictures)
-        drawn = (uniform * (len(self._others) - 1)).astype(np.int64)
-        return self._others[drawn + (drawn >= own)]
+        own_place = np.searchsorted(self._distinct_pictures, self.pictures)
+        other_place = (uniform * (len(self._distinct_pictures) - 1)).astype(np.int64)
+        return self._distinct_pictures[other_place + (other_place >= own_place)]
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of every example without [CLS] and [SEP], which is how the release counts."""
-        return self.words(pairs) + (0 if self.images is None else self.images.n_announced[pairs[:, 1]])
+        regions = 0 if self.images is None else self.images.n_announced[pairs[:, Column.PICTURE]]
+        return self.words(pairs) + regions
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) units of every example, all of its sequences and [CLS] and [SEP] counted; at least what is there."""
-        return self.words(pairs) + (0 if self.images is None else self.images.n_stored[pairs[:, 1]]) + 2
+        """(n,) units of every example, all of its sequences and [CLS] and [SEP] included; never too few."""
+        regions = 0 if self.images is None else self.images.n_stored[pairs[:, Column.PICTURE]]
+        return self.words(pairs) + regions + 2
 
     def words(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) word pieces of every example's text."""
-        return self.texts.lens[pairs[:, 0]].astype(np.int64)
+        return self.texts.lens[pairs[:, Column.TEXT]].astype(np.int64)
 
     @property
     def img_dim(self) -> int:
@@ -93,7 +97,7 @@ class TextImage:
         return 1 if self.images is None else self.images.img_dim
 
     def image(self, picture: int, soft_labels: bool = False) -> list[Image]:
-        """The regions of a picture; an empty list for text alone."""
+        """The regions of the picture in row `picture` of the image store; an empty list for text alone."""
         return [] if self.images is None else [read_image(self.images, picture, soft_labels)]
 
     def tokens(self, record: dict) -> np.ndarray:
@@ -103,14 +107,16 @@ class TextImage:
     @property
     def has_labels(self) -> bool:
         """Whether there are labels to score by: a store has them in all records or, a test split's, in none."""
-        found = self.texts.read(0).get("target") is not None
+        if not self.labels_in_records:
+            return True
+        target = self.texts.read(0).get("target")
         self.texts.close()  # not open when workers fork
-        return found
+        return target is not None
 
     def target(self, text: int, record: dict) -> Any:
         """`target` of a record: the right answer, None where a test split's store has none."""
-        found = record.get("target")
-        if found is None and self.labelled:
+        target = record.get("target")
+        if target is None and self.require_labels:
             raise InputError(
                 "a text without label, such as a test split's, cannot be trained on",
                 file=self.texts.path,
@@ -119,33 +125,34 @@ class TextImage:
                 expected="the right answer",
                 remedy="train on a store that prepro.py made of annotations with labels",
             )
-        return found
+        return target
 
     def framed(self, tokens: np.ndarray) -> np.ndarray:
         """[CLS] tokens [SEP]."""
         meta = self.texts.meta
         return np.concatenate([[meta.cls], tokens, [meta.sep]]).astype(np.int64)
 
-    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
-        """One example of the task; every random choice in it comes from `rng`."""
+    def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
+        """The example of one row of `pairs`; every random choice in it comes from `rng`."""
         raise NotImplementedError
 
 
 def read_image(images: ImageStore, picture: int, soft_labels: bool = False) -> Image:
     """The regions of the picture in row `picture` of a store."""
     regions = images.read(picture, soft_labels)
-    return Image((str(images.folder), picture), regions.features, regions.pos, regions.soft_labels)
+    key = str(images.folder), picture
+    return Image(key=key, feat=regions.features, pos=regions.pos, soft_labels=regions.soft_labels)
 
 
-def check_pictures(texts: TextStore, task: str, shown: Sequence[str]) -> None:
+def check_pictures(texts: TextStore, task: str, pictures_of_a_text: Sequence[str]) -> None:
     """`InputError` unless every text names as many pictures as a task's texts are about."""
-    found = texts.img_index.shape[1]
-    if found != len(shown):
+    named_pictures = texts.img_index.shape[1]
+    if named_pictures != len(pictures_of_a_text):
         raise InputError(
             f"not a text store of {task}",
             file=texts.path / "txt2img.json",
-            found=f"{found} pictures a text",
-            expected=f"{len(shown)}: {', '.join(shown)}",
+            found=f"{named_pictures} pictures a text",
+            expected=f"{len(pictures_of_a_text)}: {', '.join(pictures_of_a_text)}",
             remedy="prepare it with prepro.py's own command for this task",
         )
 

@@ -3,11 +3,11 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from toolz import partition_all
 
 from utils.errors import InputError
 
@@ -20,16 +20,16 @@ NEXT = re.compile(r"\s*([,}])")
 def text_columns(
     folder: Path, lengths: str, keys: Iterator[bytes], record: Callable[[bytes], dict[str, Any]]
 ) -> dict[str, np.ndarray]:
-    """ids (n,) bytes in the order of the file `lengths`, sorted (n,) int32: what sorts them, lens (n,) int32,
-    img_names (m,) bytes, distinct and sorted, img_index (n, k) int32: the pictures of each text.
+    """The index of a text store: `ids` (n,) bytes in the order of the file `lengths`, `lens` (n,) int32, `img_names`
+    (m,) bytes, distinct and sorted, `img_index` (n, k) int32: the pictures of each text.
 
     `keys`: of the LMDB; every id must be there. `record` reads one, for pictures where `txt2img.json` is not there.
     """
     file, names_file = folder / lengths, folder / "txt2img.json"
     ids, lens = _table(file, lambda value: [value] if type(value) is int and value >= 0 else None, np.int32)
-    stored = np.concatenate([np.array(part) for part in iter(lambda: list(islice(keys, CHUNK)), [])] or [ids[:0]])
-    absent = ids[~np.isin(ids, stored)]
-    del stored
+    stored_ids = np.concatenate([np.array(chunk) for chunk in partition_all(CHUNK, keys)] or [ids[:0]])
+    absent = ids[~np.isin(ids, stored_ids)]
+    del stored_ids
     if len(absent):
         raise InputError(
             "the lengths and the LMDB do not belong together",
@@ -41,17 +41,16 @@ def text_columns(
         )
     number: dict[str, int] = {}  # distinct pictures, as they come
     if names_file.exists():
-        named, pictures = _table(names_file, lambda value: _numbers(value, number), np.int32)
-        if not np.array_equal(named, ids):
-            pictures = pictures[_places(names_file, named, ids)]
+        text_ids, pictures = _table(names_file, lambda value: _numbers(value, number), np.int32)
+        if not np.array_equal(text_ids, ids):
+            pictures = pictures[_places(names_file, text_ids, ids)]
     else:
         pictures = _rows((_numbers(record(key).get("img_fname"), number) for key in ids), folder / "data.mdb", np.int32)
     names = np.array([name.encode() for name in number])
     order = np.argsort(names)
     place = np.empty(len(names), np.int32)
     place[order] = np.arange(len(names), dtype=np.int32)
-    by_id = np.argsort(ids, kind="stable").astype(np.int32)
-    return {"ids": ids, "sorted": by_id, "lens": lens[:, 0], "img_names": names[order], "img_index": place[pictures]}
+    return {"ids": ids, "lens": lens[:, 0], "img_names": names[order], "img_index": place[pictures]}
 
 
 def json_items(file: Path) -> Iterator[tuple[str, Any]]:
@@ -60,26 +59,26 @@ def json_items(file: Path) -> Iterator[tuple[str, Any]]:
     try:
         with open(file, encoding="utf-8") as stream:
             text = stream.read(TEXT).lstrip()
-            at, last = 1, False
+            position, at_end = 1, False
             if not text.startswith("{"):
                 raise ValueError("it does not begin with {")
             if text[1:].lstrip() == "}":
                 return
             while True:
-                if len(text) - at < TEXT // 4 and not last:
+                if len(text) - position < TEXT // 4 and not at_end:
                     more = stream.read(TEXT)
-                    text, at, last = text[at:] + more, 0, not more
-                key = KEY.match(text, at)
+                    text, position, at_end = text[position:] + more, 0, not more
+                key = KEY.match(text, position)
                 if key is None:
-                    raise ValueError(f"a key and its value belong where {text[at : at + 40]!r} is")
-                value, at = decode(text, key.end())
+                    raise ValueError(f"a key and its value belong where {text[position : position + 40]!r} is")
+                value, position = decode(text, key.end())
                 yield json.loads(key[1]), value
-                after = NEXT.match(text, at)
+                after = NEXT.match(text, position)
                 if after is None:
-                    raise ValueError(f"a comma belongs where {text[at : at + 40]!r} is")
+                    raise ValueError(f"a comma belongs where {text[position : position + 40]!r} is")
                 if after[1] == "}":
                     return
-                at = after.end()
+                position = after.end()
     except FileNotFoundError:
         raise InputError("file not found", file=file, remedy="copy the whole folder of the store") from None
     except ValueError as error:
@@ -93,8 +92,7 @@ def _table(file: Path, numbers: Callable[[Any], list[int] | None], dtype: Any) -
     keys: list[np.ndarray] = []
 
     def values() -> Iterator[list[int] | None]:
-        items = json_items(file)
-        while chunk := list(islice(items, CHUNK)):
+        for chunk in partition_all(CHUNK, json_items(file)):
             keys.append(np.array([key.encode() for key, _ in chunk]))
             yield from (numbers(value) for _, value in chunk)
 
@@ -105,7 +103,7 @@ def _table(file: Path, numbers: Callable[[Any], list[int] | None], dtype: Any) -
 def _rows(rows: Iterator[list[int] | None], file: Path, dtype: Any) -> np.ndarray:
     """(n, k) of n lists of k numbers each."""
     parts: list[np.ndarray] = []
-    while chunk := list(islice(rows, CHUNK)):
+    for chunk in partition_all(CHUNK, rows):
         width = parts[0].shape[1] if parts else len(chunk[0] or ())
         bad = next((i for i, row in enumerate(chunk) if row is None or len(row) != width), None)
         if bad is not None:
@@ -130,11 +128,11 @@ def _numbers(names: Any, number: dict[str, int]) -> list[int] | None:
     return [number.setdefault(name, len(number)) for name in names]
 
 
-def _places(file: Path, named: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Where in `named` each of `ids` is."""
-    order = np.argsort(named)
-    at = order[np.minimum(np.searchsorted(named, ids, sorter=order), len(named) - 1)]
-    absent = ids[named[at] != ids]
+def _places(file: Path, keys: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The place in `keys` of each of `ids`."""
+    order = np.argsort(keys)
+    places = order[np.minimum(np.searchsorted(keys, ids, sorter=order), len(keys) - 1)]
+    absent = ids[keys[places] != ids]
     if len(absent):
         raise InputError(
             f"{len(absent):,} texts have no picture",
@@ -143,4 +141,4 @@ def _places(file: Path, named: np.ndarray, ids: np.ndarray) -> np.ndarray:
             expected="the name of a picture",
             remedy="copy the whole folder again, or prepare it again",
         )
-    return at
+    return places

@@ -7,19 +7,20 @@ from typing import Any, Literal
 import numpy as np
 
 from data.batch import Example, Image, Seq
+from data.dataset import BatchUnit, Column, Draw
 from data.img_store import ImageStore
 from data.stores import GT_VARIANT, Stores
-from data.text_image import BatchUnit, check_pictures, join, read_image
+from data.text_image import check_pictures, join, read_image
 from data.txt_store import Meta, TextStore
 from utils.errors import InputError
+from utils.formats import CHOICES, UNLABELLED
 
 Part = Literal["qa", "qar"]  # question and answer; question, answer and rationale
-Choices = Literal["qa", "qar", "true", "all"]
+Choices = Literal["answers", "rationales", "both", "all"]  # of a question's sequences, see `Vcr`
 RegionSource = Literal["both", "gt", "detected"]
-REGIONS_HELP = 'which folders of "GT_DIR;DET_DIR" are read; none: those given, where `gt` in a folder\'s name tells'
+REGIONS_HELP = 'folders to read of "GT_DIR;DET_DIR"; none: those given, where gt in a name means ground truth'
 
-CHOICES = 4
-UNLABELLED = -1
+SEQUENCES: dict[Choices, int] = {"answers": 4, "rationales": 4, "both": 8, "all": 20}
 TYPES = (0, 2, 3)  # token types of question, answer, rationale; regions have 1
 MARKS = {"qa": 3, "qar": 4}  # [CLS], and [SEP] after every part
 LENGTHS = {"qa": "id2len_qa.json", "qar": "id2len_qar.json"}
@@ -49,35 +50,39 @@ def region_folders(img_db: str | None, regions: RegionSource | None) -> tuple[st
 
 
 def open_vcr(
-    stores: Stores, txt_db: str, img_db: str | None, part: Part, regions: RegionSource | None, train: bool
+    stores: Stores, txt_db: str, img_db: str | None, *, part: Part, regions: RegionSource | None, train: bool
 ) -> tuple[TextStore, ImageStore | None, ImageStore | None]:
-    """Texts with the lengths of `part`, ground-truth boxes, detected boxes: what `VcrData` starts with."""
+    """The stores that `VcrData` reads: texts with the lengths of `part`, ground-truth boxes, detected boxes."""
     gt, detected = region_folders(img_db, regions)
     texts = stores.texts(txt_db, train, lengths=LENGTHS[part], marks=MARKS[part])
     return texts, stores.images(gt, **GT_VARIANT), stores.images(detected)
 
 
 class VcrData:
-    """Question `i` and its two pictures, of ground-truth and of detected boxes; the start of VCR's datasets."""
+    """Question `i` and its two pictures, of ground-truth and of detected boxes: what both datasets of VCR share.
+
+    With `example`, which they make, a `data.dataset.Dataset`.
+    """
 
     task = "vcr"
-    batch_unit: BatchUnit = "units"  # what a batch size counts
+    batch_unit: BatchUnit = "units"
 
     def __init__(
         self,
         texts: TextStore,
         gt: ImageStore | None,
         detected: ImageStore | None,
+        *,
         part: Part,
         sequences: int = 1,
         wrong_picture: bool = False,
     ):
         """`sequences` of every example; `wrong_picture`: a question meets another's pictures (a control)."""
         check_pictures(texts, "vcr", ("ground-truth", "detected"))
-        self.texts, self.sources, self.part = texts, (gt, detected), part
+        self.texts, self.image_stores, self.part = texts, (gt, detected), part
         self.sequences, self.wrong_picture = sequences, wrong_picture
         self.pictures = np.full((len(texts), 2), -1, np.int32)  # rows of both image stores, -1: not read
-        for column, images in enumerate(self.sources):
+        for column, images in enumerate(self.image_stores):
             if images is not None:
                 self.pictures[:, column] = join(texts, images, column)
 
@@ -88,72 +93,75 @@ class VcrData:
         """The id of example `i`."""
         return self.texts.id(i)
 
-    def pairs(self, uniform: np.ndarray) -> np.ndarray:
-        """(n, 3) uniform numbers → (n, 3) int32: the text and both pictures of every example."""
-        pictures = self._other_pictures(uniform[:, 2]) if self.wrong_picture else self.pictures
+    def pairs(self, draws: np.ndarray) -> np.ndarray:
+        """Uniform `draws` (n, 3) → (n, 3) int32: the text and both pictures of every example."""
+        pictures = self._other_pictures(draws[:, Draw.OTHER]) if self.wrong_picture else self.pictures
         return np.column_stack([np.arange(len(self), dtype=np.int32), pictures])
 
     def _other_pictures(self, uniform: np.ndarray) -> np.ndarray:
         """(n,) uniform numbers → (n, 2) the pictures of a question about others."""
-        distinct, own = np.unique(self.pictures, axis=0, return_inverse=True)
+        distinct, own_place = np.unique(self.pictures, axis=0, return_inverse=True)
         if len(distinct) < 2:
             raise InputError(
                 "no other picture to pair a text with", file=self.texts.path, found="1 picture", expected="2 or more"
             )
-        drawn = (uniform * (len(distinct) - 1)).astype(np.int64)
-        return distinct[drawn + (drawn >= own.reshape(-1))]
+        other_place = (uniform * (len(distinct) - 1)).astype(np.int64)
+        return distinct[other_place + (other_place >= own_place.reshape(-1))]
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of one sequence of every example, without [CLS] and [SEP]: all that the release counts."""
-        return self._length(pairs, "nbb")
+        return self._length(pairs, [None if images is None else images.n_announced for images in self.image_stores])
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) units of every example, all of its sequences counted; at least what is there."""
-        return self.sequences * (self._length(pairs, "held") + MARKS[self.part])
+        """(n,) units of every example, all of its sequences included; never too few."""
+        stored = [None if images is None else images.n_stored for images in self.image_stores]
+        return self.sequences * (self._length(pairs, stored) + MARKS[self.part])
 
-    def _length(self, pairs: np.ndarray, counts: str) -> np.ndarray:
-        """(n,) word pieces and regions of one sequence of every example, by the stores' `counts`."""
-        lens = self.texts.lens[pairs[:, 0]].astype(np.int64)
-        for images, rows in zip(self.sources, pairs[:, 1:].T):
-            if images is not None:
-                lens += getattr(images, counts)[rows]
+    def _length(self, pairs: np.ndarray, counts: Sequence[np.ndarray | None]) -> np.ndarray:
+        """(n,) word pieces and regions of one sequence of every example; `counts`: regions by row of each store."""
+        lens = self.texts.lens[pairs[:, Column.TEXT]].astype(np.int64)
+        for regions, rows in zip(counts, pairs[:, Column.PICTURE :].T):
+            if regions is not None:
+                lens += regions[rows]
         return lens
 
     @property
     def img_dim(self) -> int:
         """Feature width."""
-        return next(images.img_dim for images in self.sources if images is not None)
+        return next(images.img_dim for images in self.image_stores if images is not None)
 
     def images(self, rows: Sequence[int], soft_labels: bool = False) -> list[Image]:
         """The regions of both pictures, ground truth first."""
-        pairs = zip(self.sources, rows)
+        pairs = zip(self.image_stores, rows)
         return [read_image(images, row, soft_labels) for images, row in pairs if images is not None]
 
     @property
     def has_labels(self) -> bool:
         """Whether there are labels to score by."""
-        found = self.record(0, labelled=False)["qa_target"] != UNLABELLED
+        target = self.record(0, require_labels=False)["qa_target"]
         self.texts.close()  # not open when workers fork
-        return found
+        return target != UNLABELLED
 
-    def record(self, text: int, labelled: bool) -> dict[str, Any]:
-        """The record of a text: four answers, four rationales, and, where `labelled`, the right ones."""
+    def record(self, text: int, require_labels: bool) -> dict[str, Any]:
+        """The record of a text: four answers, four rationales, and the right ones, which `require_labels` demands."""
         record = self.texts.read(text)
         lists = [record.get(name) for name in ("input_ids_as", "input_ids_rs")]
         if not all(isinstance(choices, list) and len(choices) == CHOICES for choices in lists):
             raise self._bad(text, "not a record of VCR", record, "input_ids_as and input_ids_rs of four lists each")
         targets = [record.setdefault(name, UNLABELLED) for name in ("qa_target", "qar_target")]
-        if not all(target in range(0 if labelled else UNLABELLED, CHOICES) for target in targets):
-            expected = "qa_target and qar_target in 0..3" + ("" if labelled else ", or -1 for both in a test split")
+        if not all(target in range(0 if require_labels else UNLABELLED, CHOICES) for target in targets):
+            expected = "qa_target and qar_target in 0..3" + (
+                "" if require_labels else ", or -1 for both in a test split"
+            )
             raise self._bad(text, "no right answer and rationale among the four", targets, expected)
         return record
 
-    def _bad(self, text: int, what: str, found: Any, expected: str) -> InputError:
+    def _bad(self, text: int, problem: str, value: Any, expected: str) -> InputError:
         return InputError(
-            what,
+            problem,
             file=self.texts.path / "data.mdb",
             key=self.id(text),
-            found=str(found)[:200],
+            found=str(value)[:200],
             expected=expected,
             remedy="use a labelled split, prepared with prepro.py vcr",
         )
@@ -162,38 +170,45 @@ class VcrData:
 class Vcr(VcrData):
     """Every choice of a question is a sequence of its own; `choices` says which.
 
-    `qa`: 4 answers; `qar`: the right answer with 4 rationales; both for training, `labels` 1 = right, in each sequence.
-    For evaluation, by example, with `qa_target` and `qar_target` (-1 where there are no labels): `true`: 8, the two
-    above; `all`: 20, 4 answers, then each answer with 4 rationales.
+    Training: `answers`, 4 sequences; `rationales`, 4 sequences, the right answer with each rationale. Targets: `labels`
+    (1,) int64 of every sequence, 1 where the choice is right. Batches count units.
+
+    Evaluation: `both`, 8 sequences, the two above; `all`, 20 sequences, 4 answers, then each answer with 4 rationales.
+    Targets, by example: `qa_target` and `qar_target` (1,) int64, -1 where there are no labels. Batches count examples.
     """
 
     def __init__(self, texts: TextStore, gt: ImageStore | None, detected: ImageStore | None, choices: Choices):
-        sequences = {"qa": 4, "qar": 4, "true": 8, "all": 20}[choices]
-        super().__init__(texts, gt, detected, "qa" if choices == "qa" else "qar", sequences)
+        part: Part = "qa" if choices == "answers" else "qar"
+        super().__init__(texts, gt, detected, part=part, sequences=SEQUENCES[choices])
         self.choices = choices
-        self.batch_unit = "units" if choices in ("qa", "qar") else "examples"
+        self.training = choices in ("answers", "rationales")
+        self.batch_unit = "units" if self.training else "examples"
 
-    def example(self, text: int, gt: int, detected: int, rng: np.random.Generator) -> Example:
-        record = self.record(text, labelled=self.choices != "all")
-        images, true = self.images((gt, detected)), (record["qa_target"], record["qar_target"])
+    def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
+        """A sequence for every choice, each with the regions of both pictures."""
+        text, *pictures = row
+        record = self.record(text, require_labels=self.choices != "all")
+        images, right = self.images(pictures), (record["qa_target"], record["qar_target"])
         seqs = []
-        for answer, rationale in self._chosen(true[0]):
+        for answer, rationale in self._pairs_of_choices(right[0]):
             parts = [record["input_ids"], record["input_ids_as"][answer]]
             if rationale is not None:
                 parts.append(record["input_ids_rs"][rationale])
             input_ids, types = vcr_text(self.texts.meta, parts, "next")
-            right = answer == true[0] if rationale is None else (answer, rationale) == true
-            labels = {"labels": np.array([right], np.int64)} if self.batch_unit == "units" else {}
-            seqs.append(Seq(input_ids, images, types, targets=labels))
-        names = () if self.batch_unit == "units" else ("qa_target", "qar_target")
+            seq = Seq(input_ids=input_ids, images=images, txt_type_ids=types)
+            if self.training:
+                is_right = answer == right[0] if rationale is None else (answer, rationale) == right
+                seq.targets["labels"] = np.array([is_right], np.int64)
+            seqs.append(seq)
+        names = () if self.training else ("qa_target", "qar_target")
         return Example(self.id(text), seqs, {name: np.array([record[name]], np.int64) for name in names})
 
-    def _chosen(self, true: int) -> list[tuple[int, int | None]]:
+    def _pairs_of_choices(self, right_answer: int) -> list[tuple[int, int | None]]:
         """(answer, rationale or None) of each sequence."""
         four = range(CHOICES)
-        answers: list[tuple[int, int | None]] = [] if self.choices == "qar" else [(a, None) for a in four]
-        given = {"qa": [], "qar": [true], "true": [true], "all": four}[self.choices]
-        return answers + [(a, r) for a in given for r in four]
+        answers: list[tuple[int, int | None]] = [] if self.choices == "rationales" else [(a, None) for a in four]
+        with_rationales = {"answers": [], "all": four}.get(self.choices, [right_answer])
+        return answers + [(a, r) for a in with_rationales for r in four]
 
 
 def vcr_text(
@@ -203,10 +218,10 @@ def vcr_text(
 
     A [SEP] has the type of the part that follows (`next`: finetuning), or of its own (second-stage pre-training).
     """
-    own = TYPES[: len(parts)]
-    ends = own if sep_type == "own" else (*own[1:], own[-1])
+    part_types = TYPES[: len(parts)]
+    sep_types = part_types if sep_type == "own" else (*part_types[1:], part_types[-1])
     ids, types = [meta.cls], [TYPES[0]]
-    for tokens, kind, end in zip(parts, own, ends):
+    for tokens, part_type, sep in zip(parts, part_types, sep_types):
         ids += [*tokens, meta.sep]
-        types += [kind] * len(tokens) + [end]
+        types += [part_type] * len(tokens) + [sep]
     return np.array(ids, np.int64), np.array(types, np.int64)

@@ -1,5 +1,6 @@
 """VCR's second stage of pre-training: masked words and masked regions of its own texts and pictures (paper A.2)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -7,45 +8,57 @@ import numpy as np
 from data.batch import Example, Image, Seq
 from data.img_store import ImageStore
 from data.mask import mask_regions, mask_words
+from data.mrm import masked_regions
 from data.text_image import Masking
 from data.txt_store import TextStore
 from data.vcr import Part, VcrData, vcr_text
 
+VcrPretrainTask = Literal["mlm", "mrfr", "mrc", "mrckl"]
+
 
 class VcrPretraining(VcrData):
-    """A question, its right answer and (`qar`) the right rationale, beside the regions of both pictures as one."""
+    """A question, its right answer and (`qar`) the right rationale, beside the regions of both pictures as one.
+
+    Targets: those of `data.mlm.Mlm` for the task mlm, those of `data.mrm.Mrm` for the others.
+    """
 
     def __init__(
         self,
         texts: TextStore,
         gt: ImageStore | None,
         detected: ImageStore | None,
+        *,
         part: Part,
-        task: Literal["mlm", "mrfr", "mrc", "mrckl"],
+        task: VcrPretrainTask,
         wrong_picture: bool = False,
         masking: Masking = "conditional",
         mrm_prob: float = 0.15,
     ):
         self.task = task
-        super().__init__(texts, gt, detected, part, wrong_picture=wrong_picture)
+        super().__init__(texts, gt, detected, part=part, wrong_picture=wrong_picture)
         self.masking, self.mrm_prob = masking, mrm_prob
 
-    def example(self, text: int, gt: int, detected: int, rng: np.random.Generator) -> Example:
+    def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
+        """One sequence, whose words or regions are masked; both where `masking` is joint."""
+        text, *pictures = row
         meta, words, joint = self.texts.meta, self.task == "mlm", self.masking == "joint"
-        image = one_image(self.images((gt, detected), soft_labels=self.task in ("mrc", "mrckl")))
-        parts, targets = self._parts(text), {}
+        image = one_image(self.images(pictures, soft_labels=self.task in ("mrc", "mrckl")))
+        parts, labels, places = self._parts(text), np.empty(0, np.int64), np.empty(0, np.int64)
         if words or joint:
             parts, places, labels = mask_parts(parts, meta.mask, meta.v_range, rng)
-            targets = {"mlm_index": places, "mlm_labels": labels}
         input_ids, types = vcr_text(meta, parts, "own")
-        mask = None if words and not joint else mask_regions(len(image.feat), rng, self.mrm_prob)
-        if not words:
+        mask = mask_regions(len(image.feat), rng, self.mrm_prob) if joint or not words else None
+        if words:
+            seq = Seq(input_ids=input_ids, images=[image], txt_type_ids=types, img_mask=mask)
+            seq.targets["mlm_labels"], seq.unit_targets["mlm_index"] = labels, places
+        else:
             assert mask is not None
-            targets = region_targets(image, mask, len(input_ids), self.task)
-        return Example(self.id(text), [Seq(input_ids, [image], types, img_mask=mask, targets=targets)])
+            seq = masked_regions(input_ids, image, mask, task=self.task, txt_type_ids=types)
+        return Example(self.id(text), [seq])
 
     def _parts(self, text: int) -> list[np.ndarray]:
-        record = self.record(text, labelled=True)
+        """The word pieces of the question, the right answer and, where it is asked for, the right rationale."""
+        record = self.record(text, require_labels=True)
         parts = [record["input_ids"], record["input_ids_as"][record["qa_target"]]]
         if self.part == "qar":
             parts.append(record["input_ids_rs"][record["qar_target"]])
@@ -59,23 +72,14 @@ def mask_parts(
 
     A place counts [CLS] and the [SEP] of the parts before.
     """
-    masked, places, labels, start = [], [], [], 1
+    masked_parts, places, labels, start = [], [], [], 1
     for tokens in parts:
-        copy, chosen = mask_words(tokens, mask_id, v_range, rng)
-        masked.append(copy)
-        places.append(start + chosen)
-        labels.append(tokens[chosen])
+        masked_tokens, masked_places = mask_words(tokens, mask_id, v_range, rng)
+        masked_parts.append(masked_tokens)
+        places.append(start + masked_places)
+        labels.append(tokens[masked_places])
         start += len(tokens) + 1
-    return masked, np.concatenate(places), np.concatenate(labels)
-
-
-def region_targets(image: Image, mask: np.ndarray, first: int, task: str) -> dict[str, np.ndarray]:
-    """What is to be predicted of the regions that `mask` (r,) hides; `first`: where in the sequence they begin."""
-    masked = np.flatnonzero(mask)
-    if task == "mrfr":
-        return {"mrm_index": first + masked, "mrm_row": masked}
-    assert image.soft_labels is not None
-    return {"mrm_index": first + masked, "soft_labels": image.soft_labels[mask]}
+    return masked_parts, np.concatenate(places), np.concatenate(labels)
 
 
 def one_image(images: list[Image]) -> Image:
@@ -84,8 +88,8 @@ def one_image(images: list[Image]) -> Image:
         return images[0]
     labels = [image.soft_labels for image in images if image.soft_labels is not None]
     return Image(
-        tuple(image.key for image in images),
-        np.concatenate([image.feat for image in images]),
-        np.concatenate([image.pos for image in images]),
-        np.concatenate(labels) if labels else None,
+        key=tuple(image.key for image in images),
+        feat=np.concatenate([image.feat for image in images]),
+        pos=np.concatenate([image.pos for image in images]),
+        soft_labels=np.concatenate(labels) if labels else None,
     )

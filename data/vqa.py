@@ -1,5 +1,7 @@
 """Visual question answering: a question, a picture, soft scores over the answers."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.batch import Example, Seq
@@ -10,20 +12,27 @@ from utils.errors import InputError
 
 
 class Vqa(TextImage):
-    """Questions with `answer_scores` (num_answers,) as target; zeros where the store has no answers (a test split)."""
+    """Questions about pictures; visual entailment too, with three answers.
+
+    Targets, by example: `answer_scores` (1, num_answers) float32; zeros where the store has no answers (a test split).
+    """
 
     task = "vqa"
+    labels_in_records = True
 
-    def __init__(self, texts: TextStore, images: ImageStore | None, num_answers: int, labelled: bool = False):
-        super().__init__(texts, images, labelled=labelled)
+    def __init__(self, texts: TextStore, images: ImageStore | None, num_answers: int, *, require_labels: bool = False):
+        super().__init__(texts, images, require_labels=require_labels)
         self.num_answers = num_answers
 
-    def example(self, text: int, picture: int, rng: np.random.Generator) -> Example:
+    def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
+        """One sequence: the question and its picture."""
+        text, picture = row
         record = self.texts.read(text)
-        seq = Seq(self.framed(self.tokens(record)), self.image(picture))
-        return Example(self.id(text), [seq], {"answer_scores": self._target(record, text)[None]})
+        seq = Seq(input_ids=self.framed(self.tokens(record)), images=self.image(picture))
+        return Example(self.id(text), [seq], {"answer_scores": self._answer_scores(record, text)[None]})
 
-    def _target(self, record: dict, text: int) -> np.ndarray:
+    def _answer_scores(self, record: dict, text: int) -> np.ndarray:
+        """(num_answers,) float32 soft scores of a record."""
         scores = np.zeros(self.num_answers, np.float32)
         target = self.target(text, record) or {"labels": [], "scores": []}
         labels = np.asarray(target["labels"], np.int64)

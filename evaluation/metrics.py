@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from evaluation.ids import check_ids
 from evaluation.vqa_answers import normalize, tidy
 from utils.errors import InputError
+from utils.formats import CHOICES
 
 Entry = Mapping[str, Any]
 
@@ -25,18 +27,18 @@ def vqa_soft_score(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return targets.gather(1, scores.argmax(dim=1, keepdim=True)).squeeze(1)
 
 
-def official_vqa_accuracy(answer: str, annotators: Sequence[str]) -> float:
-    """The VQA accuracy of `answer`, in 0..1, given all annotators' answers (ten in VQA v2).
+def official_vqa_accuracy(answer: str, annotator_answers: Sequence[str]) -> float:
+    """The VQA accuracy of `answer`, in 0..1, by all annotators' answers (ten in VQA v2).
 
     min(1, number of annotators who gave it / 3), averaged over leaving each annotator out. As in the official
     code, answers are normalised only where annotators disagree: where all agree, their spelling must be met.
     """
-    answer, annotators = tidy(answer), [tidy(given) for given in annotators]
-    if len(set(annotators)) > 1:
-        answer, annotators = normalize(answer), [normalize(given) for given in annotators]
-    hits, others = annotators.count(answer), len(annotators)
+    answer, references = tidy(answer), [tidy(text) for text in annotator_answers]
+    if len(set(references)) > 1:
+        answer, references = normalize(answer), [normalize(text) for text in references]
+    hits, annotators = references.count(answer), len(references)
     without_a_hit, without_another = min(1.0, (hits - 1) / 3), min(1.0, hits / 3)
-    return (hits * without_a_hit + (others - hits) * without_another) / others
+    return (hits * without_a_hit + (annotators - hits) * without_another) / annotators
 
 
 def evaluate_vqa(results: Iterable[Entry], annotations: Iterable[Entry]) -> dict[str, Any]:
@@ -46,35 +48,35 @@ def evaluate_vqa(results: Iterable[Entry], annotations: Iterable[Entry]) -> dict
     unless both are of the same questions. Returns `overall`, `questions` (their number), and `answer_type` and
     `question_type`, each a dict from its names to accuracies (empty where the annotations do not tell).
     """
-    given, truth = by_question(results, "answered"), by_question(annotations, "annotated")
-    check_ids(given, truth, "question")
-    accuracy = {
-        id_: official_vqa_accuracy(given[id_]["answer"], [answer["answer"] for answer in entry["answers"]])
+    predictions, truth = by_question(results, "answered"), by_question(annotations, "annotated")
+    check_ids(predictions, truth, "question")
+    accuracies = {
+        id_: official_vqa_accuracy(predictions[id_]["answer"], [answer["answer"] for answer in entry["answers"]])
         for id_, entry in truth.items()
     }
     return {
-        "overall": 100 * sum(accuracy.values()) / len(accuracy),
-        "questions": len(accuracy),
-        "answer_type": accuracy_by(accuracy, truth, "answer_type"),
-        "question_type": accuracy_by(accuracy, truth, "question_type"),
+        "overall": 100 * sum(accuracies.values()) / len(accuracies),
+        "questions": len(accuracies),
+        "answer_type": mean_accuracy_by(accuracies, truth, "answer_type"),
+        "question_type": mean_accuracy_by(accuracies, truth, "question_type"),
     }
 
 
-def by_question(entries: Iterable[Entry], what: str) -> dict[int, Entry]:
-    """Question id to its entry; `InputError` where one comes twice."""
-    found: dict[int, Entry] = {}
+def by_question(entries: Iterable[Entry], verb: str) -> dict[int, Entry]:
+    """Question id to its entry; `InputError` where an id comes twice. `verb` is for its message ("answered")."""
+    entry_by_id: dict[int, Entry] = {}
     for entry in entries:
         id_ = entry["question_id"]
-        if id_ in found:
-            raise InputError(f"a question is {what} twice", key=f"question_id {id_}")
-        found[id_] = entry
-    return found
+        if id_ in entry_by_id:
+            raise InputError(f"a question is {verb} twice", key=f"question_id {id_}")
+        entry_by_id[id_] = entry
+    return entry_by_id
 
 
-def accuracy_by(accuracy: Mapping[int, float], annotations: Mapping[int, Entry], key: str) -> dict[str, float]:
+def mean_accuracy_by(accuracies: Mapping[int, float], annotations: Mapping[int, Entry], key: str) -> dict[str, float]:
     """Mean accuracy in percent for each value of the annotations' `key`, in alphabetical order."""
     groups: dict[str, list[float]] = defaultdict(list)
-    for id_, value in accuracy.items():
+    for id_, value in accuracies.items():
         if key in annotations[id_]:
             groups[annotations[id_][key]].append(value)
     return {name: 100 * sum(values) / len(values) for name, values in sorted(groups.items())}
@@ -101,33 +103,34 @@ def nlvr2_sentence(identifier: str) -> str:
 
 def nlvr2_consistency(ids: Sequence[str], correct: Sequence[bool] | np.ndarray) -> float:
     """Share of sentences that were judged right with all their pairs of pictures; `correct` (E,) bool."""
-    right: dict[str, bool] = {}
+    all_correct: dict[str, bool] = {}  # by sentence
     for id_, hit in zip(ids, correct, strict=True):
         sentence = nlvr2_sentence(id_)
-        right[sentence] = right.get(sentence, True) and bool(hit)
-    return sum(right.values()) / len(right)
+        all_correct[sentence] = all_correct.get(sentence, True) and bool(hit)
+    return sum(all_correct.values()) / len(all_correct)
 
 
 def vcr_accuracies(scores: ArrayLike, qa_target: ArrayLike, qar_target: ArrayLike) -> dict[str, float]:
     """Accuracies of question → answer, of question and true answer → rationale, and of both at once.
 
     `scores` (E, 8): four answers, four rationales given the true answer (validation); or (E, 20): four answers,
-    four rationales given each answer. Targets (E,), 0..3. With 20 scores the rationale behind `acc` is the one given
-    the predicted answer: where `acc` counts, that is the true one, so both widths give the same three numbers.
+    four rationales given each answer. Targets (E,), 0..3. With 20 scores, `acc` takes the rationale that is given the
+    predicted answer. Where `acc` counts, that answer is the true one, so both widths give the same three numbers.
     """
     scores, qa_target, qar_target = np.asarray(scores), np.asarray(qa_target), np.asarray(qar_target)
-    if scores.ndim != 2 or scores.shape[1] not in (8, 20):
+    if scores.ndim != 2 or scores.shape[1] not in (2 * CHOICES, CHOICES + CHOICES**2):
         raise InputError("VCR scores of the wrong width", found=scores.shape, expected="8 or 20 for each question")
-    if not all(((target >= 0) & (target < 4)).all() for target in (qa_target, qar_target)):
+    if not all(((target >= 0) & (target < CHOICES)).all() for target in (qa_target, qar_target)):
         raise InputError("VCR targets outside 0..3", remedy="a test split has no labels: it cannot be scored here")
     rows = np.arange(len(scores))
-    rationales = scores[:, 4:].reshape(len(scores), -1, 4).argmax(-1)  # (E, 1) or (E, 4): chosen given each answer
-    answer = scores[:, :4].argmax(1)
-    given_truth, given_answer = (rationales[rows, a % rationales.shape[1]] for a in (qa_target, answer))
+    rationales = scores[:, CHOICES:].reshape(len(scores), -1, CHOICES).argmax(-1)  # (E, 1) or (E, 4): one an answer
+    answers = scores[:, :CHOICES].argmax(1)
+    rationale_of_truth = rationales[rows, qa_target % rationales.shape[1]]
+    rationale_of_answer = rationales[rows, answers % rationales.shape[1]]
     return {
-        "acc_qa": float((answer == qa_target).mean()),
-        "acc_qar": float((given_truth == qar_target).mean()),
-        "acc": float(((answer == qa_target) & (given_answer == qar_target)).mean()),
+        "acc_qa": float((answers == qa_target).mean()),
+        "acc_qar": float((rationale_of_truth == qar_target).mean()),
+        "acc": float(((answers == qa_target) & (rationale_of_answer == qar_target)).mean()),
     }
 
 
@@ -155,22 +158,7 @@ def re_upper_bound(
     boxes: Sequence[ArrayLike], targets: Sequence[ArrayLike] | np.ndarray, inclusive: bool = True
 ) -> float:
     """The accuracy of always choosing the best of each expression's `boxes` (R, 4): what detection leaves."""
-    found = [bool((box_iou(own, target, inclusive) > 0.5).any()) for own, target in zip(boxes, targets, strict=True)]
-    return float(np.mean(found))
-
-
-def check_ids(found: Iterable[Any], expected: Iterable[Any], what: str) -> None:
-    """`InputError` unless `found` and `expected` hold the same ids, at least one; names a few."""
-    found, expected = set(found), set(expected)
-    for name, ids in (("unknown", found - expected), ("missing", expected - found)):
-        if ids:
-            few = ", ".join(map(str, sorted(ids, key=str)[:5]))
-            raise InputError(
-                f"{name} {what} ids",
-                key=few + (", ..." if len(ids) > 5 else ""),
-                found=f"{len(ids)} {name} of {len(found)} given",
-                expected=f"exactly the {len(expected)} {what}s of the split",
-                remedy="check that predictions and split belong together",
-            )
-    if not expected:
-        raise InputError(f"no {what}s at all")
+    hits = [
+        bool((box_iou(regions, target, inclusive) > 0.5).any()) for regions, target in zip(boxes, targets, strict=True)
+    ]
+    return float(np.mean(hits))

@@ -1,7 +1,6 @@
 """A large matrix of scores, made chunk of rows by chunk of rows: what was finished before an interruption is kept."""
 
 import dataclasses
-import io
 import os
 import shutil
 from pathlib import Path
@@ -10,35 +9,36 @@ from typing import Any
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import atomic_write, read_json, write_json
+from utils.files import atomic_file, read_json, write_json
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Chunks:
-    """`folder` with `fingerprint.json`, what the scores depend on, and a `scores_{first row}.npy` for each chunk."""
+    """A folder of chunks, each a `scores_{first row}.npy`; its `fingerprint.json` says what the scores depend on."""
 
     folder: Path
     rows: int
     columns: int
-    size: int  # rows of a chunk
+    chunk_rows: int
 
     def ranges(self) -> list[range]:
         """The rows of each chunk."""
-        return [range(at, min(at + self.size, self.rows)) for at in range(0, self.rows, self.size)]
+        starts = range(0, self.rows, self.chunk_rows)
+        return [range(start, min(start + self.chunk_rows, self.rows)) for start in starts]
 
     def begin(self, fingerprint: dict[str, Any]) -> list[range]:
         """The chunks still to be made; refuses a folder that was begun with another fingerprint."""
         file = self.folder / "fingerprint.json"
         if file.exists():
-            before = read_json(file)
-            differ = [key for key in fingerprint | before if before.get(key) != fingerprint.get(key)]
-            if differ:
+            previous = read_json(file)
+            changed_keys = [key for key in fingerprint | previous if previous.get(key) != fingerprint.get(key)]
+            if changed_keys:
                 raise InputError(
                     "scores of another checkpoint, store or option are half done here",
                     file=file,
-                    key=", ".join(differ),
-                    found=", ".join(str(before.get(key)) for key in differ),
-                    expected=", ".join(str(fingerprint.get(key)) for key in differ),
+                    key=", ".join(changed_keys),
+                    found=", ".join(str(previous.get(key)) for key in changed_keys),
+                    expected=", ".join(str(fingerprint.get(key)) for key in changed_keys),
                     remedy=f"finish with the options of before, remove {self.folder}, or name another output_dir",
                 )
         write_json(file, fingerprint, indent=4)
@@ -49,34 +49,36 @@ class Chunks:
 
     def save(self, rows: range, scores: np.ndarray) -> None:
         """Keep the scores (rows, columns) of a chunk, whole or not at all."""
-        stream = io.BytesIO()
-        np.save(stream, scores.astype(np.float32, copy=False), allow_pickle=False)
-        atomic_write(self._file(rows), stream.getvalue())
+        with atomic_file(self._file(rows)) as stream:
+            np.save(stream, scores.astype(np.float32, copy=False), allow_pickle=False)
 
     def matrix(self) -> np.ndarray:
         """All chunks as one (rows, columns) matrix."""
-        whole = np.empty((self.rows, self.columns), np.float32)
+        scores = np.empty((self.rows, self.columns), np.float32)
         for rows in self.ranges():
             file = self._file(rows)
             try:
-                part = np.load(file, allow_pickle=False)
-                found: object = part.shape
+                chunk = np.load(file, allow_pickle=False)
+                content: object = chunk.shape
             except (OSError, ValueError, EOFError) as error:
-                part, found = np.empty(0), error
-            if part.shape != (len(rows), self.columns):
-                expected = (len(rows), self.columns)
+                chunk, content = np.empty(0), error
+            if chunk.shape != (len(rows), self.columns):
                 raise InputError(
-                    "not a whole chunk of scores", file=file, found=found, expected=expected, remedy="remove it"
+                    "not a whole chunk of scores",
+                    file=file,
+                    found=content,
+                    expected=(len(rows), self.columns),
+                    remedy="remove it",
                 )
-            whole[rows.start : rows.stop] = part
-        return whole
+            scores[rows.start : rows.stop] = chunk
+        return scores
 
     def remove(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder)
 
 
-def file_mark(path: str | Path) -> list[Any]:
+def file_fingerprint(path: str | Path) -> list[Any]:
     """What tells a file, or a folder's `data.mdb`, from one that was written later: path, size, time."""
     path = Path(os.path.realpath(path))
     if not path.exists():

@@ -1,6 +1,6 @@
 """The leaderboards' own files: complete, without duplicates, finite, or not written at all.
 
-E examples, `ids` (E,) theirs. Every writer takes the ids of the split (`expected`), refuses missing, duplicate and
+E examples, `ids` (E,) theirs. Every writer takes the ids of the split (`expected_ids`), refuses missing, duplicate and
 unknown ones, and writes in the split's order.
 """
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
-from evaluation.metrics import check_ids
+from evaluation.ids import split_order
 from utils.errors import InputError
 from utils.files import atomic_write, write_json
+from utils.formats import CHOICES, VE_LABELS
 from utils.npz import write_npz
 
 Id = int | str
-VE_LABELS = ("contradiction", "entailment", "neutral")  # by label
-VCR_COLUMNS = [f"answer_{a}" for a in range(4)]
-VCR_COLUMNS += [f"rationale_conditioned_on_a{a}_{r}" for a in range(4) for r in range(4)]
+VCR_COLUMNS = [f"answer_{a}" for a in range(CHOICES)]
+VCR_COLUMNS += [f"rationale_conditioned_on_a{a}_{r}" for a in range(CHOICES) for r in range(CHOICES)]
 
 
 def vqa_predictions(ids: Sequence[Id], scores: np.ndarray, answers: Sequence[str]) -> list[tuple[int, str]]:
@@ -36,7 +36,7 @@ def vqa_predictions(ids: Sequence[Id], scores: np.ndarray, answers: Sequence[str
             remedy="use the ans2label.json that the checkpoint was trained with",
         )
     check_finite(ids, scores)
-    return [(int(id_), answers[best]) for id_, best in zip(ids, scores.argmax(axis=1))]
+    return [(int(id_), answers[column]) for id_, column in zip(ids, scores.argmax(axis=1))]
 
 
 def write_vqa(
@@ -55,29 +55,29 @@ def write_vqa(
     write_json(path, [{"answer": pairs[row][1], "question_id": ids[row]} for row in order])
 
 
-def write_ve(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected: Iterable[str]) -> None:
+def write_ve(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
     """Write a list of `{"id": str, "label": name}`: the best of `scores` (E, 3), as in `VE_LABELS`."""
-    order = split_order(path, ids, expected, "pair")
-    labels = best(path, ids, scores, len(VE_LABELS))
+    order = split_order(path, ids, expected_ids, "pair")
+    labels = argmax_rows(path, ids, scores, len(VE_LABELS))
     write_json(path, [{"id": ids[row], "label": VE_LABELS[labels[row]]} for row in order])
 
 
 def write_nlvr2_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
     """Write NLVR2's lines `identifier,True` or `identifier,False`: the best of `scores` (E, 2), False first."""
     order = split_order(path, ids, expected_ids, "example")
-    truth = best(path, ids, scores, 2)
-    atomic_write(path, "".join(f"{ids[row]},{bool(truth[row])}\n" for row in order).encode())
+    labels = argmax_rows(path, ids, scores, 2)
+    atomic_write(path, "".join(f"{ids[row]},{bool(labels[row])}\n" for row in order).encode())
 
 
-def write_vcr_json(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected: Iterable[str]) -> None:
+def write_vcr_json(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
     """Write `{annot_id: 20 raw scores}` of `scores` (E, 20): four answers, then four rationales given each."""
-    order = vcr_order(path, ids, scores, expected)
+    order = vcr_order(path, ids, scores, expected_ids)
     write_json(path, {ids[row]: np.asarray(scores[row]).tolist() for row in order})
 
 
-def write_vcr_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected: Iterable[str]) -> None:
+def write_vcr_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
     """Write VCR's submission: a header, then `annot_id` and its 20 raw scores, by the number in the annot_id."""
-    order = vcr_order(path, ids, scores, expected)
+    order = vcr_order(path, ids, scores, expected_ids)
     numbers = {row: re.search(r"-(\d+)$", ids[row]) for row in order}
     for row, number in numbers.items():
         if number is None:
@@ -88,14 +88,14 @@ def write_vcr_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expe
     atomic_write(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def vcr_order(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected: Iterable[str]) -> list[int]:
+def vcr_order(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> list[int]:
     """Rows of `scores` in the split's order; refuses any width but 20 and values that are not finite."""
     if scores.shape != (len(ids), len(VCR_COLUMNS)):
         raise InputError(
             "VCR scores of the wrong shape", file=path, found=scores.shape, expected=(len(ids), len(VCR_COLUMNS))
         )
     check_finite(ids, scores)
-    return split_order(path, ids, expected, "question")
+    return split_order(path, ids, expected_ids, "question")
 
 
 def write_re(path: str | Path, rows: Iterable[Mapping[str, Any]], expected_ids: Iterable[Id]) -> None:
@@ -103,15 +103,16 @@ def write_re(path: str | Path, rows: Iterable[Mapping[str, Any]], expected_ids: 
 
     `rows` are such entries, boxes as any four numbers.
     """
-    entries = [
-        {"sent_id": int(row["sent_id"])} | {key: box(path, row, key) for key in ("pred_box", "tgt_box")} for row in rows
+    entries: list[dict[str, Any]] = [
+        {"sent_id": int(row["sent_id"])} | {key: checked_box(path, row, key) for key in ("pred_box", "tgt_box")}
+        for row in rows
     ]
-    expected = [int(id_) for id_ in expected_ids]
-    order = split_order(path, [entry["sent_id"] for entry in entries], expected, "expression")
+    ids = [entry["sent_id"] for entry in entries]
+    order = split_order(path, ids, [int(id_) for id_ in expected_ids], "expression")
     write_json(path, [entries[row] for row in order])
 
 
-def box(path: str | Path, row: Mapping[str, Any], key: str) -> list[float]:
+def checked_box(path: str | Path, row: Mapping[str, Any], key: str) -> list[float]:
     """`row[key]` as a list of four numbers; refuses what is none and negative sizes."""
     numbers = np.asarray(row[key], np.float64)
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] < 0).any():
@@ -130,16 +131,20 @@ def write_retrieval(path: str | Path, scores: np.ndarray, txt_ids: Sequence[str]
         raise InputError(
             "scores do not fit texts and pictures", file=path, found=scores.shape, expected=(len(txt_ids), len(img_ids))
         )
-    for ids, what in ((txt_ids, "text"), (img_ids, "picture")):
-        split_order(path, ids, ids, what)
+    for ids, noun in ((txt_ids, "text"), (img_ids, "picture")):
+        split_order(path, ids, ids, noun)
     for start in range(0, len(txt_ids), 1024):
         check_finite(txt_ids[start : start + 1024], scores[start : start + 1024])
-    names = {"txt_ids": np.array(txt_ids, np.str_), "img_ids": np.array(img_ids, np.str_)}
-    write_npz(path, [("scores", np.asarray(scores, np.float32)), *names.items()])
+    arrays = [
+        ("scores", np.asarray(scores, np.float32)),
+        ("txt_ids", np.array(txt_ids, np.str_)),
+        ("img_ids", np.array(img_ids, np.str_)),
+    ]
+    write_npz(path, arrays)
 
 
 def write_logits_npz(
-    path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray, dtype: Any = np.float16
+    path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray, dtype: DTypeLike = np.float16
 ) -> None:
     """Write one array for each id, from the rows of `scores` (E, A), or from E arrays of their own lengths (RE).
 
@@ -157,20 +162,24 @@ def write_re_logits(
     boxes: Sequence[ArrayLike],
     tgt_boxes: Sequence[ArrayLike] | np.ndarray,
 ) -> None:
-    """Write RE's logits with what makes a submission of them: fp32 `{sent_id}` (R,), one score a region;
-    `boxes/{sent_id}` (R, 4) and `tgt_box/{sent_id}` (4,), each x, y, w, h in pixels.
+    """Write RE's logits and the boxes that turn them into a submission.
+
+    Arrays: `{sent_id}` (R,) fp32, one score a region; `boxes/{sent_id}` (R, 4) and `tgt_box/{sent_id}` (4,), each
+    x, y, w, h in pixels.
     """
-    arrays = []
+    arrays: list[tuple[str, np.ndarray]] = []
     rows = logit_rows(path, ids, scores, np.float32)
     for id_, row, regions, target in zip(ids, rows, boxes, tgt_boxes, strict=True):
         if np.shape(regions) != (len(row), 4):
             raise InputError("not one box a score", file=path, key=id_, found=np.shape(regions), expected=(len(row), 4))
-        target = np.array(box(path, {"sent_id": id_, "tgt_box": target}, "tgt_box"))
+        target = np.array(checked_box(path, {"sent_id": id_, "tgt_box": target}, "tgt_box"))
         arrays += [(f"{id_}", row), (f"boxes/{id_}", np.asarray(regions, np.float32)), (f"tgt_box/{id_}", target)]
     write_npz(path, arrays)
 
 
-def logit_rows(path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray, dtype: Any) -> list:
+def logit_rows(
+    path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray, dtype: DTypeLike
+) -> list[np.ndarray]:
     """The rows of `scores` as finite arrays of `dtype`, one for each of `ids`, which differ."""
     if len(ids) != len(scores):
         raise InputError("as many ids as rows are needed", file=path, found=f"{len(ids)} and {len(scores)}")
@@ -182,21 +191,11 @@ def logit_rows(path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray]
     return rows
 
 
-def split_order(path: str | Path, ids: Sequence[Any], expected: Iterable[Any], what: str) -> list[int]:
-    """The row of each expected id in `ids`; refuses missing, unknown and duplicate ones."""
-    row, order = {id_: number for number, id_ in enumerate(ids)}, list(expected)
-    if len(row) < len(ids):
-        twice = next(id_ for number, id_ in enumerate(ids) if row[id_] != number)
-        raise InputError(f"one {what} is given twice", file=path, key=twice)
-    if len(set(order)) < len(order):
-        raise InputError(f"the split names one {what} twice", file=path)
-    check_ids(row, order, what)
-    return [row[id_] for id_ in order]
+def argmax_rows(path: str | Path, ids: Sequence[Id], scores: np.ndarray, width: int) -> np.ndarray:
+    """(E,) the column of the largest score in each row of `scores` (E, width).
 
-
-def best(path: str | Path, ids: Sequence[Id], scores: np.ndarray, width: int) -> np.ndarray:
-    """(E,) the best of `scores` (E, width); refuses another shape, and values that are not finite: their argmax would
-    look like an answer."""
+    Refuses another shape, and values that are not finite: their argmax would look like an answer.
+    """
     if np.shape(scores) != (len(ids), width):
         raise InputError("scores of the wrong shape", file=path, found=np.shape(scores), expected=(len(ids), width))
     check_finite(ids, scores)
@@ -206,14 +205,14 @@ def best(path: str | Path, ids: Sequence[Id], scores: np.ndarray, width: int) ->
 def check_finite(ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray) -> None:
     """`InputError` that names the first id whose row of `scores` holds NaN or infinity."""
     if isinstance(scores, np.ndarray):
-        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        bad_rows = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     else:
-        bad = np.flatnonzero([not np.isfinite(row).all() for row in scores])
-    if len(bad):
+        bad_rows = np.flatnonzero([not np.isfinite(row).all() for row in scores])
+    if len(bad_rows):
         raise InputError(
             "scores that are not finite",
-            key=ids[bad[0]],
-            found=f"{len(bad)} of {len(ids)} rows hold NaN or infinity",
+            key=ids[bad_rows[0]],
+            found=f"{len(bad_rows)} of {len(ids)} rows hold NaN or infinity",
             expected="finite numbers (fp16 where logits are saved)",
             remedy="the checkpoint or the precision is broken: try --no-fp16",
         )

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from utils.errors import InputError
 from utils.files import read_json
@@ -38,7 +37,7 @@ CONTRACTED = """
 
 def with_one_apostrophe_lost(words: Iterable[str]) -> dict[str, str]:
     """Misspelling to word, one apostrophe lost ("couldnt've" and "couldn'tve" to "couldn't've")."""
-    return {word[:at] + word[at + 1 :]: word for word in words for at, char in enumerate(word) if char == "'"}
+    return {word[:i] + word[i + 1 :]: word for word in words for i, char in enumerate(word) if char == "'"}
 
 
 CONTRACTIONS = with_one_apostrophe_lost(CONTRACTED.split())
@@ -62,9 +61,9 @@ def normalize(answer: str) -> str:
 def process_punctuation(text: str) -> str:
     """A mark becomes a space; nothing where it touches a space anywhere, or where a number has a comma."""
     out = text
-    joined = COMMA_IN_NUMBER.search(text) is not None
+    has_comma_in_number = COMMA_IN_NUMBER.search(text) is not None
     for mark in PUNCTUATION:
-        vanishes = joined or f"{mark} " in text or f" {mark}" in text
+        vanishes = has_comma_in_number or f"{mark} " in text or f" {mark}" in text
         out = out.replace(mark, "" if vanishes else " ")
     return PERIOD.sub("", out, count=MAX_PERIODS)
 
@@ -92,17 +91,17 @@ def majority_answer(answers: Iterable[str]) -> str:
     return Counter(normalize(answer) for answer in answers).most_common(1)[0][0]
 
 
-def soft_targets(answers: Iterable[str], ans2label: dict[str, int]) -> dict[str, list[Any]]:
+def soft_targets(answers: Iterable[str], ans2label: dict[str, int]) -> dict[str, list[int] | list[float]]:
     """`{labels, scores}` of the annotators' answers that are in the vocabulary; both may be empty.
 
     An answer that 1, 2, 3 or more annotators gave scores 0.3, 0.6, 0.9 or 1.0: with ten annotators, exactly
     the official accuracy of predicting it.
     """
     counts = Counter(normalize(answer) for answer in answers)
-    known = [(ans2label[answer], count) for answer, count in counts.items() if answer in ans2label]
+    label_counts = [(ans2label[answer], count) for answer, count in counts.items() if answer in ans2label]
     return {
-        "labels": [label for label, _ in known],
-        "scores": [min(10, 3 * count) / 10 for _, count in known],
+        "labels": [label for label, _ in label_counts],
+        "scores": [min(10, 3 * count) / 10 for _, count in label_counts],
     }
 
 
@@ -127,14 +126,17 @@ def label2ans(ans2label: dict[str, int]) -> list[str]:
     return sorted(ans2label, key=ans2label.__getitem__)
 
 
-def check_same_answers(beside: Path, used: Path) -> None:
-    """A store's labels mean the answers it was made with: they must be the run's."""
-    if beside.exists() and read_ans2label(beside) != read_ans2label(used):
+def check_same_answers(store_file: Path, run_file: Path) -> None:
+    """`InputError` unless a text store was made with the run's answers: its labels mean those.
+
+    Each file is an ans2label.json; a store without one passes.
+    """
+    if store_file.exists() and read_ans2label(store_file) != read_ans2label(run_file):
         raise InputError(
             "the text store was made with other answers than the run's",
-            file=beside,
+            file=store_file,
             key="ans2label",
-            found=f"{len(read_ans2label(beside))} answers, or in another order",
-            expected=f"those of {used}",
-            remedy=f"prepare the store again with prepro.py vqa --ans2label {used}",
+            found=f"{len(read_ans2label(store_file))} answers, or in another order",
+            expected=f"those of {run_file}",
+            remedy=f"prepare the store again with prepro.py vqa --ans2label {run_file}",
         )

@@ -30,7 +30,7 @@ class Group:
     mask: Tensor | None  # (b, 1, 1, L) bool, True where a unit is; None when nothing is padded
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Spans:
     """Where the sequences of a stream lie, on the device, worked out once a batch from lengths the host knows."""
 
@@ -58,11 +58,17 @@ class Spans:
             rows = torch.where(mask, starts[member][:, None] + place[None], 0)
             order[rows[mask]] = offset + torch.arange(mask.numel()).view_as(mask)[mask]
             offset += mask.numel()
-            padded = None if bool(mask.all()) else mask[:, None, None].to(device, non_blocking=True)
+            attn_mask = None if bool(mask.all()) else mask[:, None, None].to(device, non_blocking=True)
             shape = (len(member), longest)
-            groups.append(Group(rows.flatten().to(device, non_blocking=True), shape, padded))
+            groups.append(Group(rows.flatten().to(device, non_blocking=True), shape, attn_mask))
         cu_seqlens = F.pad(lens.cumsum(0), (1, 0)).int().to(device, non_blocking=True)
-        return cls(cu_seqlens, int(lens.max()), groups, order.to(device, non_blocking=True), members)
+        return cls(
+            cu_seqlens=cu_seqlens,
+            max_seqlen=int(lens.max()),
+            groups=groups,
+            order=order.to(device, non_blocking=True),
+            members=members,
+        )
 
 
 def _group(lens: Tensor) -> list[Tensor]:
@@ -110,14 +116,6 @@ def _has_flash(q: Tensor) -> bool:
         and q.dtype in (torch.float16, torch.bfloat16)
         and torch.cuda.get_device_capability(q.device) >= (8, 0)
     )
-
-
-def to_padded(x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, …) -> (B, L, …) zero-padded and its (B, L) bool mask, for metrics and tests; `lens` is a host tensor."""
-    mask = torch.arange(int(lens.max()))[None] < lens[:, None]
-    padded = x.new_zeros(*mask.shape, *x.shape[1:])
-    padded[mask.to(x.device)] = x
-    return padded, mask.to(x.device)
 
 
 def owners(lens: Tensor, device: torch.device) -> Tensor:

@@ -4,15 +4,20 @@ Legend: E examples, N units, H hidden size, h heads. Token types: 0 text, 1 firs
 second picture has no type of its own, the data gives 1 to both.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import Spans, attend, owners, segment_softmax, segment_sum
+from model.growth import grown_config, growth
 from model.layers import full, init_weights, rows
-from model.uniter import IMG_DIM, UniterConfig, UniterModel, grown_config
+from model.uniter import UniterConfig, UniterModel
+from utils.formats import IMG_DIM
+
+if TYPE_CHECKING:
+    from data.batch import PackedBatch
 
 
 class Nlvr2Model(nn.Module):
@@ -20,11 +25,11 @@ class Nlvr2Model(nn.Module):
 
     def __init__(self, config: UniterConfig, img_dim: int):
         super().__init__()
-        self.config = grown_config(config, types=3, copied_type=1)
-        self.growth = self.config.growth()
+        self.config = grown_config(config, types=3, source_type=1)
+        self.growth = growth(self.config)
         self.uniter = UniterModel(self.config, img_dim)
 
-    def losses(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def losses(self, batch: "PackedBatch") -> tuple[Tensor, Tensor]:
         """Scores (E, 2), 1 = true, and cross-entropy (E,)."""
         scores = self(batch)
         return scores, F.cross_entropy(full(scores), batch.targets["labels"], reduction="none")
@@ -40,7 +45,7 @@ class UniterForNlvr2Triplet(Nlvr2Model):
         super().__init__(config, img_dim)
         self.nlvr2_output = nn.Linear(config.hidden_size, 2).apply(self._init)
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: "PackedBatch") -> Tensor:
         """Scores (E, 2)."""
         return self.nlvr2_output(self.uniter.pooler(self.uniter(batch), batch.cu_seqlens))
 
@@ -52,7 +57,7 @@ class UniterForNlvr2Paired(Nlvr2Model):
         super().__init__(config, img_dim)
         self.nlvr2_output = nn.Linear(2 * config.hidden_size, 2).apply(self._init)
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: "PackedBatch") -> Tensor:
         """Scores (E, 2)."""
         pooled = self.uniter.pooler(self.uniter(batch), batch.cu_seqlens)  # (2E, H)
         return self.nlvr2_output(pooled.view(len(pooled) // 2, -1))
@@ -77,7 +82,7 @@ class CrossAttention(nn.Module):
         k, v = F.linear(other, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
         q, k, v = (part.unflatten(1, (self.heads, -1)) for part in (q, k, v))
         dropout = self.dropout.p if self.training else 0.0
-        return self.out_proj(attend(q, k, v, spans, spans_other, dropout).flatten(1))
+        return self.out_proj(attend(q, k, v, spans, spans_k=spans_other, dropout=dropout).flatten(1))
 
 
 class AttentionPool(nn.Module):
@@ -108,12 +113,12 @@ class UniterForNlvr2PairedAttn(Nlvr2Model):
         self.nlvr2_output = nn.Linear(2 * width, 2).apply(self._init)
         self.fc.apply(self._init)
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: "PackedBatch") -> Tensor:
         """Scores (E, 2)."""
         hidden = self.uniter(batch)
-        place = torch.repeat_interleave(torch.arange(len(batch.seqlens)) % 2, batch.seqlens.long())
+        side = torch.repeat_interleave(torch.arange(len(batch.seqlens)) % 2, batch.seqlens.long())
         left, right = (
-            rows(hidden, torch.where(place == side)[0].to(hidden.device, non_blocking=True)) for side in (0, 1)
+            rows(hidden, torch.where(side == index)[0].to(hidden.device, non_blocking=True)) for index in (0, 1)
         )
         left_lens, right_lens = batch.seqlens[0::2], batch.seqlens[1::2]
         left_spans = Spans.of(left_lens, hidden.device)

@@ -20,6 +20,7 @@ def ipot(
     cost: Tensor,
     txt_mask: Tensor,
     img_mask: Tensor,
+    *,
     beta: float = 0.5,
     iterations: int = 50,
     inner: int = 1,
@@ -51,6 +52,7 @@ def transport(
     image: Tensor,
     txt_mask: Tensor,
     img_mask: Tensor,
+    *,
     beta: float = 0.5,
     iterations: int = 50,
     inner: int = 1,
@@ -60,7 +62,7 @@ def transport(
         dtype = torch.promote_types(text.dtype, torch.float32)
         cost = cosine_cost(text.to(dtype), image.to(dtype))
         cost = cost.masked_fill(~(txt_mask[:, :, None] & img_mask[:, None, :]), 0.0)
-        plan = ipot(cost.detach(), txt_mask, img_mask, beta, iterations, inner)
+        plan = ipot(cost.detach(), txt_mask, img_mask, beta=beta, iterations=iterations, inner=inner)
         return (cost * plan).sum((1, 2)), plan
 
 

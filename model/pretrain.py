@@ -4,15 +4,20 @@ Legend: N units, B sequences, M masked words or regions, H hidden size, V vocabu
 Every objective returns its scores and its unreduced loss.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.growth import growth
 from model.layers import full, init_weights, layer_norm, rows, transform
 from model.ot import pair_distances
-from model.uniter import IMG_DIM, IMG_LABEL_DIM, UniterConfig, UniterModel
+from model.uniter import UniterConfig, UniterModel
+from utils.formats import IMG_DIM, IMG_LABEL_DIM
+
+if TYPE_CHECKING:
+    from data.batch import PackedBatch
 
 
 class WordPrediction(nn.Module):
@@ -53,6 +58,8 @@ class RegionRegression(nn.Module):
 
 
 class RegionClassification(nn.Module):
+    """Classes of masked regions, for MRC and MRC-kl."""
+
     def __init__(self, config: UniterConfig, label_dim: int):
         super().__init__()
         self.net = transform(config.hidden_size, config.hidden_size, label_dim)
@@ -67,7 +74,7 @@ class UniterForPretraining(nn.Module):
 
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM, img_label_dim: int = IMG_LABEL_DIM):
         super().__init__()
-        self.growth = config.growth()  # VCR's second stage starts from fewer types and words
+        self.growth = growth(config)  # VCR's second stage starts from fewer types and words
         self.uniter = UniterModel(config, img_dim)
         self.cls = nn.ModuleDict({"predictions": WordPrediction(config, self.uniter.embeddings.word_embeddings.weight)})
         self.feat_regress = RegionRegression(config, img_dim, self.uniter.img_embeddings.img_linear.weight)
@@ -76,30 +83,30 @@ class UniterForPretraining(nn.Module):
         for head in (self.cls, self.feat_regress, self.region_classifier, self.itm_output):
             head.apply(lambda module: init_weights(module, config.initializer_range))
 
-    def mlm(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def mlm(self, batch: "PackedBatch") -> tuple[Tensor, Tensor]:
         """Masked language modelling (equation 1): scores (M, V), cross-entropy (M,)."""
         scores = self.cls["predictions"](rows(self.uniter(batch), batch.targets["mlm_index"]))
         return scores, F.cross_entropy(full(scores), batch.targets["mlm_labels"], reduction="none")
 
-    def mrfr(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def mrfr(self, batch: "PackedBatch") -> tuple[Tensor, Tensor]:
         """Masked region feature regression: predictions (M, D), squared error (M, D)."""
         predicted = self.feat_regress(rows(self.uniter(batch), batch.targets["mrm_index"]))
         true = rows(batch.img_feat, batch.targets["mrm_row"])
         return predicted, F.mse_loss(full(predicted), true.to(full(predicted).dtype), reduction="none")
 
-    def mrc(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def mrc(self, batch: "PackedBatch") -> tuple[Tensor, Tensor]:
         """Masked region classification on the detector's best class, background aside: (M, C), (M,)."""
         scores = self._region_scores(batch)
         labels = batch.targets["soft_labels"][:, 1:].argmax(dim=-1) + 1
         return scores, F.cross_entropy(full(scores), labels, reduction="none")
 
-    def mrckl(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def mrckl(self, batch: "PackedBatch") -> tuple[Tensor, Tensor]:
         """Masked region classification against the detector's distribution by KL divergence: (M, C), (M, C)."""
         scores = self._region_scores(batch)
         log_p = F.log_softmax(full(scores), dim=-1)
         return scores, F.kl_div(log_p, batch.targets["soft_labels"].to(log_p.dtype), reduction="none")
 
-    def itm(self, batch: Any, transport: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    def itm(self, batch: "PackedBatch", transport: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Image-text matching (equation 2): scores (B, 2), cross-entropy (B,), transport distances (B,) or None.
 
         The distances (equation 3) are those between the last states of each sequence's words and regions.
@@ -110,7 +117,7 @@ class UniterForPretraining(nn.Module):
         distances = pair_distances(hidden, batch.seqlens, batch.txt_lens) if transport else None
         return scores, loss, distances
 
-    def _region_scores(self, batch: Any) -> Tensor:
+    def _region_scores(self, batch: "PackedBatch") -> Tensor:
         return self.region_classifier(rows(self.uniter(batch), batch.targets["mrm_index"]))
 
 

@@ -4,14 +4,18 @@ Legend: E examples (= sequences), R regions of the stream, H hidden size.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from model.attention import owners, segment_log_softmax, segment_max
 from model.layers import full, init_weights, rows, transform
-from model.uniter import IMG_DIM, UniterConfig, UniterModel
+from model.uniter import UniterConfig, UniterModel
+from utils.formats import IMG_DIM
+
+if TYPE_CHECKING:
+    from data.batch import PackedBatch
 
 
 class UniterForReferringExpressionComprehension(nn.Module):
@@ -25,13 +29,13 @@ class UniterForReferringExpressionComprehension(nn.Module):
         self.re_output: nn.Module = nn.Linear(width, 1) if mlp == 1 else transform(width, width, 1)
         self.re_output.apply(lambda module: init_weights(module, config.initializer_range))
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: "PackedBatch") -> Tensor:
         """Scores (R,), in stream order."""
         return self.re_output(rows(self.uniter(batch), batch.img_index))[:, 0]
 
     def losses(
         self,
-        batch: Any,
+        batch: "PackedBatch",
         loss: str = "cls",
         *,
         margin: float = 0.2,
@@ -47,7 +51,7 @@ class UniterForReferringExpressionComprehension(nn.Module):
         second picks, all being equally likely; or given as `negatives` (E,), counted within the sequence.
         """
         scores = self(batch)
-        regions = Regions.of(batch)
+        regions = RegionSpans.of(batch)
         true = regions.first + batch.targets["region_labels"]
         if loss == "cls":
             return scores, -rows(segment_log_softmax(scores, regions.owner, len(true)), true)
@@ -63,7 +67,7 @@ class UniterForReferringExpressionComprehension(nn.Module):
 
 
 @dataclass
-class Regions:
+class RegionSpans:
     """Where the regions of each sequence lie among those of the stream, on the device."""
 
     count: Tensor  # (E,) int64
@@ -71,7 +75,7 @@ class Regions:
     owner: Tensor  # (R,) int64
 
     @classmethod
-    def of(cls, batch: Any) -> "Regions":
+    def of(cls, batch: "PackedBatch") -> "RegionSpans":
         """Worked out on the host, which knows the lengths."""
         device, count = batch.img_index.device, (batch.seqlens - batch.txt_lens).long()
         first = count.cumsum(0) - count
@@ -81,7 +85,7 @@ class Regions:
 
 
 @torch.no_grad()
-def choose_wrong(scores: Tensor, regions: Regions, true: Tensor, hard_ratio: float, uniform: Tensor) -> Tensor:
+def choose_wrong(scores: Tensor, regions: RegionSpans, true: Tensor, hard_ratio: float, uniform: Tensor) -> Tensor:
     """One wrong region a sequence, (E,) int64 into R; the true one where a sequence has no other.
 
     scores (R,), the true regions (E,) into R, uniform numbers (E, 2): see `losses`.

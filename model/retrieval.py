@@ -1,15 +1,20 @@
-"""Image-text retrieval: which picture belongs to which caption? (Paper section 4.2 and A.2.)
+"""Image-text retrieval: which picture belongs to which caption? Ranking, and learning from the hardest candidates.
+(Paper section 4.2 and A.2.)
 
 Legend: B sequences, each a caption with a picture, E groups: a matching pair, then pairs that do not match.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from model.layers import full, init_weights, rows
-from model.uniter import IMG_DIM, UniterConfig, UniterModel
+from model.uniter import UniterConfig, UniterModel
+from utils.formats import IMG_DIM
+
+if TYPE_CHECKING:
+    from data.batch import PackedBatch
 
 MARGIN = 0.2
 
@@ -34,16 +39,16 @@ class UniterForImageTextRetrieval(nn.Module):
         self.rank_output.weight.copy_(self.itm_output.weight[1:])
         self.rank_output.bias.copy_(self.itm_output.bias[1:])
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: "PackedBatch") -> Tensor:
         """Rank logits (B,)."""
         return self.rank_output(self._pooled(batch))[:, 0]
 
-    def losses(self, batch: Any, margin: float = MARGIN) -> tuple[Tensor, Tensor]:
+    def losses(self, batch: "PackedBatch", margin: float = MARGIN) -> tuple[Tensor, Tensor]:
         """Rank logits (B,) and the triplet loss of every negative (B - E,)."""
         scores = self(batch)
         return scores, triplet_loss(scores, batch.group, margin, groups=len(batch))
 
-    def _pooled(self, batch: Any) -> Tensor:
+    def _pooled(self, batch: "PackedBatch") -> Tensor:
         return self.uniter.pooler(self.uniter(batch), batch.cu_seqlens)
 
 
@@ -72,22 +77,22 @@ def select_hardest(scores: Tensor, group: Tensor, k: int) -> Tensor:
     pass, so the device is waited for here.
     """
     scores, group = scores.cpu(), group.cpu()
-    kept = []
+    selected = []
     for members in torch.arange(len(group)).split(torch.unique_consecutive(group, return_counts=True)[1].tolist()):
         negatives = members[1:]
         best = scores[negatives].topk(min(k, len(negatives))).indices
-        kept += [members[:1], negatives[best]]
-    return torch.cat(kept)
+        selected += [members[:1], negatives[best]]
+    return torch.cat(selected)
 
 
-def rank_logits(model: UniterForImageTextRetrieval, batch: Any) -> Tensor:
+def rank_logits(model: UniterForImageTextRetrieval, batch: "PackedBatch") -> Tensor:
     """Rank logits (B,), the head computed in fp32 at least: in half precision thousands of pairs share a score."""
     pooled = model.uniter.pooler(model.uniter(batch), batch.cu_seqlens)
     with torch.autocast(pooled.device.type, enabled=False):
         return model.rank_output(full(pooled))[:, 0]
 
 
-def online_loss(model: UniterForImageTextRetrieval, batch: Any, size: int, margin: float) -> Tensor:
+def online_loss(model: UniterForImageTextRetrieval, batch: "PackedBatch", size: int, margin: float) -> Tensor:
     """The mean loss of the `size` hardest candidates of each of the batch's two anchors, the two means added.
 
     Target `anchor` (B,) says whose a sequence is, 0 or 1, in order, the positive first. All are scored without
@@ -99,8 +104,8 @@ def online_loss(model: UniterForImageTextRetrieval, batch: Any, size: int, margi
         scores = rank_logits(model, batch)
     model.train()
     torch.clear_autocast_cache()  # half-precision copies of the weights, made without gradient, must not serve again
-    kept = select_hardest(scores, anchor, size)
-    group = anchor.cpu()[kept]
-    loss = triplet_loss(model(batch.select(kept)), group.to(scores.device), margin, groups=2)
+    selected = select_hardest(scores, anchor, size)
+    group = anchor.cpu()[selected]
+    loss = triplet_loss(model(batch.select(selected)), group.to(scores.device), margin, groups=2)
     first = int((group == 0).sum()) - 1  # negatives of anchor 0
     return loss[:first].mean() + loss[first:].mean()

@@ -4,7 +4,7 @@ Legend: T tokens, R regions, N = T + R units, U distinct region rows, B sequence
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from model.attention import Spans, attend
 from model.layers import init_weights, layer_norm, rows
+from utils.formats import IMG_DIM
 
-IMG_DIM = 2048  # width of the region features of bottom-up attention
-IMG_LABEL_DIM = 1601  # its classes, background first
+if TYPE_CHECKING:
+    from data.batch import PackedBatch
 
 
-@dataclass
+@dataclass(kw_only=True)
 class UniterConfig:
     """The model's JSON (`config/uniter-base.json`), under the release's keys."""
 
@@ -32,43 +33,6 @@ class UniterConfig:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
-
-    def growth(self) -> "dict[str, Growth]":
-        """The weights that a checkpoint may bring with fewer rows than the model has: none."""
-        return {}
-
-
-@dataclass(frozen=True)
-class Growth:
-    """A weight that may also come with `rows` rows: the new ones copy row `copied`, or (None) stay as initialised."""
-
-    rows: int
-    copied: int | None = None
-
-
-@dataclass
-class GrownConfig(UniterConfig):
-    """A model with more token types or words than the checkpoint that it starts from; made by `grown_config`."""
-
-    old_types: int = 2
-    old_words: int = 0
-    copied_type: int = 0
-
-    def growth(self) -> dict[str, Growth]:
-        """The embeddings and, in pre-training, the bias and the tied decoder of the masked-word head."""
-        words = ("uniter.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight", "cls.predictions.bias")
-        types = {"uniter.embeddings.token_type_embeddings.weight": Growth(self.old_types, self.copied_type)}
-        return types | {name: Growth(self.old_words) for name in words}
-
-
-def grown_config(config: UniterConfig, types: int, words: int = 0, copied_type: int = 0) -> GrownConfig:
-    """`config` with `types` token types in all and `words` more words; new types start as copies of `copied_type`.
-
-    NLVR2 has 3 types (the third a copy of the picture's, 1); VCR 4 (copies of the text's, 0) and 81 more words.
-    """
-    grown = {"type_vocab_size": types, "vocab_size": config.vocab_size + words}
-    old = {"old_types": config.type_vocab_size, "old_words": config.vocab_size, "copied_type": copied_type}
-    return GrownConfig(**{**vars(config), **grown, **old})
 
 
 class TextEmbeddings(nn.Module):
@@ -118,6 +82,8 @@ class ImageEmbeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    """Multi-head attention of the units of a sequence to each other."""
+
     def __init__(self, config: UniterConfig):
         super().__init__()
         self.heads = config.num_attention_heads
@@ -127,6 +93,7 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, spans: Spans) -> Tensor:
+        """States (N, H) and where their sequences lie -> (N, H)."""
         q, k, v = (linear(x).view(len(x), self.heads, -1) for linear in (self.query, self.key, self.value))
         return attend(q, k, v, spans, dropout=self.dropout.p if self.training else 0.0).flatten(1)
 
@@ -141,6 +108,7 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """(N, width_in) and what is added, (N, H) -> (N, H)."""
         return self.LayerNorm(self.dropout(self.dense(x)) + residual)
 
 
@@ -154,6 +122,7 @@ class Layer(nn.Module):
         self.output = Residual(config.intermediate_size, config)
 
     def forward(self, x: Tensor, spans: Spans) -> Tensor:
+        """States (N, H) and where their sequences lie -> (N, H)."""
         x = self.attention["output"](self.attention["self"](x, spans), x)
         return self.output(F.gelu(self.intermediate["dense"](x)), x)
 
@@ -182,7 +151,7 @@ class UniterModel(nn.Module):
         self.pooler = Pooler(config)
         self.apply(lambda module: init_weights(module, config.initializer_range))
 
-    def embed(self, batch: Any) -> Tensor:
+    def embed(self, batch: "PackedBatch") -> Tensor:
         """The stream (N, H) that the encoder reads: every sequence's tokens, then its regions."""
         text = self.embeddings(batch.input_ids, batch.position_ids, batch.txt_type_ids)
         if len(batch.img_row) == 0:
@@ -192,15 +161,19 @@ class UniterModel(nn.Module):
         stream = text.new_zeros(len(text) + len(image), text.shape[1])
         return stream.index_copy(0, batch.txt_index, text).index_copy(0, batch.img_index, image.to(text.dtype))
 
-    def forward(self, batch: Any, all_layers: bool = False) -> Any:
-        """`PackedBatch` -> (N, H), or with `all_layers` the list of every layer's output."""
+    def forward(self, batch: "PackedBatch") -> Tensor:
+        """The states of all units after the last layer, (N, H)."""
+        return self.all_layers(batch)[-1]
+
+    def all_layers(self, batch: "PackedBatch") -> list[Tensor]:
+        """The states of all units after every layer, each (N, H)."""
         x = self.embed(batch)
         spans = Spans.of(batch.seqlens, x.device)
         states = []
         for layer in self.encoder["layer"]:  # type: ignore[attr-defined]
             x = layer(x, spans)
             states.append(x)
-        return states if all_layers else x
+        return states
 
 
 def set_dropout(model: nn.Module, p: float) -> None:

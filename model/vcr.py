@@ -3,16 +3,20 @@
 Legend: B sequences, one for every choice of a question, H hidden size.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.growth import grown_config, growth
 from model.layers import full, init_weights, layer_norm
-from model.uniter import IMG_DIM, UniterConfig, UniterModel, grown_config
+from model.uniter import UniterConfig, UniterModel
+from utils.formats import IMG_DIM, VCR_TOKENS
+
+if TYPE_CHECKING:
+    from data.batch import PackedBatch
 
 VCR_TYPES = 4  # question, image, answer, rationale
-VCR_TOKENS = 81  # persons and objects by number, appended to the vocabulary
 
 
 class UniterForVisualCommonsenseReasoning(nn.Module):
@@ -21,7 +25,7 @@ class UniterForVisualCommonsenseReasoning(nn.Module):
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM, *, special_tokens: int = VCR_TOKENS):
         super().__init__()
         config = grown_config(config, types=VCR_TYPES, words=special_tokens)
-        self.growth = config.growth()
+        self.growth = growth(config)
         self.uniter = UniterModel(config, img_dim)
         width = config.hidden_size
         # ReLU, where the release's other heads have GELU.
@@ -30,11 +34,11 @@ class UniterForVisualCommonsenseReasoning(nn.Module):
         )
         self.vcr_output.apply(lambda module: init_weights(module, config.initializer_range))
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: "PackedBatch") -> Tensor:
         """Scores (B, 2), 1 = right."""
         return self.vcr_output(self.uniter.pooler(self.uniter(batch), batch.cu_seqlens))
 
-    def losses(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def losses(self, batch: "PackedBatch") -> tuple[Tensor, Tensor]:
         """Scores (B, 2) and cross-entropy (B,): every choice is its own decision."""
         scores = self(batch)
         return scores, F.cross_entropy(full(scores), batch.targets["labels"], reduction="none")

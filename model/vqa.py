@@ -3,13 +3,17 @@
 Legend: E examples (= sequences), A answers, H hidden size.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.layers import full, init_weights, transform
-from model.uniter import IMG_DIM, UniterConfig, UniterModel
+from model.uniter import UniterConfig, UniterModel
+from utils.formats import IMG_DIM
+
+if TYPE_CHECKING:
+    from data.batch import PackedBatch
 
 
 class UniterForVisualQuestionAnswering(nn.Module):
@@ -21,11 +25,11 @@ class UniterForVisualQuestionAnswering(nn.Module):
         self.vqa_output = transform(config.hidden_size, config.hidden_size * 2, num_answers)
         self.vqa_output.apply(lambda module: init_weights(module, config.initializer_range))
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: "PackedBatch") -> Tensor:
         """Scores (E, A)."""
         return self.vqa_output(self.uniter.pooler(self.uniter(batch), batch.cu_seqlens))
 
-    def losses(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def losses(self, batch: "PackedBatch") -> tuple[Tensor, Tensor]:
         """Scores (E, A) and binary cross-entropy against the soft scores (E, A)."""
         scores = self(batch)
         logits = full(scores)

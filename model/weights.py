@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from model.uniter import Growth
+from model.growth import Growth
 from utils import checkpoint
 from utils.errors import InputError
 
@@ -25,9 +25,9 @@ BERT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 class LoadReport:
     """By name: what a checkpoint did not bring, what the model has no place for, what came with fewer rows."""
 
-    missing: list[str]
-    unexpected: list[str]
-    grown: list[str] = field(default_factory=list)
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+    grown_keys: list[str] = field(default_factory=list)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -45,66 +45,72 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) -> LoadReport:
-    """Copy `state` into `model`, cast to the model's own precision.
+    """Copy `state` into `model`, cast to the model's own precision; `source`: where it is from, for messages.
 
     A shape that differs is an error naming the key and both shapes, unless the model expects that weight to grow (its
     `growth`, where it has one); so is a checkpoint of which nothing fits. Of two names of one tied tensor, the one
     later in the model wins; a tied name that is absent is not missing.
     """
-    own = model.state_dict(keep_vars=True)
-    shared = [key for key in own if key in state]
+    weights = model.state_dict(keep_vars=True)
+    common = [key for key in weights if key in state]
     growth: Mapping[str, Growth] = getattr(model, "growth", {})
-    differ = [key for key in shared if own[key].shape != state[key].shape]
-    for key in differ:
-        if key not in growth or state[key].shape != (growth[key].rows, *own[key].shape[1:]):
-            raise InputError(
-                "a weight of the checkpoint has another shape than the model's",
-                file=source,
-                key=key,
-                found=tuple(state[key].shape),
-                expected=tuple(own[key].shape),
-                remedy="use the `model_config` and vocabulary that the checkpoint was trained with",
-            )
-    if not shared:
+    grown_keys = [key for key in common if weights[key].shape != state[key].shape]
+    for key in grown_keys:
+        _check_growth(key, weights[key], state[key], growth.get(key), source)
+    if not common:
         raise InputError(
             "no weight of the checkpoint fits the model",
             file=source,
             key="checkpoint",
             found=", ".join(list(state)[:3]) + ", …",
-            expected=", ".join(list(own)[:3]) + ", …",
+            expected=", ".join(list(weights)[:3]) + ", …",
             remedy="give a checkpoint of UNITER, or of BERT under its own names",
         )
-    present = {id(own[key]) for key in shared}
+    filled = {id(weights[key]) for key in common}
     with torch.no_grad():
-        for key in shared:
-            if key in differ:
-                _grow(own[key], state[key], growth[key].copied)
-                source = "stay as initialised" if growth[key].copied is None else f"copy row {growth[key].copied}"
-                LOG.info("%s: %d rows became %d, the new ones %s", key, len(state[key]), len(own[key]), source)
+        for key in common:
+            if key in grown_keys:
+                _grow(key, weights[key], state[key], growth[key])
             else:
-                own[key].copy_(state[key])
+                weights[key].copy_(state[key])
     return LoadReport(
-        missing=[key for key in own if key not in state and id(own[key]) not in present],
-        unexpected=[key for key in state if key not in own],
-        grown=differ,
+        missing_keys=[key for key in weights if key not in state and id(weights[key]) not in filled],
+        unexpected_keys=[key for key in state if key not in weights],
+        grown_keys=grown_keys,
     )
 
 
-def _grow(own: Tensor, given: Tensor, copied: int | None) -> None:
-    """Fill the first rows of `own`; the new ones copy a given row, or stay as they are."""
-    own[: len(given)] = given
-    if copied is not None:
-        own[len(given) :] = given[copied]
+def _check_growth(key: str, weight: Tensor, value: Tensor, growth: Growth | None, source: object) -> None:
+    """`InputError` unless `value` has exactly the rows that `weight` may grow from."""
+    if growth is None or value.shape != (growth.old_rows, *weight.shape[1:]):
+        raise InputError(
+            "a weight of the checkpoint has another shape than the model's",
+            file=source,
+            key=key,
+            found=tuple(value.shape),
+            expected=tuple(weight.shape),
+            remedy="use the `model_config` and vocabulary that the checkpoint was trained with",
+        )
+
+
+def _grow(key: str, weight: Tensor, value: Tensor, growth: Growth) -> None:
+    """Fill the first rows of `weight`; the new ones copy a row of `value`, or stay as they are."""
+    weight[: len(value)] = value
+    new_rows = "stay as initialised"
+    if growth.source_row is not None:
+        weight[len(value) :] = value[growth.source_row]
+        new_rows = f"copy row {growth.source_row}"
+    LOG.info("%s: %d rows became %d, the new ones %s", key, len(value), len(weight), new_rows)
 
 
 def load_checkpoint(model: nn.Module, path: str | Path | None) -> LoadReport:
     """Load a checkpoint into `model`, if one is given, and log by name what it lacks and what is left over."""
     if not path:
         LOG.info("no checkpoint: weights are as initialised")
-        return LoadReport(missing=list(model.state_dict()), unexpected=[])
+        return LoadReport(missing_keys=list(model.state_dict()), unexpected_keys=[])
     report = load_weights(model, read_weights(path), path)
     LOG.info("loaded %s", path)
-    for what, keys in (("not in the checkpoint", report.missing), ("left over", report.unexpected)):
+    for what, keys in (("not in the checkpoint", report.missing_keys), ("left over", report.unexpected_keys)):
         if keys:
             LOG.info("%s: %d weights: %s", what, len(keys), ", ".join(keys))
     return report

@@ -3,17 +3,19 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from evaluation.submission import split_order
+from data.dataset import Dataset
+from evaluation.ids import split_order
 from optim.precision import Precision
-from optim.predict import predict
+from optim.predict import Predictor
 from optim.task import Task
 from utils import distributed
-from utils.config import load_hps, parse
+from utils.config import RunConfig, load_hps, parse
 from utils.distributed import World
 from utils.errors import InputError
 from utils.options import option
@@ -26,12 +28,14 @@ class InferenceFlags:
     """What every script reads, and how it computes."""
 
     txt_db: str = option(help="text LMDB to predict for", path="own")
-    img_db: str = option(help="its image LMDB", path="own")
-    compressed_db: bool = option(False, help="the image store is the compressed one")
-    fp16: bool = option(False, help="half precision: bf16 where the hardware has it, else fp16")
-    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(None, help="decides instead of fp16")
-    n_workers: int = option(4, help="loader processes; 0: none", at_least=0)
-    pin_mem: bool = option(False, help="page-locked batches, for faster copies to a GPU")
+    img_db: str = option(help="image LMDB of these texts", path="own")
+    compressed_db: bool = option(False, help="read the compressed variant of the image store")
+    fp16: bool = option(False, help="use half precision: bf16 where the hardware has it, else fp16")
+    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
+        None, help="number format of the computation; overrides --fp16"
+    )
+    n_workers: int = option(4, help="loader processes of a rank; 0: the rank loads its data itself", at_least=0)
+    pin_mem: bool = option(False, help="put batches in page-locked memory, for faster copies to a GPU")
     save_logits: bool = option(False, help="also write the scores behind every prediction, for scripts/ensemble.py")
 
 
@@ -41,7 +45,9 @@ class InferenceConfig(InferenceFlags):
 
     output_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
     checkpoint: str = option("best", help="a step (RE: an epoch) of that run, `best`, or the path of a weight file")
-    batch_size: int | None = option(8192, help="units of a batch; none: the run's val_batch_size", at_least=1)
+    batch_size: int | None = option(
+        8192, help="size of a batch, in text tokens plus image regions; none: the run's val_batch_size", at_least=1
+    )
 
     @property
     def run_dir(self) -> Path:
@@ -54,74 +60,89 @@ class InferenceConfig(InferenceFlags):
         return Path(self.checkpoint).stem
 
 
-class Inference:
-    """A finished run as a task that predicts; `world` is this process's place among the ranks."""
+F = TypeVar("F", bound=InferenceConfig)
+T = TypeVar("T", bound=Task[Any])
+
+
+class Inference(Generic[F, T]):
+    """A finished run as a task that predicts."""
 
     def __init__(
         self,
-        config_type: type,
-        task_type: type[Task],
-        run_type: type,
+        flags_type: type[F],
+        task_type: type[T],
+        config_type: type[RunConfig],
         argv: list[str] | None = None,
-        changes: Callable[[Any], dict[str, Any]] = lambda config: {},
+        changes: Callable[[F], dict[str, Any]] = lambda flags: {},
     ):
-        """Parse `argv` into `config_type`, restore the run's options as `run_type` and its task.
+        """Parse `argv` into `flags_type`, read the finished run's options as `config_type` and build its task.
 
-        `changes(config)`: options of the run that inference sets otherwise.
+        `changes(flags)`: options of the run that inference sets otherwise.
         """
-        self.config, self.world = begin(config_type, argv)
-        self.run = restore(self.config, run_type, task_type.saves)
-        for key, value in changes(self.config).items():
-            setattr(self.run, key, value)
-        self.task: Any = task_type(self.run)
-        self._model: Any = None
+        self.flags, self.world = parse_and_join(flags_type, argv)
+        self.run_config = finished_run_config(self.flags, config_type, task_type.saves)
+        for key, value in changes(self.flags).items():
+            setattr(self.run_config, key, value)
+        self.task = task_type(self.run_config)
 
-    def predict(self, data: Any) -> dict[str, np.ndarray]:
-        """The task's predictions for all of `data`: the same on every rank and for any number of ranks."""
-        c = self.config
-        precision = Precision(c.precision, c.fp16, self.world.device)
-        if self._model is None:
-            self.task.stores.check_against(self.run.checkpoint)
-            self._model = precision.cast(self.task.build_model())
-        batch_size = c.batch_size or self.run.val_batch_size
-        return predict(self.task, self._model, data, batch_size, self.world, precision, c.n_workers, c.pin_mem)
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The run's model with its weights, loaded when it is first asked for."""
+        precision = Precision(self.flags.precision, self.flags.fp16, self.world.device)
+        self.task.stores.check_against(self.run_config.checkpoint)
+        return Predictor(
+            self.task,
+            precision.cast(self.task.build_model()),
+            batch_size=self.flags.batch_size or self.run_config.val_batch_size,
+            world=self.world,
+            precision=precision,
+            n_workers=self.flags.n_workers,
+            pin_mem=self.flags.pin_mem,
+        )
+
+    def predict(self, dataset: Dataset) -> dict[str, np.ndarray]:
+        """The task's predictions for all of `dataset`: the same on every rank and for any number of ranks."""
+        return self.predictor.predict(dataset)
 
     def results(self, split: str) -> Path:
         """Where the release puts the predictions of a split: `results_{split}/results_{checkpoint}_all.json`."""
-        return self.config.run_dir / f"results_{split}" / f"results_{self.config.name}_all.json"
+        return self.flags.run_dir / f"results_{split}" / f"results_{self.flags.name}_all.json"
 
-    def answer(self, path: Path | None = None) -> Path:
-        """Predict for all of the given stores and write the leaderboard's file, to `path` or `results("test")`."""
-        data = self.task.dataset(self.config.txt_db, self.config.img_db)
-        return self.publish(self.predict(data), data, path or self.results("test"))
+    def predict_split(self, path: Path | None = None) -> Path:
+        """Predict for the stores of the command line; write the leaderboard's file to `path` or `results("test")`."""
+        dataset = self.task.dataset(self.flags.txt_db, self.flags.img_db)
+        return self.publish(self.predict(dataset), dataset, path or self.results("test"))
 
-    def publish(self, predictions: dict[str, np.ndarray], data: Any, path: Path) -> Path:
+    def publish(self, predictions: dict[str, np.ndarray], dataset: Dataset, path: Path) -> Path:
         """Let the task write the leaderboard's file to `path`, and with --save_logits its scores beside it."""
         if self.world.is_main:
-            ids = [data.id(i) for i in range(len(data))]
+            ids = [dataset.id(i) for i in range(len(dataset))]
             order = split_order(path, predictions["ids"].tolist(), ids, "example")  # batches came in another
             predictions = {name: values[order] for name, values in predictions.items()}
             self.task.write(predictions, path, ids)
-            if self.config.save_logits:
+            if self.flags.save_logits:
                 name = path.stem.replace("results", "logits", 1)
                 self.task.write_logits(predictions, path.with_name(f"{name}.npz"))
-            LOG.info("%d predictions in %s", len(data), path)
-            scores = self.task.score(predictions, data)  # {} where there are no labels
+            LOG.info("%d predictions in %s", len(dataset), path)
+            scores = self.task.score(predictions, dataset)  # {} where there are no labels
             if scores:
                 LOG.info(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         return path
 
 
-def begin(config_type: type, argv: list[str] | None) -> tuple[Any, World]:
-    """The options, with what is to be said of them said, and this process's place among the ranks."""
+P = TypeVar("P")
+R = TypeVar("R", bound=RunConfig)
+
+
+def parse_and_join(flags_type: type[P], argv: list[str] | None) -> tuple[P, World]:
+    """Parse the command line, join the other ranks, and log the parser's notes; returns the flags and the ranks."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config: Any
-    config, notes = parse(config_type, argv)
+    flags, notes = parse(flags_type, argv)
     world = distributed.start()
     LOG.setLevel(logging.INFO if world.is_main else logging.WARNING)
     for note in notes:
         LOG.info(note)
-    return config, world
+    return flags, world
 
 
 def weight_file(run_dir: Path, checkpoint: str, saves: str) -> Path:
@@ -131,18 +152,17 @@ def weight_file(run_dir: Path, checkpoint: str, saves: str) -> Path:
     return Path(checkpoint)
 
 
-def run_options(path: Path, run_type: type) -> Any:
+def read_run_config(path: Path, config_type: type[R]) -> R:
     """The options in `path`, a run's `log/hps.json`; the log says which of its keys nothing reads."""
-    run: Any
-    run, unknown = load_hps(path, run_type)
+    config, unknown = load_hps(path, config_type)
     if unknown:
         LOG.info(f"{path}: keys that nothing reads: {', '.join(unknown)}")
-    return run
+    return config
 
 
-def restore(config: Any, run_type: type, saves: str) -> Any:
-    """The options of the finished run, set to run on `config`'s data and weights."""
-    log = config.run_dir / "log"
+def finished_run_config(flags: InferenceConfig, config_type: type[R], saves: str) -> R:
+    """The options of the finished run in `flags.run_dir`, with the weights and the stores' kind that `flags` say."""
+    log = flags.run_dir / "log"
     if not (log / "hps.json").exists():
         raise InputError(
             "not the output folder of a run",
@@ -151,13 +171,8 @@ def restore(config: Any, run_type: type, saves: str) -> Any:
             expected="log/hps.json and log/model.json, as training leaves them",
             remedy="give the folder that the training script wrote to",
         )
-    run = run_options(log / "hps.json", run_type)
-    for key, value in {
-        "model_config": str(log / "model.json"),
-        "checkpoint": str(weight_file(config.run_dir, config.checkpoint, saves)),
-        "compressed_db": config.compressed_db,
-        "fp16": config.fp16,
-        "precision": config.precision,
-    }.items():
-        setattr(run, key, value)
-    return run
+    config = read_run_config(log / "hps.json", config_type)
+    config.model_config = str(log / "model.json")
+    config.checkpoint = str(weight_file(flags.run_dir, flags.checkpoint, saves))
+    config.compressed_db, config.fp16, config.precision = flags.compressed_db, flags.fp16, flags.precision
+    return config

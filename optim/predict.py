@@ -1,31 +1,62 @@
-"""Predictions over a whole dataset, on any number of ranks."""
+"""Predictions and scores over whole datasets, on any number of ranks."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from data.loader import BatchBuilder, batches
+from data.dataset import Dataset
+from data.loader import BatchBuilder, load_batches
 from data.sampler import eval_plans
 from optim.precision import Precision
 from optim.prefetch import to_device
+from optim.task import Task
+from utils.distributed import World
+
+Predictions = dict[str, np.ndarray]
 
 
-def predict(
-    task: Any, model: nn.Module, data: Any, budget: int, world: Any, precision: Precision, n_workers: int, pin: bool
-) -> dict[str, np.ndarray]:
-    """`task.predict` over every example of `data`, joined in one order whatever the ranks and workers.
+class Predictor:
+    """Runs a task's model over datasets: the same numbers on every rank, whatever the ranks and loader processes."""
 
-    `budget`: units in a batch. Returns, on every rank, the arrays that `task.predict` names, along their first axis.
-    """
-    works = eval_plans(data, 0, budget, world.rank, world.size)
-    maker = BatchBuilder([data], by_id=True)
-    training, parts = model.training, []
-    model.eval()
-    with torch.inference_mode(), precision.autocast():
-        for work, batch in to_device(batches(maker, works, n_workers, pin), world.device):
-            parts.append((work.step, task.predict(model, batch)))
-    model.train(training)
-    everyones = sorted((part for rank in world.gather_objects(parts) for part in rank), key=lambda part: part[0])
-    return {name: np.concatenate([part[name] for _, part in everyones]) for name in everyones[0][1]}
+    def __init__(
+        self,
+        task: Task[Any],
+        model: nn.Module,
+        *,
+        batch_size: int,
+        world: World,
+        precision: Precision,
+        n_workers: int,
+        pin_mem: bool,
+    ):
+        """`batch_size`: units of a batch, or examples where a dataset counts these."""
+        self.task, self.model, self.batch_size = task, model, batch_size
+        self.world, self.precision, self.n_workers, self.pin_mem = world, precision, n_workers, pin_mem
+
+    def predict(self, dataset: Dataset) -> Predictions:
+        """`task.predict` over every example of `dataset`: the arrays it names, joined along their first axis.
+
+        On every rank; in one order, which is that of the batches: the array `ids` tells which row is whose.
+        """
+        plans = eval_plans(dataset, self.batch_size, self.world.rank, self.world.size)
+        batches = load_batches(BatchBuilder([dataset], by_id=True), plans, self.n_workers, self.pin_mem)
+        training, parts = self.model.training, []
+        self.model.eval()
+        with torch.inference_mode(), self.precision.autocast():
+            for plan, batch in to_device(batches, self.world.device):
+                parts.append((plan.step, self.task.predict(self.model, batch)))
+        self.model.train(training)
+        by_rank = self.world.gather_objects(parts)
+        all_parts = sorted((part for rank_parts in by_rank for part in rank_parts), key=lambda part: part[0])
+        return {name: np.concatenate([part[name] for _, part in all_parts]) for name in all_parts[0][1]}
+
+    def evaluate(self, datasets: Mapping[str, Dataset]) -> dict[str, float]:
+        """The scores of evaluation sets, named `set/metric`, the same on every rank."""
+        scores: dict[str, float] = {}
+        for name, dataset in datasets.items():
+            metrics = self.task.score(self.predict(dataset), dataset)
+            scores |= {f"{name}/{metric}": value for metric, value in metrics.items()}
+        return scores

@@ -1,29 +1,34 @@
 """The next batch travels to the device while this one is computed."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
+from data.batch import PackedBatch
+from data.sampler import BatchPlan
 
-def to_device(made: Iterator[tuple[Any, Any]], device: torch.device) -> Iterator[tuple[Any, Any]]:
-    """(work, batch) pairs with the batch on `device`; on CUDA one ahead, copied on a stream of its own."""
+Planned = tuple[BatchPlan, PackedBatch]
+
+
+def to_device(batches: Iterator[Planned], device: torch.device) -> Iterator[Planned]:
+    """The (plan, batch) pairs with the batch on `device`; on CUDA one ahead, copied on a stream of its own."""
     if device.type != "cuda":
-        yield from made
+        yield from batches
         return
     stream = torch.cuda.Stream(device)
     waiting = None
-    for work, batch in made:
+    for plan, batch in batches:
         with torch.cuda.stream(stream):
-            copied = (work, batch.to(device))
+            on_device = (plan, batch.to(device))
         if waiting is not None:
-            yield _handed_over(waiting, stream, device)
-        waiting = copied
+            yield _hand_over(waiting, stream, device)
+        waiting = on_device
     if waiting is not None:
-        yield _handed_over(waiting, stream, device)
+        yield _hand_over(waiting, stream, device)
 
 
-def _handed_over(pair: tuple[Any, Any], stream: torch.cuda.Stream, device: torch.device) -> tuple[Any, Any]:
+def _hand_over(pair: Planned, stream: torch.cuda.Stream, device: torch.device) -> Planned:
+    """The pair, once the current stream waits for its copy."""
     current = torch.cuda.current_stream(device)
     current.wait_stream(stream)
     for tensor in pair[1].tensors():

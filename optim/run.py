@@ -7,14 +7,18 @@ from typing import Any
 
 import torch
 
+from optim.precision import Precision
+from optim.predict import Predictor
+from optim.task import Task
 from optim.trainer import Trainer
 from utils import checkpoint, distributed
-from utils.config import parse
+from utils.config import RunConfig, parse
+from utils.distributed import World
 from utils.log import open_log, write_run_files
 
 
 def run_training(
-    task_type: Callable[[Any], Any], config_type: type[Any], argv: list[str] | None = None
+    task_type: Callable[[Any], Task[Any]], config_type: type[RunConfig], argv: list[str] | None = None
 ) -> dict[str, float]:
     """Run a training script: parse `argv` into `config_type`, build the task, train (or only evaluate).
 
@@ -28,23 +32,14 @@ def run_training(
         checkpoint.check_output_dir(config.output_dir, config.resume)
     world.barrier()
     task = task_type(config)
-    settings = task.config  # the options as the task reads them
     log = open_log(None if config.eval_only else config.output_dir, world.rank)
     for note in notes:
         log.info(note)
-    trainer = Trainer(task, settings, world)
-    accumulated = settings.gradient_accumulation_steps
-    micros = world.size * accumulated
-    batch_unit = trainer.entries[0].data.batch_unit if trainer.entries else "units"
-    log.info(
-        f"{world.size} ranks × {accumulated} micro-batches × {settings.train_batch_size} {batch_unit}: a global batch "
-        f"of at most {micros * settings.train_batch_size} {batch_unit}; accumulation {settings.accumulation}, "
-        f"batching {config.batching}, precision {trainer.precision.name} on {world.device}"
-    )
     if config.eval_only:
-        scores = trainer.evaluate(trainer.eval_sets)
+        scores = evaluate_only(task, config, world)
     else:
-        trainer.begin()
+        trainer = Trainer(task, config, world)
+        log.info(describe_batches(trainer))
         if world.is_main:
             for change in write_run_files(config.output_dir, config, asdict(task.model_config)):
                 log.warning(change)
@@ -53,3 +48,32 @@ def run_training(
     for name, value in scores.items():
         log.info(f"{name} = {value:.4f}")
     return scores
+
+
+def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:
+    """The scores of the checkpoint on the evaluation data of every validation; nothing is written."""
+    datasets = task.eval_data()
+    torch.manual_seed(config.seed)
+    precision = Precision(config.precision, config.fp16, world.device)
+    predictor = Predictor(
+        task,
+        precision.cast(task.build_model()),
+        batch_size=config.val_batch_size,
+        world=world,
+        precision=precision,
+        n_workers=config.n_workers,
+        pin_mem=config.pin_mem,
+    )
+    return predictor.evaluate(datasets)
+
+
+def describe_batches(trainer: Trainer) -> str:
+    """The log's line about the global batch."""
+    config, world, micro_batches = trainer.config, trainer.world, trainer.micro_batches
+    unit = trainer.entries[0].dataset.batch_unit
+    size = world.size * micro_batches.per_step * micro_batches.batch_size
+    return (
+        f"{world.size} ranks × {micro_batches.per_step} micro-batches × {micro_batches.batch_size} {unit}: "
+        f"a global batch of at most {size} {unit}; accumulation {micro_batches.accumulation}, "
+        f"batching {config.batching}, precision {trainer.precision.name} on {world.device}"
+    )

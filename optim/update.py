@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from optim.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
 from optim.precision import Precision
+from utils.config import RunConfig
+from utils.distributed import World
 from utils.errors import InputError
 
 MAX_SKIPPED_IN_A_ROW = 20
@@ -16,13 +18,22 @@ MAX_SKIPPED_IN_A_ROW = 20
 class Updater:
     """The optimiser with its schedule, clipping and non-finite guard. Nothing here waits for the device."""
 
-    def __init__(self, model: nn.Module, config: Any, precision: Precision, world: Any, head: str | None):
-        self.config, self.precision, self.world = config, precision, world
+    def __init__(
+        self,
+        model: nn.Module,
+        config: RunConfig,
+        *,
+        precision: Precision,
+        world: World,
+        head: str | None,
+        gradient_divisor: int,
+    ):
+        """`head`: the part of the model that learns `lr_mul` times faster; `gradient_divisor`: what the gradients of a
+        step, summed over micro-batches and ranks, are divided by."""
+        self.config, self.precision, self.world, self.divisor = config, precision, world, gradient_divisor
         self.params = [p for p in model.parameters() if p.requires_grad]
         groups = parameter_groups(model, config.weight_decay, head, config.lr_mul)
-        self.optimizer = build_optimizer(groups, config.optim, config.learning_rate, tuple(config.betas))
-        ranks_and_micros = world.size * config.gradient_accumulation_steps
-        self.divisor = ranks_and_micros if config.accumulation == "mean" else world.size
+        self.optimizer = build_optimizer(groups, config.optim, config.learning_rate, config.betas)
         self.skipped = torch.zeros(2, dtype=torch.int64, device=world.device)  # in all, in a row
 
     def learning_rate(self, step: int) -> float:
@@ -36,8 +47,7 @@ class Updater:
         A non-finite loss or gradient of any rank makes the norm non-finite on all of them, and the step is skipped.
         """
         with_grad = [p for p in self.params if p.grad is not None]
-        # 0 × loss: nothing when it is finite; otherwise it spreads through the all-reduce to every rank.
-        with_grad[0].grad.view(-1)[0].add_(0.0 * torch.stack(list(losses)).sum())  # type: ignore[union-attr]
+        _carry_nonfinite(with_grad[0], losses)
         self.world.average_gradients(self.params, self.divisor)
         if self.precision.scaler.is_enabled():
             self.precision.scaler.unscale_(self.optimizer)
@@ -89,3 +99,9 @@ class Updater:
         if self.precision.scaler.is_enabled():
             self.precision.scaler.load_state_dict(state["scaler"])
         self.skipped = state["skipped"].to(self.world.device)
+
+
+def _carry_nonfinite(parameter: nn.Parameter, losses: Sequence[Tensor]) -> None:
+    """Add 0 × loss to one gradient: nothing where it is finite; NaN else, which the all-reduce brings to every rank."""
+    assert parameter.grad is not None
+    parameter.grad.view(-1)[0].add_(0.0 * torch.stack(list(losses)).sum())

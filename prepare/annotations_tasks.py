@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.submission import VE_LABELS
-from prepare.annotations import MAX_ID_BYTES, Text, bad_field, encodable, json_lines, read_json, take
+from toolz import isdistinct
+
+from prepare.annotations import MAX_ID_BYTES, Text
+from prepare.entries import Location, bad_field, encodable, json_lines, read_json, take
 from utils.errors import InputError
+from utils.formats import VE_LABELS
 
 NLVR2_LABELS = {"False": 0, "True": 1}
 
@@ -21,23 +24,25 @@ def nlvr2_examples(path: str | Path) -> Iterator[Text]:
     is true, 0 where it is not.
     """
     path = Path(path)
-    for where, entry in json_lines(path):
-        id_ = text_id(take(entry, "identifier", str, path, where), path, f"{where}.identifier")
+    for location, entry in json_lines(path):
+        id_ = text_id(take(entry, "identifier", str, location), location.child("identifier"))
         pair = id_.rpartition("-")[0]
         if not pair:
-            raise bad_field(path, f"{where}.identifier", id_, "a pair of pictures, '-' and a number: dev-850-0-3")
-        sentence = take(entry, "sentence", str, path, where)
-        fields = plain(entry, path, where)
+            expected = "a pair of pictures, '-' and a number: dev-850-0-3"
+            raise bad_field(location.child("identifier"), id_, expected)
+        sentence = take(entry, "sentence", str, location)
+        fields = plain(entry, location)
         if "label" in entry:
             label = entry["label"]
             if not isinstance(label, str) or label not in NLVR2_LABELS:
-                raise bad_field(path, f"{where}.label", label, "True or False, as text; absent where it is not known")
+                expected = "True or False, as text; absent where it is not known"
+                raise bad_field(location.child("label"), label, expected)
             fields["target"] = NLVR2_LABELS[label]
         left, right = (
-            take(entry, key, str, path, where) if key in entry else f"{pair}-img{side}.png"
+            take(entry, key, str, location) if key in entry else f"{pair}-img{side}.png"
             for side, key in enumerate(("left_image", "right_image"))
         )
-        yield Text(id_, sentence, None, left, None, path, right, fields)
+        yield Text(id=id_, text=sentence, file_name=left, second_file_name=right, source=path, fields=fields)
 
 
 def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
@@ -45,74 +50,85 @@ def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
 
     Ids are the `pairID` where every example has one and no two are the same; else running numbers from 0.
     """
-    texts, undecided = [], 0
+    texts, undecided_count = [], 0
     pair_ids: list[str | None] = []
     for path in map(Path, paths):
-        for where, entry in json_lines(path):
-            label = take(entry, "gold_label", str, path, where)
-            pair_id = take(entry, "pairID", str, path, where) if "pairID" in entry else None
-            pair_ids.append(pair_id)
+        for location, entry in json_lines(path):
+            label = take(entry, "gold_label", str, location)
+            pair_ids.append(take(entry, "pairID", str, location) if "pairID" in entry else None)
             if label == "-":
-                undecided += 1
+                undecided_count += 1
                 continue
             if label not in VE_LABELS:
-                raise bad_field(path, f"{where}.gold_label", label, ", ".join(VE_LABELS) + " or -")
-            number = take(entry, "Flickr30K_ID", str, path, where).removesuffix(".jpg")
+                raise bad_field(location.child("gold_label"), label, ", ".join(VE_LABELS) + " or -")
+            number = take(entry, "Flickr30K_ID", str, location).removesuffix(".jpg")
             if not number.isdecimal():
-                raise bad_field(path, f"{where}.Flickr30K_ID", number, "digits, as 2248275918")
-            fields = {"target": {"labels": [VE_LABELS.index(label)], "scores": [1.0]}}
-            sentence = take(entry, "sentence2", str, path, where)
-            id_ = str(len(pair_ids) - 1)
-            texts.append(Text(id_, sentence, int(number), f"{number}.jpg", None, path, None, fields))
-    if None not in pair_ids and len(set(pair_ids)) == len(pair_ids):
-        texts = [
-            replace(text, id=text_id(str(pair_ids[int(text.id)]), text.source, f"pairID of example {text.id}"))
-            for text in texts
-        ]
-    return texts, undecided
+                raise bad_field(location.child("Flickr30K_ID"), number, "digits, as 2248275918")
+            texts.append(
+                Text(
+                    id=str(len(pair_ids) - 1),
+                    text=take(entry, "sentence2", str, location),
+                    image_id=int(number),
+                    file_name=f"{number}.jpg",
+                    source=path,
+                    fields={"target": {"labels": [VE_LABELS.index(label)], "scores": [1.0]}},
+                )
+            )
+    if None not in pair_ids and isdistinct(pair_ids):
+        texts = [with_pair_id(text, str(pair_ids[int(text.id)])) for text in texts]
+    return texts, undecided_count
+
+
+def with_pair_id(text: Text, pair_id: str) -> Text:
+    """`text` under its `pairID` in place of its running number."""
+    assert text.source is not None
+    return replace(text, id=text_id(pair_id, Location(text.source, f"pairID of example {text.id}")))
 
 
 def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
     """The captions (`sentences[].raw`) of those parts of dataset_coco.json or dataset_flickr30k.json (Karpathy)."""
     path = Path(path)
-    texts, there = [], set()
-    for index, image in enumerate(take(read_json(path), "images", list, path)):
-        part = take(image, "split", str, path, "images", index)
-        there.add(part)
+    texts, file_parts = [], set()
+    for index, image in enumerate(take(read_json(path), "images", list, Location(path))):
+        location = Location(path, "images", index)
+        part = take(image, "split", str, location)
+        file_parts.add(part)
         if part not in parts:
             continue
-        name = take(image, "filename", str, path, "images", index)
-        image_id = take(image, "cocoid", int, path, "images", index) if "cocoid" in image else None
-        folder = take(image, "filepath", str, path, "images", index) if image_id is not None else None
-        if image_id is None and Path(name).stem.isdecimal():
-            image_id = int(Path(name).stem)  # Flickr30k
-        for rank, sentence in enumerate(take(image, "sentences", list, path, "images", index)):
-            place = (path, f"images[{index}].sentences", rank)
-            raw, id_ = take(sentence, "raw", str, *place), take(sentence, "sentid", int, *place)
-            texts.append(Text(str(id_), raw, image_id, name, folder, path))
-    absent = [part for part in parts if part not in there]
-    if absent:
+        file_name = take(image, "filename", str, location)
+        image_id = take(image, "cocoid", int, location) if "cocoid" in image else None
+        folder = take(image, "filepath", str, location) if image_id is not None else None
+        if image_id is None and Path(file_name).stem.isdecimal():
+            image_id = int(Path(file_name).stem)  # Flickr30k
+        for rank, sentence in enumerate(take(image, "sentences", list, location)):
+            sentence_location = location.child("sentences", rank)
+            caption = take(sentence, "raw", str, sentence_location)
+            id_ = take(sentence, "sentid", int, sentence_location)
+            texts.append(
+                Text(id=str(id_), text=caption, image_id=image_id, file_name=file_name, split=folder, source=path)
+            )
+    absent_parts = [part for part in parts if part not in file_parts]
+    if absent_parts:
         raise InputError(
             "no image of that part",
             file=path,
-            key="--part " + " ".join(absent),
-            found="images[].split: " + (", ".join(sorted(there)) or "no images"),
+            key="--part " + " ".join(absent_parts),
+            found="images[].split: " + (", ".join(sorted(file_parts)) or "no images"),
             remedy="name parts that the file has",
         )
     return texts
 
 
-def text_id(id_: str, path: Path | None, key: str) -> str:
-    """`id_`, which must do as a key of a text store."""
+def text_id(id_: str, location: Location) -> str:
+    """`id_`, which must do as a key of a text store; `location` is its own, for the error."""
     if not 0 < len(id_.encode()) <= MAX_ID_BYTES:
-        assert path is not None
-        raise bad_field(path, key, id_, f"text of 1 to {MAX_ID_BYTES} bytes")
+        raise bad_field(location, id_, f"text of 1 to {MAX_ID_BYTES} bytes")
     return id_
 
 
-def plain(entry: Any, path: Path, key: str) -> Any:
+def plain(entry: Any, location: Location) -> Any:
     """A copy of an entry that JSON and msgpack can write: without lone surrogates anywhere."""
     try:
         return json.loads(encodable(json.dumps(entry, ensure_ascii=False)))
     except (TypeError, ValueError) as error:
-        raise bad_field(path, key, str(error), "text, numbers, lists and dicts only") from None
+        raise bad_field(location, str(error), "text, numbers, lists and dicts only") from None

@@ -18,18 +18,18 @@ VCR_GT_IMG_NAME = "vcr_gt_{stem}.npz"
 class ImageNames:
     """Makes keys by a format string over `split`, `image_id`, `file_name`, `stem` (no folder, no suffix).
 
-    `split` here goes before the one that the annotation file tells; `image_id` is, where the file tells none, the
-    number that ends the stem. No two pictures may get one name.
+    `split` replaces the one that the annotation file tells. `image_id` is, where the file tells none, the number that
+    ends the stem. No two pictures may get one name.
     """
 
     def __init__(self, pattern: str, split: str | None = None):
         self.pattern = pattern
         self.split = split
-        self._picture: dict[str, str | int | None] = {}
+        self._pictures: dict[str, str | int | None] = {}  # number or file name by key
 
-    def field(self, text: Text) -> str | list[str]:
+    def img_fname(self, text: Text) -> str | list[str]:
         """`img_fname` of a record: the key of the text's picture, or a list of them where it has two."""
-        keys = [self.name(one) for one in text.pictures()]
+        keys = [self.name(picture) for picture in text.pictures()]
         return keys if len(keys) > 1 else keys[0]
 
     def name(self, text: Text) -> str:
@@ -42,25 +42,25 @@ class ImageNames:
             "file_name": text.file_name,
             "stem": stem,
         }
-        known = {key: value for key, value in fields.items() if value is not None}
+        fields = {field: value for field, value in fields.items() if value is not None}
         try:
-            name = self.pattern.format(**known)
+            name = self.pattern.format(**fields)
         except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
             raise InputError(
                 "an image name cannot be made",
                 file=text.source,
                 key=f"id {text.id}",
                 found=f"--img_name {self.pattern!r}: {error!r}",
-                expected="a format string over " + ", ".join(known),
+                expected="a format string over " + ", ".join(fields),
                 remedy="give --img_name, or --split (such as val2014) where it is the split that is not known",
             ) from None
         picture = text.file_name if text.image_id is None else text.image_id
-        if self._picture.setdefault(name, picture) != picture:
+        if self._pictures.setdefault(name, picture) != picture:
             raise InputError(
                 "two pictures get one name in the image store",
                 file=text.source,
                 key=name,
-                found=f"{self._picture[name]} and {picture}",
+                found=f"{self._pictures[name]} and {picture}",
                 remedy="rename a picture, or give an --img_name that tells them apart",
             )
         return name

@@ -1,4 +1,4 @@
-"""What all of `prepro.py` does with texts, whatever their dataset: which are kept, word pieces, pictures, counts."""
+"""What all of `prepro.py` does with texts of any dataset: selection by the shared options, word pieces, counts."""
 
 import argparse
 from collections import Counter
@@ -8,98 +8,107 @@ from typing import Any
 
 from tqdm import tqdm
 
-from prepare import annotations as read
+from prepare.annotations import ImageList, Text, image_list
 from prepare.image_names import ImageNames
 from prepare.tokenizer import WordPiece
 from utils.errors import InputError
 
-OTHER, EMPTY, MISSING = "by the image lists", "without words", "of missing pictures"
+OTHER, EMPTY, MISSING = "by the image lists", "without words", "of missing pictures"  # reasons to leave a text out
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Counts:
-    """What happened to the texts; `left_out` by reason."""
+    """What happened to the texts."""
 
-    read: int = 0
-    kept: int = 0
-    left_out: Counter[str] = field(default_factory=lambda: Counter({OTHER: 0, EMPTY: 0}))
-    pieces: int = 0
-    longest: int = 0
-    unknown: int = 0
+    texts: int = 0  # in the annotation files
+    records: int = 0  # in the store
+    exclusions: Counter[str] = field(default_factory=lambda: Counter({OTHER: 0, EMPTY: 0}))  # texts by reason
+    pieces: int = 0  # word pieces of all records
+    max_pieces: int = 0  # of one record
+    unknown_pieces: int = 0
 
     def report(self, output: str, images: int) -> None:
-        """Print one paragraph."""
-        print(f"{output}: {self.kept:,} of {self.read:,} texts, of {images:,} images")
-        print("  left out: " + ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items()))
-        share = 100 * self.unknown / self.pieces
-        mean = self.pieces / self.kept
-        print(f"  word pieces: {mean:.1f} a text, {self.longest} in the longest, {share:.2f} % [UNK]")
+        """Print one paragraph about the store `output`, whose records name that many images."""
+        print(f"{output}: {self.records:,} of {self.texts:,} texts, of {images:,} images")
+        print("  left out: " + ", ".join(f"{count:,} {reason}" for reason, count in self.exclusions.items()))
+        share = 100 * self.unknown_pieces / self.pieces
+        mean = self.pieces / self.records
+        print(f"  word pieces: {mean:.1f} a text, {self.max_pieces} in the longest, {share:.2f} % [UNK]")
 
 
 class Preparation:
-    """Keeps or leaves out texts by the shared options, and makes the fields that every record has.
+    """Selects texts by the shared options of `prepro.py`, and makes the fields that every record has.
 
-    Attributes: `tokenizer`, `names`, `counts`. `missing`: keys of pictures whose texts are left out.
+    Attributes: `output` (folder of the store), `tokenizer`, `names` (of pictures), `counts`.
     """
 
     def __init__(
-        self, args: argparse.Namespace, img_name: str, split: str | None = None, missing: Collection[str] = ()
+        self,
+        args: argparse.Namespace,
+        img_name: str,
+        split: str | None = None,
+        missing_pictures: Collection[str] = (),
     ):
-        """`img_name`: the dataset's own rule, which `--img_name` goes before; `split`: for ImageNames."""
-        self.args, self.missing = args, missing
+        """`args`: the parsed command line. `img_name`: the dataset's own rule, which `--img_name` replaces.
+
+        `split`: for ImageNames. `missing_pictures`: keys of pictures without features; their texts are left out.
+        """
+        self.output: str = args.output
         self.tokenizer = WordPiece(args.vocab, args.do_lower_case)
         self.names = ImageNames(args.img_name or img_name, split)
         self.counts = Counts()
-        self._wanted = read.image_list(args.image_list) if args.image_list else None
-        self._unwanted = read.image_list(args.exclude_images) if args.exclude_images else read.ImageList()
-        self._seen: set[str] = set()
-        self._pictures: set[str] = set()
+        self._options = vars(args)
+        self._skip_empty: bool = args.skip_empty
+        self._missing_pictures = missing_pictures
+        self._included_images = image_list(args.image_list) if args.image_list else None
+        self._excluded_images = image_list(args.exclude_images) if args.exclude_images else ImageList()
+        self._text_ids: set[str] = set()
+        self._picture_keys: set[str] = set()
 
     def records(
-        self, texts: Iterable[read.Text], pieces: Callable[[read.Text], dict[str, Any]] | None = None
-    ) -> Iterator[tuple[read.Text, dict[str, Any]]]:
-        """The texts that are kept, with the fields of `text.fields` and those every dataset has.
+        self, texts: Iterable[Text], encode: Callable[[Text], dict[str, Any]] | None = None
+    ) -> Iterator[tuple[Text, dict[str, Any]]]:
+        """Each selected text with its record: `text.fields`, its word pieces, and `img_fname`.
 
-        `pieces` makes the fields of word pieces, `input_ids` and maybe others; without it, `input_ids` of `text.text`.
+        `encode` makes the fields of word pieces, `input_ids` and maybe others, of a text; by default `input_ids` of
+        `text.text`. `InputError` for an id that stands twice, a text without words, or when no text is left.
         """
         for text in tqdm(texts, desc="texts", unit="", unit_scale=True, disable=None):
-            self.counts.read += 1
-            if text.id in self._seen:
+            self.counts.texts += 1
+            if text.id in self._text_ids:
                 raise InputError("an id stands twice", file=text.source, key=f"id {text.id}")
-            self._seen.add(text.id)
-            if reason := self._reason(text):
-                self.counts.left_out[reason] += 1
+            self._text_ids.add(text.id)
+            if reason := self._exclusion_reason(text):
+                self.counts.exclusions[reason] += 1
                 continue
-            made = pieces(text) if pieces else self._pieces(text)
-            if self._empty(text, made):
-                self.counts.left_out[EMPTY] += 1
+            piece_fields = encode(text) if encode else {"input_ids": self.tokenizer.encode(text.text)}
+            if self._is_empty(text, piece_fields):
+                self.counts.exclusions[EMPTY] += 1
                 continue
-            self._count(made)
-            keys = self.names.field(text)
-            self._pictures.update([keys] if isinstance(keys, str) else keys)
-            yield text, (text.fields or {}) | made | {"img_fname": keys}
-        if not self.counts.kept:
-            left = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.left_out.items())
-            raise InputError("no text is left", found=f"{self.counts.read:,} read; left out: {left}")
+            self._count(piece_fields)
+            keys = self.names.img_fname(text)
+            self._picture_keys.update([keys] if isinstance(keys, str) else keys)
+            yield text, (text.fields or {}) | piece_fields | {"img_fname": keys}
+        if not self.counts.records:
+            exclusions = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.exclusions.items())
+            raise InputError("no text is left", found=f"{self.counts.texts:,} read; left out: {exclusions}")
 
-    def _pieces(self, text: read.Text) -> dict[str, Any]:
-        return {"input_ids": self.tokenizer.encode(text.text)}
-
-    def _reason(self, text: read.Text) -> str | None:
+    def _exclusion_reason(self, text: Text) -> str | None:
         """Why a text is left out, if for its pictures: it needs all of them."""
         pictures = text.pictures()
-        if any(picture in self._unwanted for picture in pictures):
+        if any(picture in self._excluded_images for picture in pictures):
             return OTHER
-        if self._wanted is not None and not all(picture in self._wanted for picture in pictures):
+        if self._included_images is not None and not all(picture in self._included_images for picture in pictures):
             return OTHER
-        if self.missing and any(self.names.name(picture) in self.missing for picture in pictures):
+        if self._missing_pictures and any(self.names.name(picture) in self._missing_pictures for picture in pictures):
             return MISSING
         return None
 
-    def _empty(self, text: read.Text, made: dict[str, Any]) -> bool:
-        if all(_lists(made)):
+    def _is_empty(self, text: Text, piece_fields: dict[str, Any]) -> bool:
+        """Whether a list of word pieces is empty; `InputError` then, unless such texts are skipped."""
+        if all(piece_lists(piece_fields)):
             return False
-        if self.args.skip_empty:
+        if self._skip_empty:
             return True
         raise InputError(
             "a text without words",
@@ -109,26 +118,26 @@ class Preparation:
             remedy="complete it, or leave such texts out with --skip_empty",
         )
 
-    def _count(self, made: dict[str, Any]) -> None:
-        found = _lists(made)
-        n = sum(map(len, found))
-        self.counts.kept += 1
-        self.counts.pieces += n
-        self.counts.longest = max(self.counts.longest, n)
-        self.counts.unknown += sum(ids.count(self.tokenizer.unk) for ids in found)
+    def _count(self, piece_fields: dict[str, Any]) -> None:
+        lists = piece_lists(piece_fields)
+        pieces = sum(map(len, lists))
+        self.counts.records += 1
+        self.counts.pieces += pieces
+        self.counts.max_pieces = max(self.counts.max_pieces, pieces)
+        self.counts.unknown_pieces += sum(ids.count(self.tokenizer.unk) for ids in lists)
 
     def meta(self) -> dict[str, Any]:
         """meta.json: the command's arguments and the tokeniser, under the release's keys."""
-        return {key: value for key, value in vars(self.args).items() if key != "vocab"} | self.tokenizer.meta()
+        return {key: value for key, value in self._options.items() if key != "vocab"} | self.tokenizer.meta()
 
     def report(self) -> None:
-        """Print what happened."""
-        self.counts.report(self.args.output, len(self._pictures))
+        """Print what happened to the texts."""
+        self.counts.report(self.output, len(self._picture_keys))
 
 
-def _lists(made: dict[str, Any]) -> list[list[int]]:
-    """Every list of word pieces: `input_ids`, and VCR's choices one by one."""
-    found: list[list[int]] = []
-    for value in made.values():
-        found += value if value and isinstance(value[0], list) else [value]
-    return found
+def piece_lists(piece_fields: dict[str, Any]) -> list[list[int]]:
+    """Every list of word pieces of a record: `input_ids`, and VCR's choices one by one."""
+    lists: list[list[int]] = []
+    for value in piece_fields.values():
+        lists += value if value and isinstance(value[0], list) else [value]
+    return lists

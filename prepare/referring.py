@@ -11,36 +11,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.txt_store import TextWriter
-from prepare.annotations import Text, bad_field, read_json, take
+from toolz import isdistinct
+
+from data.txt_writer import TextWriter
+from prepare.annotations import Text
 from prepare.annotations_tasks import plain
+from prepare.entries import Location, bad_field, read_json, take
 from prepare.image_names import RE_IMG_NAME
 from prepare.preparation import Preparation
 from utils import unpickle
 from utils.errors import InputError
 
-ANNOTATION = ("id", "area", "bbox", "image_id", "category_id", "iscrowd")  # what annotations.json keeps
-IMAGE = ("id", "file_name", "height", "width")
+ANNOTATION_KEYS = ("id", "area", "bbox", "image_id", "category_id", "iscrowd")  # what annotations.json keeps
+IMAGE_KEYS = ("id", "file_name", "height", "width")
 
 
 def prepare_re(args: argparse.Namespace) -> None:
-    """The expressions of one split, with the boxes of its pictures in side files."""
+    """The expressions of the split `args.split` to the store `args.output`, the boxes of its pictures to side files."""
     if "google" in Path(args.refs).name:
         print(
             f"{args.refs}: RefCOCOg by Google's split, whose parts share pictures; published results are of refs(umd).p"
         )
     refs = read_refs(args.refs, args.split)
-    world = read_instances(args.instances, {ref["image_id"] for ref in refs})
-    orders = read_orders(args.iid_to_ann_ids, world.images)
-    job = Preparation(args, RE_IMG_NAME)
-    with TextWriter(args.output, job.meta()) as writer:
-        for text, record in job.records(expressions(refs, args.refs, world, orders)):
+    instances = read_instances(args.instances, {ref["image_id"] for ref in refs})
+    box_orders = read_box_orders(args.iid_to_ann_ids, instances.images)
+    preparation = Preparation(args, RE_IMG_NAME)
+    with TextWriter(preparation.output, preparation.meta()) as writer:
+        for text, record in preparation.records(expressions(refs, Path(args.refs), instances, box_orders)):
             writer.add(text.id, record)
         writer.side("refs.json", refs)
-        writer.side("annotations.json", world.annotations)
-        writer.side("categories.json", world.categories)
-        writer.side("images.json", [image | {"ann_ids": orders[image["id"]]} for image in world.images])
-    job.report()
+        writer.side("annotations.json", instances.annotations)
+        writer.side("categories.json", instances.categories)
+        writer.side("images.json", [image | {"ann_ids": box_orders[image["id"]]} for image in instances.images])
+    preparation.report()
 
 
 def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
@@ -48,18 +51,19 @@ def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
     path = Path(path)
     content = unpickle.load(path)
     if not isinstance(content, list):
-        raise bad_field(path, "the whole file", content, "a list of references")
+        raise bad_field(Location(path, "the whole file"), content, "a list of references")
     refs, splits = [], set()
     for index, ref in enumerate(content):
-        splits.add(take(ref, "split", str, path, "", index))
+        location = Location(path, "", index)
+        splits.add(take(ref, "split", str, location))
         if ref["split"] != split:
             continue
         for key in ("ref_id", "ann_id", "image_id"):
-            take(ref, key, int, path, "", index)
-        for rank, sentence in enumerate(take(ref, "sentences", list, path, "", index)):
-            take(sentence, "sent_id", int, path, f"[{index}].sentences", rank)
-            take(sentence, "sent", str, path, f"[{index}].sentences", rank)
-        refs.append(plain(ref, path, f"[{index}]"))
+            take(ref, key, int, location)
+        for rank, sentence in enumerate(take(ref, "sentences", list, location)):
+            take(sentence, "sent_id", int, location.child("sentences", rank))
+            take(sentence, "sent", str, location.child("sentences", rank))
+        refs.append(plain(ref, location))
     if not refs:
         raise InputError(
             "no reference of that split",
@@ -71,7 +75,7 @@ def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
     return refs
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Instances:
     """The images of a split, their annotations and the categories, under COCO's names, in the file's order."""
 
@@ -82,43 +86,56 @@ class Instances:
 
 
 def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
-    """What a COCO instances JSON says of those images."""
+    """The images with those ids, their annotations and all categories, of a COCO instances JSON.
+
+    `InputError` where an image is absent or a field is bad.
+    """
     path = Path(path)
     content = read_json(path)
     images, annotations = [], []
-    for index, image in enumerate(take(content, "images", list, path)):
-        if take(image, "id", int, path, "images", index) in image_ids:
-            take(image, "file_name", str, path, "images", index)
+    for index, image in enumerate(take(content, "images", list, Location(path))):
+        location = Location(path, "images", index)
+        if take(image, "id", int, location) in image_ids:
+            take(image, "file_name", str, location)
             for key in ("height", "width"):
-                take(image, key, int, path, "images", index)
-            images.append({key: image[key] for key in IMAGE})
-    for index, entry in enumerate(take(content, "annotations", list, path)):
-        if take(entry, "image_id", int, path, "annotations", index) in image_ids:
+                take(image, key, int, location)
+            images.append({key: image[key] for key in IMAGE_KEYS})
+    for index, entry in enumerate(take(content, "annotations", list, Location(path))):
+        location = Location(path, "annotations", index)
+        if take(entry, "image_id", int, location) in image_ids:
             for key in ("id", "category_id"):
-                take(entry, key, int, path, "annotations", index)
-            check_box(entry, path, index)
-            annotations.append({key: entry[key] for key in ANNOTATION if key in entry})
-    absent = image_ids - {image["id"] for image in images}
-    if absent:
+                take(entry, key, int, location)
+            check_box(entry, location)
+            annotations.append({key: entry[key] for key in ANNOTATION_KEYS if key in entry})
+    absent_ids = image_ids - {image["id"] for image in images}
+    if absent_ids:
         raise InputError(
             "images of references that the file does not list",
             file=path,
-            key="images[].id " + ", ".join(map(str, sorted(absent)[:5])),
-            found=f"{len(absent):,} of {len(image_ids):,} are not there",
+            key="images[].id " + ", ".join(map(str, sorted(absent_ids)[:5])),
+            found=f"{len(absent_ids):,} of {len(image_ids):,} are not there",
             remedy="give the instances.json that came with these references",
         )
-    return Instances(path, images, annotations, take(content, "categories", list, path))
+    return Instances(
+        path=path,
+        images=images,
+        annotations=annotations,
+        categories=take(content, "categories", list, Location(path)),
+    )
 
 
-def check_box(entry: dict[str, Any], path: Path, index: int) -> None:
-    """`bbox` is x, y, width, height in pixels."""
-    box = take(entry, "bbox", list, path, "annotations", index)
+def check_box(entry: dict[str, Any], location: Location) -> None:
+    """`InputError` unless `bbox` is x, y, width, height in pixels."""
+    box = take(entry, "bbox", list, location)
     if len(box) != 4 or not all(type(number) in (int, float) and abs(number) < 1e6 for number in box):
-        raise bad_field(path, f"annotations[{index}].bbox", box, "four numbers: x, y, width, height in pixels")
+        raise bad_field(location.child("bbox"), box, "four numbers: x, y, width, height in pixels")
 
 
-def read_orders(path: str | Path | None, images: list[dict[str, Any]]) -> dict[int, list[int]]:
-    """Image id to the annotation ids of its ground-truth boxes, in the order in which they were extracted."""
+def read_box_orders(path: str | Path | None, images: list[dict[str, Any]]) -> dict[int, list[int]]:
+    """Image id to the annotation ids of its ground-truth boxes, in the order in which they were extracted.
+
+    `path`: iid_to_ann_ids.json; `InputError` where there is none, or an image of `images` is not in it.
+    """
     if path is None:
         raise InputError(
             "the true regions cannot be known",
@@ -128,34 +145,45 @@ def read_orders(path: str | Path | None, images: list[dict[str, Any]]) -> dict[i
             remedy="give iid_to_ann_ids.json: describe_regions.py --boxes writes it beside the .npz files",
         )
     path = Path(path)
-    listed = take(read_json(path), "iid_to_ann_ids", dict, path)
+    orders_by_image = take(read_json(path), "iid_to_ann_ids", dict, Location(path))
+    location = Location(path, "iid_to_ann_ids")
     orders = {}
     for image in images:
-        order = take(listed, str(image["id"]), list, path, "iid_to_ann_ids")
-        if not all(type(id_) is int for id_ in order) or len(set(order)) != len(order):
-            raise bad_field(path, f"iid_to_ann_ids.{image['id']}", order, "a list of annotation ids, each once")
+        order = take(orders_by_image, str(image["id"]), list, location)
+        if not all(type(id_) is int for id_ in order) or not isdistinct(order):
+            raise bad_field(location.child(str(image["id"])), order, "a list of annotation ids, each once")
         orders[image["id"]] = order
     return orders
 
 
 def expressions(
-    refs: list[dict[str, Any]], path: str | Path, world: Instances, orders: dict[int, list[int]]
+    refs: list[dict[str, Any]], path: Path, instances: Instances, box_orders: dict[int, list[int]]
 ) -> Iterator[Text]:
-    """The sentences with the fields of their records."""
-    path, boxes = Path(path), {entry["id"]: entry["bbox"] for entry in world.annotations}
-    names = {image["id"]: image["file_name"] for image in world.images}
+    """The sentences of `refs`, which stand in the file `path`, with the fields of their records.
+
+    `InputError` where the true region of a reference is not among the boxes of its picture.
+    """
+    boxes = {annotation["id"]: annotation["bbox"] for annotation in instances.annotations}
+    file_names = {image["id"]: image["file_name"] for image in instances.images}
     for ref in refs:
         ann_id, image_id = ref["ann_id"], ref["image_id"]
-        if ann_id not in boxes or ann_id not in orders[image_id]:
+        if ann_id not in boxes or ann_id not in box_orders[image_id]:
             raise InputError(
                 "the true region of a reference is not known",
                 file=path,
                 key=f"ref_id {ref['ref_id']}",
                 found=f"ann_id {ann_id}",
-                expected=f"one of the boxes of image {image_id} in {world.path} and in iid_to_ann_ids",
+                expected=f"one of the boxes of image {image_id} in {instances.path} and in iid_to_ann_ids",
                 remedy="references, instances and the order of boxes must be of one dataset",
             )
         for sentence in ref["sentences"]:
             fields = {"sent_id": sentence["sent_id"], "sent": sentence["sent"], "ref_id": ref["ref_id"]}
             fields |= {"ann_id": ann_id, "image_id": image_id, "bbox": boxes[ann_id]}
-            yield Text(str(sentence["sent_id"]), sentence["sent"], image_id, names[image_id], None, path, None, fields)
+            yield Text(
+                id=str(sentence["sent_id"]),
+                text=sentence["sent"],
+                image_id=image_id,
+                file_name=file_names[image_id],
+                source=path,
+                fields=fields,
+            )

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from data.rng import generator
+from utils.formats import IMG_DIM, IMG_LABEL_DIM
 
-WIDTH, CLASSES = 2048, 1601  # of bottom-up attention's features; background is class 0
 CROP = 32  # pixels a crop is resized to; the box fills the middle 24
 INNER = slice(4, 28)
-GRID = (1, 2, 3, 4)  # cells a side: 1 + 4 + 9 + 16 boxes, and 6 halves and middles
+GRID_SIDES = (1, 2, 3, 4)  # cells a side: 1 + 4 + 9 + 16 boxes, and 6 halves and middles
 
 
 def crops(image: Image.Image, boxes: np.ndarray) -> np.ndarray:
@@ -26,8 +26,8 @@ def crops(image: Image.Image, boxes: np.ndarray) -> np.ndarray:
     limit = np.array([image.width, image.height] * 2, float)
     wide = np.clip(wide, 0, limit)
     wide[:, 2:] = np.maximum(wide[:, 2:], wide[:, :2] + 1)
-    resized = [image.resize((CROP, CROP), Image.Resampling.BILINEAR, tuple(box), reducing_gap=2.0) for box in wide]
-    return np.stack([np.asarray(crop, np.float32) for crop in resized]) / 255
+    patches = [image.resize((CROP, CROP), Image.Resampling.BILINEAR, tuple(box), reducing_gap=2.0) for box in wide]
+    return np.stack([np.asarray(patch, np.float32) for patch in patches]) / 255
 
 
 def describe(patches: np.ndarray) -> np.ndarray:
@@ -71,16 +71,16 @@ def _texture(gray: np.ndarray, weight: np.ndarray, total: np.ndarray) -> np.ndar
     """(n, 12): edges by orientation, their strength, and the spread of brightness at two scales, inside the figure."""
     dy, dx = np.gradient(gray, axis=(1, 2))
     strength = np.hypot(dx, dy)
-    inside = np.minimum.reduce([np.roll(weight, shift, axis) for axis in (1, 2) for shift in (-1, 1)])
+    interior = np.minimum.reduce([np.roll(weight, shift, axis) for axis in (1, 2) for shift in (-1, 1)])
     bins = ((np.arctan2(dy, dx) % np.pi) / np.pi * 8).astype(int) % 8
-    oriented = np.stack([((bins == k) * strength * inside).sum((1, 2)) for k in range(8)], 1) / total
+    orientations = np.stack([((bins == k) * strength * interior).sum((1, 2)) for k in range(8)], 1) / total
     mean = (gray * weight).sum((1, 2), keepdims=True) / total[:, :, None]
     spread = np.sqrt((weight * (gray - mean) ** 2).sum((1, 2)) / total[:, 0])
     smooth = (gray + sum(np.roll(gray, s, a) for a in (1, 2) for s in (-1, 1))) / 5
-    fine = np.sqrt((inside * (gray - smooth) ** 2).sum((1, 2)) / total[:, 0])
-    edges = (strength * inside).sum((1, 2)) / total[:, 0]
+    fine = np.sqrt((interior * (gray - smooth) ** 2).sum((1, 2)) / total[:, 0])
+    edges = (strength * interior).sum((1, 2)) / total[:, 0]
     return np.concatenate(
-        [8 * oriented, np.stack([4 * spread, 10 * fine, 5 * edges, 4 * fine / (spread + 0.05)], 1)], 1
+        [8 * orientations, np.stack([4 * spread, 10 * fine, 5 * edges, 4 * fine / (spread + 0.05)], 1)], 1
     )
 
 
@@ -96,8 +96,8 @@ def _profile(figure: np.ndarray) -> np.ndarray:
 
 @cache
 def _matrix(length: int) -> np.ndarray:
-    """(F, WIDTH) fixed projection; a product with it keeps distances."""
-    return (generator("projection", length).standard_normal((length, WIDTH)) / np.sqrt(length)).astype(np.float32)
+    """(F, IMG_DIM) fixed projection; a product with it keeps distances."""
+    return (generator("projection", length).standard_normal((length, IMG_DIM)) / np.sqrt(length)).astype(np.float32)
 
 
 @cache
@@ -107,14 +107,14 @@ def _scale() -> tuple[np.ndarray, np.ndarray]:
 
 
 def project(descriptors: np.ndarray) -> np.ndarray:
-    """(n, F) → (n, WIDTH): made comparable by the spread of the codebook's, then a fixed linear map."""
+    """(n, F) → (n, IMG_DIM): made comparable by the spread of the codebook's, then a fixed linear map."""
     mean, spread = _scale()
     return (descriptors - mean) / spread @ _matrix(descriptors.shape[1])
 
 
 def grid_boxes(width: float, height: float) -> np.ndarray:
     """(36, 4) boxes in pixels over a picture without any: cells at four scales, halves and the two middle bands."""
-    cells = [(c / k, r / k, (c + 1) / k, (r + 1) / k) for k in GRID for r in range(k) for c in range(k)]
+    cells = [(c / k, r / k, (c + 1) / k, (r + 1) / k) for k in GRID_SIDES for r in range(k) for c in range(k)]
     bands = [(0, 0, 1, 0.5), (0, 0.5, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0.25, 1, 0.75), (0.25, 0, 0.75, 1)]
     return np.array(cells + bands) * np.array([width, height, width, height])
 
@@ -127,7 +127,7 @@ def codebook() -> np.ndarray:
     but spread over what crops look like.
     """
     rng = generator("codebook")
-    n = CLASSES - 1
+    n = IMG_LABEL_DIM - 1
     y, x = np.mgrid[:CROP, :CROP] / CROP - 0.5
     angle, scale = rng.uniform(0, np.pi, n)[:, None, None], rng.uniform(0.15, 0.5, (n, 2))[:, :, None, None]
     u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
@@ -136,13 +136,16 @@ def codebook() -> np.ndarray:
     stripes = 0.5 + 0.5 * np.sign(np.sin(2 * np.pi * u * rng.uniform(2, 9, n)[:, None, None]))
     shade = 1 - stripes * (rng.random(n) < 0.4)[:, None, None] * rng.uniform(0.2, 0.7, n)[:, None, None]
     front, back = rng.random((2, n, 1, 1, 3))
-    painted = np.where(blob[..., None], front * shade[..., None], back)
-    noise = rng.normal(0, 1, painted.shape) * rng.uniform(0, 0.1, n)[:, None, None, None]
-    return describe(np.clip(painted + noise, 0, 1).astype(np.float32))
+    patches = np.where(blob[..., None], front * shade[..., None], back)
+    noise = rng.normal(0, 1, patches.shape) * rng.uniform(0, 0.1, n)[:, None, None, None]
+    return describe(np.clip(patches + noise, 0, 1).astype(np.float32))
 
 
 def pseudo_classes(descriptors: np.ndarray, temperature: float = 8.0) -> np.ndarray:
-    """(n, F) → (n, CLASSES) soft labels over the codebook, background zero: softmax of minus the squared distance."""
+    """(n, F) → (n, IMG_LABEL_DIM) soft labels over the codebook: softmax of minus the squared distance.
+
+    Background, the first label, gets zero.
+    """
     centroids = codebook()
     squared = (descriptors**2).sum(1)[:, None] + (centroids**2).sum(1)[None] - 2 * descriptors @ centroids.T
     scores = np.exp(-(squared - squared.min(1, keepdims=True)) / temperature)
@@ -150,7 +153,7 @@ def pseudo_classes(descriptors: np.ndarray, temperature: float = 8.0) -> np.ndar
 
 
 def soft_labels(classes: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """(n,) classes 1.. and confidences → (n, CLASSES): the confidence on the class, the rest spread over all."""
-    labels = np.repeat(((1 - confidence) / CLASSES)[:, None], CLASSES, axis=1)
+    """(n,) classes 1.. and confidences → (n, IMG_LABEL_DIM): the confidence on the class, the rest spread over all."""
+    labels = np.repeat(((1 - confidence) / IMG_LABEL_DIM)[:, None], IMG_LABEL_DIM, axis=1)
     labels[np.arange(len(classes)), classes] += confidence
     return labels

@@ -54,12 +54,12 @@ class WordPiece:
         """Ids of the word pieces of `text`, without [CLS] and [SEP]."""
         ids: list[int] = []
         for word in text.split():
-            found = self._cache.get(word)
-            if found is None:
-                found = self._encode_word(word)
+            word_ids = self._cache.get(word)
+            if word_ids is None:
+                word_ids = self._encode_word(word)
                 if len(self._cache) < CACHED_WORDS:
-                    self._cache[word] = found
-            ids += found
+                    self._cache[word] = word_ids
+            ids += word_ids
         return ids
 
     def tokenize(self, text: str) -> list[str]:
@@ -91,9 +91,9 @@ def split_words(text: str, do_lower_case: bool = False) -> list[str]:
     The five special names stay whole, and are not lower-cased, where white space or Chinese characters stand
     around them: `[MASK]`, but `[`, `MASK`, `]`, `.` for `[MASK].`
     """
-    kept = "".join(f" {char} " if is_chinese(char) else char for char in text if not is_dropped(char))
+    spaced_text = "".join(f" {char} " if is_chinese(char) else char for char in text if not is_dropped(char))
     words = []
-    for part in kept.split():
+    for part in spaced_text.split():
         if part in SPECIAL:
             words.append(part)
             continue
@@ -151,23 +151,23 @@ def read_vocab(path: Path) -> list[str]:
     if lines[-1] == "":
         lines.pop()
     pieces = [line.strip() for line in lines]
-    missing = [name for name in (*SPECIAL, FIRST_WORD) if name not in pieces]
-    if missing:
+    missing_pieces = [name for name in (*SPECIAL, FIRST_WORD) if name not in pieces]
+    if missing_pieces:
         raise InputError(
             "not a BERT vocabulary",
             file=path,
-            found=f"{len(pieces)} lines without {' '.join(missing)}",
+            found=f"{len(pieces)} lines without {' '.join(missing_pieces)}",
             expected="one word piece a line, among them " + " ".join((*SPECIAL, FIRST_WORD)),
         )
-    seen: dict[str, int] = {}
+    line_numbers: dict[str, int] = {}
     for number, piece in enumerate(pieces, 1):
-        if piece in seen:
+        if piece in line_numbers:
             raise InputError(
                 "a word piece stands twice in the vocabulary",
                 file=path,
                 key=f"line {number}",
-                found=f"{piece!r}, also on line {seen[piece]}",
+                found=f"{piece!r}, also on line {line_numbers[piece]}",
                 remedy="restore the original file: ids are line numbers, so no line may be added or lost",
             )
-        seen[piece] = number
+        line_numbers[piece] = number
     return pieces

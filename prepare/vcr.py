@@ -12,65 +12,78 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from toolz import mapcat
 
-from data.txt_store import VCR_TOKENS, TextWriter
+from data.txt_writer import TextWriter
 from prepare.annotations import Text
 from prepare.annotations_vcr import Tokens, VcrText, vcr_boxes, vcr_examples
 from prepare.image_names import VCR_GT_IMG_NAME, VCR_IMG_NAME, ImageNames
 from prepare.preparation import Preparation
+from utils.formats import VCR_TOKENS
 
 GRID = 9  # cells a side: VCR_TOKENS = GRID * GRID
 
 
 def prepare_vcr(args: argparse.Namespace) -> None:
-    """Questions with their answers and rationales."""
-    job, gt_names = Preparation(args, VCR_IMG_NAME), ImageNames(args.gt_img_name or VCR_GT_IMG_NAME)
-    texts = (text for path in args.annotations for text in vcr_examples(path))
+    """The questions of `args.annotations`, with their answers and rationales, to the store `args.output`."""
+    preparation = Preparation(args, VCR_IMG_NAME)
+    gt_names = ImageNames(args.gt_img_name or VCR_GT_IMG_NAME)
 
-    def pieces(text: Text) -> dict[str, Any]:
+    def encode(text: Text) -> dict[str, Any]:
         assert isinstance(text, VcrText)
-        numbers = tag_tokens(text, Path(args.metadata), args.tags)
-        special = {k: job.tokenizer.v_range[1] + number for k, number in numbers.items()}
-        names = text.objects if args.object_names == "before" else None
+        numbers = token_numbers(text, Path(args.metadata), args.tags)
+        first_token = preparation.tokenizer.v_range[1]
+        object_tokens = {index: first_token + number for index, number in numbers.items()}
+        object_names = text.objects if args.object_names == "before" else None
 
-        def encode(tokens: Tokens) -> list[int]:
-            return encode_tokens(tokens, job.tokenizer.encode, special, names)
+        def ids(tokens: Tokens) -> list[int]:
+            return encode_tokens(tokens, preparation.tokenizer.encode, object_tokens, object_names)
 
         return {
-            "input_ids": encode(text.question),
-            "input_ids_as": [encode(choice) for choice in text.answers],
-            "input_ids_rs": [encode(choice) for choice in text.rationales],
+            "input_ids": ids(text.question),
+            "input_ids_as": [ids(answer) for answer in text.answers],
+            "input_ids_rs": [ids(rationale) for rationale in text.rationales],
         }
 
-    with TextWriter(args.output, job.meta()) as writer:
-        for text, record in job.records(texts, pieces):
+    with TextWriter(preparation.output, preparation.meta()) as writer:
+        for text, record in preparation.records(mapcat(vcr_examples, args.annotations), encode):
             writer.add(text.id, record | {"img_fname": [gt_names.name(text), record["img_fname"]]})
-    job.report()
+    preparation.report()
 
 
 def encode_tokens(
-    tokens: Tokens, encode: Callable[[str], list[int]], special: dict[int, int], names: Sequence[str] | None
+    tokens: Tokens,
+    encode: Callable[[str], list[int]],
+    object_tokens: dict[int, int],
+    object_names: Sequence[str] | None,
 ) -> list[int]:
-    """Word pieces of words and tags; `special`: the token of each object; `names`: written before it, or None."""
+    """Ids of the word pieces of words and tags.
+
+    `encode`: the tokeniser. `object_tokens`: object index to the id of its special token. `object_names`: their names,
+    written before the special token; None: not written.
+    """
     ids: list[int] = []
     for token in tokens:
         if isinstance(token, str):
             ids += encode(token)
             continue
-        for k in token:
-            ids += (encode(names[k]) if names else []) + [special[k]]
+        for index in token:
+            ids += (encode(object_names[index]) if object_names else []) + [object_tokens[index]]
     return ids
 
 
-def tag_tokens(text: VcrText, folder: Path, tags: str) -> dict[int, int]:
-    """Object index to the number of its special token, 0..80, for the objects that the example mentions."""
-    boxes, size = vcr_boxes(folder / text.metadata, text)
-    spoken = [text.question, *text.answers, *text.rationales]
-    mentioned = sorted({k for tokens in spoken for token in tokens if not isinstance(token, str) for k in token})
+def token_numbers(text: VcrText, folder: Path, tags: str) -> dict[int, int]:
+    """Object index to the number of its special token, 0..80, for the objects that the example mentions.
+
+    `folder`: that of the metadata. `tags`: "place", or "index" for the object's own index, 80 at most.
+    """
+    boxes, size = vcr_boxes(folder / text.metadata_file, text)
+    token_lists = [text.question, *text.answers, *text.rationales]
+    objects = sorted({index for tokens in token_lists for tag in tokens if not isinstance(tag, str) for index in tag})
     if tags == "index":
-        return {k: min(k, VCR_TOKENS - 1) for k in mentioned}
+        return {index: min(index, VCR_TOKENS - 1) for index in objects}
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2 / np.array(size)
-    return place_tokens({k: (middles[k][0], middles[k][1]) for k in mentioned})
+    return place_tokens({index: (middles[index][0], middles[index][1]) for index in objects})
 
 
 def place_tokens(middles: dict[int, tuple[float, float]]) -> dict[int, int]:
@@ -79,10 +92,10 @@ def place_tokens(middles: dict[int, tuple[float, float]]) -> dict[int, int]:
     With more points than cells the rest keep their own.
     """
     row, column = np.divmod(np.arange(VCR_TOKENS), GRID)
-    taken: dict[int, int] = {}
+    cells: dict[int, int] = {}
     for key, (x, y) in middles.items():
         distance = (column + 0.5 - GRID * x) ** 2 + (row + 0.5 - GRID * y) ** 2
         order = np.argsort(distance, kind="stable").tolist()
-        used = set(taken.values())
-        taken[key] = next((cell for cell in order if cell not in used), order[0])
-    return taken
+        occupied_cells = set(cells.values())
+        cells[key] = next((cell for cell in order if cell not in occupied_cells), order[0])
+    return cells

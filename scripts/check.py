@@ -9,7 +9,7 @@ status 2 when anything is wrong.
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +18,7 @@ from data.img_store import ImageStore
 from data.txt_store import TextStore
 from utils.errors import InputError, exit_on_input_error
 
-SHOWN = 5  # bad records described; the others are counted
+MAX_SHOWN = 5  # bad records described; the others are counted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,13 +37,13 @@ def command_line() -> argparse.ArgumentParser:
     """The flags, the variant's under the names that training has."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--txt_db", help="text store (NAME.db)")
-    add("--img_db", help="image store (the folder that holds feat_…)")
+    add("--txt_db", help="text store to check (NAME.db)")
+    add("--img_db", help="image store to check (the folder that holds feat_…)")
     add("--conf_th", type=float, default=0.2, help="variant of the image store: confidence threshold; -1: fixed num_bb")
     add("--max_bb", type=int, default=100, help="most boxes of the variant")
     add("--min_bb", type=int, default=10, help="fewest boxes of the variant")
     add("--num_bb", type=int, default=36, help="boxes of the variant feat_numbb, with --conf_th -1")
-    add("--compressed_db", action="store_true", help="the compressed variant")
+    add("--compressed_db", action="store_true", help="check the compressed variant of the image store")
     add("--img_dim", type=int, help="feature width that a model takes (the published ones: 2048)")
     return parser
 
@@ -61,17 +61,24 @@ def check_texts(path: str) -> TextStore:
 
 def check_images(args: argparse.Namespace) -> ImageStore:
     """Read every picture's regions, soft labels too where there are any."""
-    store = ImageStore(args.img_db, args.conf_th, args.max_bb, args.min_bb, args.num_bb, args.compressed_db)
+    store = ImageStore(
+        args.img_db,
+        conf_th=args.conf_th,
+        max_bb=args.max_bb,
+        min_bb=args.min_bb,
+        num_bb=args.num_bb,
+        compressed=args.compressed_db,
+    )
     store.check(sample=0, img_dim=args.img_dim)
-    held = np.zeros(len(store), np.int64)
+    n_regions = np.zeros(len(store), np.int64)
     classes: Counter[int | None] = Counter()
 
-    def read(row: int) -> None:
+    def check_record(row: int) -> None:
         regions = store.check_record(row)
-        held[row] = len(regions.features)
+        n_regions[row] = len(regions.features)
         classes[None if regions.soft_labels is None else regions.soft_labels.shape[1]] += 1
 
-    scan(store.folder / "data.mdb", "pictures", range(len(store)), read)
+    scan(store.folder / "data.mdb", "pictures", range(len(store)), check_record)
     if len(classes) > 1:
         raise InputError(
             "pictures with different numbers of soft labels",
@@ -82,10 +89,10 @@ def check_images(args: argparse.Namespace) -> ImageStore:
         )
     labels = next(iter(classes))
     print(f"{store.folder}: {len(store):,} pictures, features of width {store.img_dim}")
-    print(f"  regions: {held.mean():.1f} a picture, {held.min()} to {held.max()}")
+    print(f"  regions: {n_regions.mean():.1f} a picture, {n_regions.min()} to {n_regions.max()}")
     print(f"  soft labels: {f'{labels:,} classes' if labels else 'none: no training with mrc or mrckl'}")
     if args.conf_th > -1:
-        fewer = int((held < store.n_announced).sum())
+        fewer = int((n_regions < store.n_announced).sum())
         print(f"  {fewer:,} pictures hold fewer regions than counted (fine: the smaller number is used)")
     return store
 
@@ -97,7 +104,7 @@ def check_pair(texts: TextStore, images: ImageStore) -> None:
         raise InputError(
             f"{len(absent):,} of {len(texts.img_names):,} pictures that the texts name are not in the image store",
             file=images.folder / "data.mdb",
-            key=", ".join(name.decode() for name in absent[:SHOWN]),
+            key=", ".join(name.decode() for name in absent[:MAX_SHOWN]),
             found=f"named in {texts.path}; the store has names like {images.name(0)}",
             expected="every picture of the text store",
             remedy="pair the text store with its own image store, prepare the missing pictures, "
@@ -106,21 +113,21 @@ def check_pair(texts: TextStore, images: ImageStore) -> None:
     print(f"  all {len(texts.img_names):,} pictures that the texts name are there")
 
 
-def scan(file: Any, what: str, items: Iterable[int], read: Callable[[int], Any]) -> None:
-    """Read all; one `InputError` about all that failed."""
+def scan(file: Path, unit: str, rows: Iterable[int], check_record: Callable[[int], object]) -> None:
+    """Check the records of these rows; raises one `InputError` about all that failed. `unit`: what a record is."""
     bad: list[str] = []
-    for item in tqdm(items, desc=what, unit="", unit_scale=True, disable=None):
+    for row in tqdm(rows, desc=unit, unit="", unit_scale=True, disable=None):
         try:
-            read(item)
+            check_record(row)
         except InputError as error:
             bad.append(" | ".join(line.strip() for line in str(error).splitlines() if "remedy:" not in line))
     if bad:
-        shown = "".join(f"\n    {line}" for line in bad[:SHOWN])
-        more = f"\n    and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
+        details = "".join(f"\n    {line}" for line in bad[:MAX_SHOWN])
+        more = f"\n    and {len(bad) - MAX_SHOWN:,} more" if len(bad) > MAX_SHOWN else ""
         raise InputError(
-            f"{len(bad):,} {what} cannot be used",
+            f"{len(bad):,} {unit} cannot be used",
             file=file,
-            found=shown + more,
+            found=details + more,
             expected="records as docs/DATA.md describes them",
             remedy="prepare these again, or leave them out of the text store",
         )

@@ -17,18 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.demo import SEEDS, Demo, DemoConfig
-from scripts.demo_world.demo_tasks import TASKS, Command
+from scripts.demo import SEEDS
+from scripts.demo_world.demo_tasks import TASKS
+from scripts.demo_world.runner import Command, DemoRunner
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.options import option
 
-SHOWN = {"nlvr2": "accuracy", "ve": "accuracy", "vcr": "acc", "re": "accuracy_gt", "itm": "r_mean"}
-STAGE = "stage"  # the side of VCR that starts from its second stage
+METRICS = {"nlvr2": "accuracy", "ve": "accuracy", "vcr": "acc", "re": "accuracy_gt", "itm": "r_mean"}  # of each task
+SECOND_STAGE = "stage"  # the side of VCR that starts from its second stage
 # Few candidates: scoring all that the defaults say would take longer than the training itself. As without hard
 # negatives, a step has 16 examples of four negatives to learn from: online all of them hard, mined two.
-POOLS: dict[str, Command] = {
+HARD_NEGATIVES: dict[str, Command] = {
     "online": ["--train_batch_size", "16", "--negative_size", "7", "--hard_neg_size", "2"],
     "mined": ["--negative_size", "1", "--mine_images", "8", "--mine_keep", "2"],
 }
@@ -38,13 +39,13 @@ POOLS: dict[str, Command] = {
 class CompareConfig:
     """Options of the comparison."""
 
-    demo: str = option("demo", help="folder of a finished scripts/demo.sh --all")
+    demo: str = option("demo", help="output folder of a finished scripts/demo.sh --all")
     steps: int = option(350, help="optimiser steps of every finetuning", at_least=1)
     stage_steps: int = option(400, help="optimiser steps of VCR's second stage", at_least=1)
 
 
 @dataclass(frozen=True)
-class Run:
+class Finetuning:
     """One finetuning: a task, what distinguishes it from others of its seed, its seed."""
 
     task: str
@@ -58,15 +59,15 @@ class Run:
 
 # What is compared: a title, a task, two sides, the first expected to be better.
 PAIRS = (
-    *((f"{task}: pre-trained, scratch", task, "pre", "scratch") for task in SHOWN),
+    *((f"{task}: pre-trained, scratch", task, "pre", "scratch") for task in METRICS),
     ("nlvr2: paired-attn, triplet", "nlvr2", "pre", "triplet"),
-    *((f"itm: {kind} hard negatives, none", "itm", kind, "pre") for kind in POOLS),
-    ("vcr: second stage, none", "vcr", STAGE, "pre"),
+    *((f"itm: {search} hard negatives, none", "itm", search, "pre") for search in HARD_NEGATIVES),
+    ("vcr: second stage, none", "vcr", SECOND_STAGE, "pre"),
 )
 
 
 class Comparison:
-    """Runs every side of every pair once a seed; a side of several pairs is one run."""
+    """Trains and tests every side of every pair once a seed; a side of several pairs is finetuned once."""
 
     def __init__(self, config: CompareConfig):
         self.config, demo = config, Path(config.demo)
@@ -75,82 +76,92 @@ class Comparison:
         self.root = demo / "output" / f"compare_{config.steps}_{config.stage_steps}"
         self.tests = {task.name: task.test for task in TASKS}
 
-    def flags(self, one: Run) -> Command:
+    def flags(self, finetuning: Finetuning) -> Command:
         """What distinguishes a side."""
-        if one.side == "scratch":
+        side = finetuning.side
+        if side == "scratch":
             return ["--checkpoint", "None"]
-        if one.side == STAGE:
-            return ["--checkpoint", self.staged(one.seed), "--checkpoint_from", "vcr_pretrain"]
-        start: Command = ["--checkpoint", self.weights]
-        if one.side == "triplet":
-            return [*start, "--model", "triplet"]
-        return [*start, *(["--hard_negatives", one.side, *POOLS[one.side]] if one.side in POOLS else [])]
+        if side == SECOND_STAGE:
+            weights = self.second_stage_weights(finetuning.seed)
+            return ["--checkpoint", weights, "--checkpoint_from", "vcr_pretrain"]
+        flags: Command = ["--checkpoint", self.weights]
+        if side == "triplet":
+            flags += ["--model", "triplet"]
+        if side in HARD_NEGATIVES:
+            flags += ["--hard_negatives", side, *HARD_NEGATIVES[side]]
+        return flags
 
-    def staged(self, seed: int) -> Path:
+    def second_stage_weights(self, seed: int) -> Path:
         """The weights of VCR's second stage."""
         steps = self.config.stage_steps
         return self.root.absolute() / f"second_stage_{seed}" / "ckpt" / f"model_step_{steps}.pt"
 
-    def score(self, one: Run) -> float:
+    def score(self, finetuning: Finetuning) -> float:
         """Train and test; the score in percent."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / f"{one.name}.log", "a", encoding="utf-8") as log:
-            demo = Demo(DemoConfig(output=self.config.demo), ranks=1, log=log)
-            if one.side == STAGE:
-                steps = self.config.stage_steps
-                stage: Command = ["--checkpoint", self.weights, *timing(one.seed, steps)]
-                output = self.root / f"second_stage_{one.seed}"
-                demo.train("pretrain_vcr.py", "config/demo-pretrain-vcr.json", output, steps, *stage)
-            steps, output = self.config.steps, self.root / one.name
-            splits = ("val", "test") if one.task == "itm" else ("val",)
-            unseen: Command = [part for s in splits for kind in ("txt", "img") for part in (f"--{s}_{kind}_db", "None")]
-            flags = [*self.flags(one), *timing(one.seed, steps), *unseen]
-            demo.train(f"train_{one.task}.py", f"config/demo-{one.task}.json", output, steps, *flags)
-            return self.tests[one.task](demo, output)[SHOWN[one.task]]
+        task, output = finetuning.task, self.root / finetuning.name
+        with open(self.root / f"{finetuning.name}.log", "a", encoding="utf-8") as log:
+            runner = DemoRunner(self.config.demo, ranks=1, log=log)
+            if finetuning.side == SECOND_STAGE:
+                self.train_second_stage(runner, finetuning.seed)
+            flags = [*self.flags(finetuning), *schedule(finetuning.seed, self.config.steps)]
+            for split in ("val", "test") if task == "itm" else ("val",):  # nothing is validated
+                flags += [f"--{split}_txt_db", "None", f"--{split}_img_db", "None"]
+            config = f"config/demo-{task}.json"
+            runner.train(f"train_{task}.py", config=config, output=output, steps=self.config.steps, flags=flags)
+            return self.tests[task](runner, output)[METRICS[task]]
 
-    def run(self) -> None:
-        """All runs, side by side; prints a line for each pair and writes `compare_tasks.json`."""
+    def train_second_stage(self, runner: DemoRunner, seed: int) -> None:
+        """Pre-train on VCR."""
+        output, steps = self.root / f"second_stage_{seed}", self.config.stage_steps
+        flags: Command = ["--checkpoint", self.weights, *schedule(seed, steps)]
+        config = "config/demo-pretrain-vcr.json"
+        runner.train("pretrain_vcr.py", config=config, output=output, steps=steps, flags=flags)
+
+    def compare(self) -> None:
+        """All finetunings, side by side; prints a line for each pair and writes `compare_tasks.json`."""
         if not self.weights.exists():
             raise InputError("no pre-trained weights", file=self.weights, remedy="run ./scripts/demo.sh --all before")
-        runs = [Run(task, side, seed) for seed in SEEDS for _, task, *sides in PAIRS for side in sides]
-        found = self.scores(list(dict.fromkeys(runs)))
+        finetunings = [Finetuning(task, side, seed) for seed in SEEDS for _, task, *sides in PAIRS for side in sides]
+        scores = self.scores(list(dict.fromkeys(finetunings)))
         table = {
-            title: {side: [found[Run(task, side, seed)] for seed in SEEDS] for side in sides}
+            title: {side: [scores[Finetuning(task, side, seed)] for seed in SEEDS] for side in sides}
             for title, task, *sides in PAIRS
         }
         write_json(Path(self.config.demo) / "compare_tasks.json", table, indent=2)
         print(f"\nTest split, %, {self.config.steps} steps, seeds {SEEDS}; difference ± its standard error:")
-        for title, both in table.items():
-            first, second = (np.array(values) for values in both.values())
+        for title, scores_by_side in table.items():
+            first, second = (np.array(values) for values in scores_by_side.values())
             gap = first - second
             error = gap.std(ddof=1) / np.sqrt(len(gap))
             print(f"  {title:<36}{first.mean():6.1f} {second.mean():6.1f}   {gap.mean():+.1f} ± {error:.1f}")
 
-    def scores(self, runs: list[Run]) -> dict[Run, float]:
-        """The score of every run, one thread a core; one that fails stops those not begun."""
-        started, found = time.monotonic(), {}
+    def scores(self, finetunings: list[Finetuning]) -> dict[Finetuning, float]:
+        """The score of every finetuning, one thread a core; one that fails stops those not begun."""
+        started, scores = time.monotonic(), {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            begun = {pool.submit(self.score, one): one for one in runs}
+            futures = {pool.submit(self.score, finetuning): finetuning for finetuning in finetunings}
             try:
-                for done in as_completed(begun):
-                    one = begun[done]
-                    found[one] = done.result()
+                for future in as_completed(futures):
+                    finetuning = futures[future]
+                    score = scores[finetuning] = future.result()
                     minutes = (time.monotonic() - started) / 60
-                    print(f"{len(found)}/{len(runs)} {one.name}: {found[one]:.1f} % ({minutes:.1f} min)", flush=True)
+                    progress = f"{len(scores)}/{len(finetunings)}"
+                    print(f"{progress} {finetuning.name}: {score:.1f} % ({minutes:.1f} min)", flush=True)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return found
+        return scores
 
 
-def timing(seed: int, steps: int) -> Command:
-    """Seed and schedule of a short run."""
+def schedule(seed: int, steps: int) -> Command:
+    """Seed and schedule of a short training run."""
     return ["--seed", str(seed), "--valid_steps", str(steps), "--warmup_steps", str(steps // 10)]
 
 
 def main(argv: list[str] | None = None) -> None:
     config, _ = parse(CompareConfig, argv)
-    Comparison(config).run()
+    Comparison(config).compare()
 
 
 if __name__ == "__main__":

@@ -64,19 +64,19 @@ def convert(path: Path, args: argparse.Namespace) -> tuple[str, bytes | str, int
     if any(array.dtype.kind not in "fiub" or not np.isfinite(array).all() for array in arrays.values()):
         return path.name, "holds NaN, infinity, a number beyond float16 (65504) or no numbers", 0
     if args.keep_all:
-        kept = lengths.pop()
+        n_boxes = lengths.pop()
     else:
-        kept = compute_num_bb(conf, args.conf_th, args.min_bb, args.max_bb)
-    arrays = {name: array[:kept] for name, array in arrays.items()}
+        n_boxes = compute_num_bb(conf, args.conf_th, args.min_bb, args.max_bb)
+    arrays = {name: array[:n_boxes] for name, array in arrays.items()}
     if args.compress:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
-        return path.name, buffer.getvalue(), kept
-    return path.name, msgpack.packb(arrays, default=msgpack_numpy.encode, use_bin_type=True), kept
+        return path.name, buffer.getvalue(), n_boxes
+    return path.name, msgpack.packb(arrays, default=msgpack_numpy.encode, use_bin_type=True), n_boxes
 
 
 def write(args: argparse.Namespace) -> str | None:
-    """Write the store; what is wrong, if anything is, and then nothing is left behind."""
+    """Write the store; returns what is wrong, if anything is, and then leaves nothing behind."""
     img_dir, output = Path(args.img_dir), Path(args.output)
     files = sorted(img_dir.glob("*.npz"))
     if not files:
@@ -90,12 +90,12 @@ def write(args: argparse.Namespace) -> str | None:
     try:
         with lmdb.open(str(temporary), map_size=MAP_SIZE, lock=False) as env, Pool(args.nproc) as pool:
             txn = env.begin(write=True)
-            made = pool.imap(partial(convert, args=args), files, chunksize=16)
-            for name, record, kept in tqdm(made, total=len(files), unit="picture", disable=None):
+            records = pool.imap(partial(convert, args=args), files, chunksize=16)
+            for name, record, n_boxes in tqdm(records, total=len(files), unit="picture", disable=None):
                 if isinstance(record, str):
                     return f"{img_dir / name}: {record}; extract this picture again"
                 txn.put(name.encode(), record)
-                counts[name] = kept
+                counts[name] = n_boxes
                 if len(counts) % 1000 == 0:
                     txn.commit()
                     txn = env.begin(write=True)
@@ -124,16 +124,16 @@ def main() -> None:
     add = parser.add_argument
     add("--img_dir", required=True, help="folder of .npz files")
     add("--output", required=True, help="folder of the image store; may hold other variants")
-    add("--nproc", type=int, default=8, help="processes")
-    add("--compress", action="store_true", help="records as compressed npz")
+    add("--nproc", type=int, default=8, help="number of processes to run at once")
+    add("--compress", action="store_true", help="write records as compressed npz")
     add("--keep_all", action="store_true", help="keep every box (variant `all`)")
     add("--conf_th", type=float, default=0.2, help="keep boxes above this confidence; -1: any, for a fixed number")
-    add("--max_bb", type=int, default=100, help="most boxes kept")
-    add("--min_bb", type=int, default=10, help="fewest boxes kept")
+    add("--max_bb", type=int, default=100, help="keep at most this many boxes")
+    add("--min_bb", type=int, default=10, help="keep at least this many boxes")
     add("--num_bb", type=int, default=100, help="boxes that readers take with --conf_th -1")
-    wrong = write(parser.parse_args())
-    if wrong:
-        print(f"error: {wrong}", file=sys.stderr)
+    problem = write(parser.parse_args())
+    if problem:
+        print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
 
 

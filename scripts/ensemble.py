@@ -22,14 +22,15 @@ itm       sigmoid of each pair's score; written as the logit of the average, whi
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from toolz import partition_all
 
 from evaluation.metrics import evaluate_vqa
 from evaluation.submission import (
+    VCR_COLUMNS,
     vqa_predictions,
     write_nlvr2_csv,
     write_re,
@@ -46,6 +47,7 @@ from scripts.evaluate import evaluate, print_scores
 from scripts.read_results import read_vcr
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
+from utils.formats import CHOICES, VE_LABELS
 from utils.npz import open_npz, read_array
 
 Runs = list[tuple[Path, Mapping[str, np.ndarray]]]  # each run's file, and its arrays by name
@@ -64,30 +66,34 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def softmax_of_fours(x: np.ndarray) -> np.ndarray:
-    return softmax(x.reshape(-1, 4)).reshape(-1)
+    return softmax(x.reshape(-1, CHOICES)).reshape(-1)
 
 
-# each task's way from logits to probabilities, and how many it has; None: as many as the files say
-SPACES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int | None]] = {
+# each task's function from logits to probabilities, and their number; None: as many as the files say
+PROBABILITIES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int | None]] = {
     "vqa": (sigmoid, None),
-    "ve": (sigmoid, 3),
+    "ve": (sigmoid, len(VE_LABELS)),
     "nlvr2": (softmax, 2),
-    "vcr": (softmax_of_fours, 20),
+    "vcr": (softmax_of_fours, len(VCR_COLUMNS)),
     "re": (softmax, None),
 }
 
 
-def main(argv: Sequence[str] | None = None) -> Any:
+def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     """Write the ensemble's results; returns its scores, or None without annotations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", required=True, choices=[*SPACES, "itm"])
-    parser.add_argument("--logits", required=True, nargs="+", type=Path, metavar="NPZ", help="one file a run")
+    parser.add_argument("--task", required=True, choices=[*PROBABILITIES, "itm"], help="task that the logits answer")
+    parser.add_argument("--logits", required=True, nargs="+", type=Path, metavar="NPZ", help="one logits file a run")
     parser.add_argument("--output", required=True, type=Path, help="results file to write")
-    parser.add_argument("--average", choices=["probs", "logits"], default="probs", help="what is averaged")
-    parser.add_argument("--annotations", nargs="+", type=Path, default=[], help="as scripts.evaluate takes them")
+    parser.add_argument(
+        "--average", choices=["probs", "logits"], default="probs", help="average probabilities or logits"
+    )
+    parser.add_argument(
+        "--annotations", nargs="+", type=Path, default=[], help="annotations, as scripts.evaluate takes them"
+    )
     parser.add_argument("--split", help="re, itm: the part of the annotations that was answered")
     parser.add_argument(
-        "--ans2label", default="release", help="vqa: the answers that the logits stand for, a JSON file"
+        "--ans2label", default="release", help="vqa: JSON file of the answers that the logits stand for"
     )
     args = parser.parse_args(argv)
     with ExitStack() as stack:
@@ -96,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> Any:
             average_retrieval(runs, args.output, args.average)
         else:
             check_same_ids(runs)
-            write(args.task, args.output, averaged(runs, args.task, args.average), runs, args.ans2label)
+            rows = averages(runs, args.task, args.average)
+            write_results(args.task, args.output, rows, runs=runs, ans2label=args.ans2label)
     if not args.annotations:
         return None
     try:
@@ -129,9 +136,9 @@ def check_same_ids(runs: Runs) -> None:
             )
 
 
-def averaged(runs: Runs, task: str, average: str) -> Rows:
+def averages(runs: Runs, task: str, average: str) -> Rows:
     """Each example's id and its average over all runs, (A,) fp64, in the first file's order."""
-    to_probs, width = SPACES[task]
+    to_probs, width = PROBABILITIES[task]
     for id_ in runs[0][1]:
         if task == "re" and id_.startswith(("boxes/", "tgt_box/")):
             continue
@@ -156,14 +163,14 @@ def averaged(runs: Runs, task: str, average: str) -> Rows:
         yield id_, total / len(runs)
 
 
-def write(task: str, output: Path, rows: Rows, runs: Runs, ans2label: str) -> None:
+def write_results(task: str, output: Path, rows: Rows, *, runs: Runs, ans2label: str) -> None:
     """The task's results file, of the best output of each average."""
     if task == "vqa":
-        answered = list(answers(rows, label2ans(read_ans2label(ans2label))))
-        return write_vqa(output, answered, [id_ for id_, _ in answered])
+        predictions = list(best_answers(rows, label2ans(read_ans2label(ans2label))))
+        return write_vqa(output, predictions, [id_ for id_, _ in predictions])
     if task == "re":
-        chosen = [chosen_box(id_, row, runs) for id_, row in rows]
-        return write_re(output, chosen, [entry["sent_id"] for entry in chosen])
+        entries = [best_box(id_, row, runs) for id_, row in rows]
+        return write_re(output, entries, [entry["sent_id"] for entry in entries])
     ids, means = zip(*rows)
     scores = np.stack(means)
     if task == "ve":
@@ -175,24 +182,29 @@ def write(task: str, output: Path, rows: Rows, runs: Runs, ans2label: str) -> No
         write_vcr_json(output.with_suffix(".json"), ids, scores, ids)
 
 
-def answers(rows: Rows, names: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """(question id, best answer), a block at a time: VQA's test split has 448 thousand questions of 3,129 scores."""
-    while block := list(islice(rows, ROWS)):
+def best_answers(rows: Rows, names: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """(question id, best of the answers `names`) of each row.
+
+    A block is read at a time: VQA's test split has 448 thousand questions of 3,129 scores.
+    """
+    for block in partition_all(ROWS, rows):
         ids, means = zip(*block)
         yield from vqa_predictions(ids, np.stack(means), names)
 
 
-def chosen_box(id_: str, row: np.ndarray, runs: Runs) -> dict[str, Any]:
+def best_box(id_: str, row: np.ndarray, runs: Runs) -> dict[str, Any]:
     """RE's entry for an expression; all runs must have chosen among the same boxes."""
-    boxes, target = (read_array(runs[0][1], f"{kind}/{id_}", runs[0][0]) for kind in ("boxes", "tgt_box"))
+    first_path, first = runs[0]
+    boxes = read_array(first, f"boxes/{id_}", first_path)
+    target = read_array(first, f"tgt_box/{id_}", first_path)
     for path, arrays in runs:
-        own = read_array(arrays, f"boxes/{id_}", path)
-        if own.shape != (len(row), 4) or not np.array_equal(own, boxes):
+        run_boxes = read_array(arrays, f"boxes/{id_}", path)
+        if run_boxes.shape != (len(row), 4) or not np.array_equal(run_boxes, boxes):
             raise InputError(
                 "runs chose among different boxes",
                 file=path,
                 key=f"boxes/{id_}",
-                found=f"{len(own)} boxes, not those of {runs[0][0]}",
+                found=f"{len(run_boxes)} boxes, not those of {first_path}",
                 remedy="give runs on one image store, with the same conf_th and num_bb",
             )
     return {"sent_id": id_, "pred_box": boxes[row.argmax()], "tgt_box": target}
@@ -201,12 +213,13 @@ def chosen_box(id_: str, row: np.ndarray, runs: Runs) -> dict[str, Any]:
 def average_retrieval(runs: Runs, output: Path, average: str) -> None:
     """Write the average of all runs' (T, I) scores; one run is in memory at a time."""
     first_path, first = runs[0]
-    names = [read_array(first, key, first_path).tolist() for key in ("txt_ids", "img_ids")]
-    yes, no = np.full((2, len(names[0]), len(names[1])), -np.inf if average == "probs" else 0.0)
+    txt_ids = read_array(first, "txt_ids", first_path).tolist()
+    img_ids = read_array(first, "img_ids", first_path).tolist()
+    yes, no = np.full((2, len(txt_ids), len(img_ids)), -np.inf if average == "probs" else 0.0)
     for path, arrays in runs:
         scores = read_array(arrays, "scores", path)
-        for key, expected in zip(("txt_ids", "img_ids"), names):
-            if read_array(arrays, key, path).tolist() != expected or scores.shape != yes.shape:
+        for key, ids in (("txt_ids", txt_ids), ("img_ids", img_ids)):
+            if read_array(arrays, key, path).tolist() != ids or scores.shape != yes.shape:
                 raise InputError("runs of different examples", file=path, key=key, expected=f"those of {first_path}")
         for rows in (slice(start, start + ROWS) for start in range(0, len(scores), ROWS)):
             block = scores[rows].astype(np.float64)
@@ -215,15 +228,16 @@ def average_retrieval(runs: Runs, output: Path, average: str) -> None:
                 no[rows] = np.logaddexp(no[rows], -np.logaddexp(0, block))
             else:
                 yes[rows] += block / len(runs)
-    write_retrieval(output, yes - no, *names)
+    write_retrieval(output, yes - no, txt_ids, img_ids)
 
 
 def score(task: str, output: Path, annotations: Sequence[Path], split: str | None) -> dict[str, Any]:
     """Print the scores of the file just written, and return them."""
     if task == "vqa":
-        found = evaluate_vqa(vqa_results(output), [entry for path in annotations for entry in vqa_annotations(path)])
-        print_accuracies(found)
-        return found
+        entries = [entry for path in annotations for entry in vqa_annotations(path)]
+        accuracies = evaluate_vqa(vqa_results(output), entries)
+        print_accuracies(accuracies)
+        return accuracies
     scores = evaluate(task, output.with_suffix(".json") if task == "vcr" else output, annotations, split)
     print_scores(scores)
     if task == "itm":

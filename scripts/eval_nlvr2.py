@@ -16,8 +16,12 @@ import sys
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Print `accuracy=…` and `consistency=…`, and return both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output_file", metavar="CSV", help="results: identifier,True|False")
-    parser.add_argument("annotation_file", metavar="ANNOTATION_JSONL", help="official annotations")
+    parser.add_argument(
+        "output_file", metavar="CSV", help="results file, with identifier,True or identifier,False in each line"
+    )
+    parser.add_argument(
+        "annotation_file", metavar="ANNOTATION_JSONL", help="official annotations, one JSON object a line"
+    )
     args = parser.parse_args(argv)
     try:
         scores = evaluate(read_answers(args.output_file), read_labels(args.annotation_file))
@@ -42,13 +46,13 @@ def read_labels(path: str) -> dict[str, bool]:
     """Identifier to label."""
     labels: dict[str, bool] = {}
     for number, line in lines(path):
-        where = f"{path}, line {number}"
+        location = f"{path}, line {number}"
         try:
             entry = json.loads(line)
             identifier, label = entry["identifier"], entry["label"]
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{where}: not a JSON object with identifier and label") from None
-        add(labels, identifier, str(label), where)
+            raise ValueError(f"{location}: not a JSON object with identifier and label") from None
+        add(labels, identifier, str(label), location)
     return labels
 
 
@@ -58,15 +62,15 @@ def lines(path: str) -> list[tuple[int, str]]:
         return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
 
 
-def add(found: dict[str, bool], identifier: str, answer: str, where: str) -> None:
-    """Put one answer in `found`; refuses a second one, an identifier without four parts, and no truth value."""
+def add(answers: dict[str, bool], identifier: str, answer: str, location: str) -> None:
+    """Put one answer in `answers`; refuses a second one, an identifier without four parts, and no truth value."""
     if not isinstance(identifier, str) or identifier.count("-") != 3:
-        raise ValueError(f"{where}: not an NLVR2 identifier such as dev-896-0-1: {identifier!r}")
+        raise ValueError(f"{location}: not an NLVR2 identifier such as dev-896-0-1: {identifier!r}")
     if answer.lower() not in ("true", "false"):
-        raise ValueError(f"{where}: neither True nor False: {answer!r}")
-    if identifier in found:
-        raise ValueError(f"{where}: {identifier} comes a second time")
-    found[identifier] = answer.lower() == "true"
+        raise ValueError(f"{location}: neither True nor False: {answer!r}")
+    if identifier in answers:
+        raise ValueError(f"{location}: {identifier} comes a second time")
+    answers[identifier] = answer.lower() == "true"
 
 
 def evaluate(answers: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:

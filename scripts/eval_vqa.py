@@ -10,16 +10,17 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.metrics import check_ids, evaluate_vqa
+from evaluation.ids import check_ids
+from evaluation.metrics import evaluate_vqa
 from prepare.annotations import vqa_annotations, vqa_questions, vqa_results
 from utils.errors import exit_on_input_error
 from utils.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Print the accuracies, and return what `evaluation.metrics.evaluate_vqa` found."""
+    """Print the accuracies, and return what `evaluation.metrics.evaluate_vqa` returns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", help="results JSON")
+    parser.add_argument("results", help="results JSON that inf_vqa.py or scripts.ensemble wrote")
     parser.add_argument("annotations", nargs="+", help="official annotations JSON, one or more")
     parser.add_argument("--questions", metavar="JSON", help="score only the questions of this questions file")
     parser.add_argument("--json", metavar="OUT", help="write the accuracies, in percent, to this file too")
@@ -27,28 +28,28 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     annotations = [entry for path in args.annotations for entry in vqa_annotations(path)]
     if args.questions:
         annotations = annotations_of(annotations, args.questions)
-    found = evaluate_vqa(vqa_results(args.results), annotations)
-    print_accuracies(found)
+    accuracies = evaluate_vqa(vqa_results(args.results), annotations)
+    print_accuracies(accuracies)
     if args.json:
-        write_json(args.json, found, indent=1)
-    return found
+        write_json(args.json, accuracies, indent=1)
+    return accuracies
 
 
 def annotations_of(annotations: Sequence[dict[str, Any]], questions: str) -> list[dict[str, Any]]:
     """The annotations of the questions in a questions file; each must have one."""
-    wanted = {int(text.id) for text in vqa_questions(questions)}
-    kept = [entry for entry in annotations if entry["question_id"] in wanted]
-    check_ids((entry["question_id"] for entry in kept), wanted, "annotated question")
-    return kept
+    question_ids = {int(text.id) for text in vqa_questions(questions)}
+    entries = [entry for entry in annotations if entry["question_id"] in question_ids]
+    check_ids((entry["question_id"] for entry in entries), question_ids, "annotated question")
+    return entries
 
 
-def print_accuracies(found: dict[str, Any]) -> None:
+def print_accuracies(accuracies: dict[str, Any]) -> None:
     """One line for each number, rounded as the official evaluation rounds."""
-    print(f"overall {found['overall']:.2f} % of {found['questions']:,} questions")
+    print(f"overall {accuracies['overall']:.2f} % of {accuracies['questions']:,} questions")
     for key, title in (("answer_type", "by answer type"), ("question_type", "by question type")):
-        if found[key]:
+        if accuracies[key]:
             print(title)
-        for name, accuracy in found[key].items():
+        for name, accuracy in accuracies[key].items():
             print(f"  {accuracy:6.2f}  {name}")
 
 

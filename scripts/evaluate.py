@@ -22,14 +22,24 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.metrics import accuracy, check_ids, nlvr2_consistency, re_accuracy, vcr_accuracies
+from evaluation.ids import check_ids
+from evaluation.metrics import accuracy, nlvr2_consistency, re_accuracy, vcr_accuracies
 from evaluation.recall import picture_columns, retrieval_recalls
-from evaluation.submission import VE_LABELS
-from prepare.annotations import bad_field, json_lines, lines, take
 from prepare.annotations_tasks import ve_examples
-from scripts.read_results import add, box, keyed, numbered, re_targets, read_vcr, truth_value, txt2img
+from prepare.entries import Location, bad_field, json_lines, lines, take
+from scripts.read_results import (
+    add_new,
+    check_box,
+    read_entries,
+    read_re_targets,
+    read_txt2img,
+    read_vcr,
+    text_by_id,
+    truth_value,
+)
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
+from utils.formats import VE_LABELS
 from utils.npz import open_npz, read_array
 
 Scores = dict[str, float]
@@ -38,23 +48,25 @@ Scores = dict[str, float]
 def main(argv: Sequence[str] | None = None) -> Scores:
     """Print the scores, and return them as fractions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("task", choices=TASKS, help="task that the results answer")
     parser.add_argument("results", type=Path, help="what inf_TASK.py, or scripts.ensemble, wrote")
-    parser.add_argument("annotations", nargs="*", type=Path, help="official annotations")
+    parser.add_argument(
+        "annotations", nargs="*", type=Path, help="official annotation files of the task; re can do without"
+    )
     parser.add_argument("--split", help="re, itm: the part of the annotations that was answered (val, testA, test)")
     parser.add_argument("--json", metavar="OUT", help="write the scores, as fractions, to this file too")
     args = parser.parse_args(argv)
-    found = evaluate(args.task, args.results, args.annotations, args.split)
-    print_scores(found)
+    scores = evaluate(args.task, args.results, args.annotations, args.split)
+    print_scores(scores)
     if args.json:
-        write_json(args.json, found, indent=1)
-    return found
+        write_json(args.json, scores, indent=1)
+    return scores
 
 
 def evaluate(task: str, results: Path, annotations: Sequence[Path], split: str | None = None) -> Scores:
     """The scores of a results file of `task`, as fractions."""
-    score, files = TASKS[task]
-    if len(annotations) not in files:
+    score, file_counts = TASKS[task]
+    if len(annotations) not in file_counts:
         raise InputError(
             f"the wrong number of annotation files for {task}",
             found=len(annotations),
@@ -63,9 +75,9 @@ def evaluate(task: str, results: Path, annotations: Sequence[Path], split: str |
     return score(results, annotations, split)
 
 
-def print_scores(found: Scores) -> None:
+def print_scores(scores: Scores) -> None:
     """A line for each score, in percent."""
-    for name, value in found.items():
+    for name, value in scores.items():
         print(f"{100 * value:6.2f}  {name}")
 
 
@@ -73,10 +85,10 @@ def score_ve(results: Path, annotations: Sequence[Path], split: str | None) -> S
     """Accuracy on the pairs that have a label; ids as prepro.py gives them (`pairID`, else running numbers)."""
     texts, _ = ve_examples(annotations)
     truth = {text.id: VE_LABELS[text.fields["target"]["labels"][0]] for text in texts if text.fields}
-    answers = keyed(results, numbered(results), "id", "label")
+    answers = text_by_id(read_entries(results), "id", "label")
     for id_, label in answers.items():
         if label not in VE_LABELS:
-            raise bad_field(results, f"id {id_}", label, " or ".join(VE_LABELS))
+            raise bad_field(Location(results, f"id {id_}"), label, " or ".join(VE_LABELS))
     check_ids(answers, truth, "pair")
     return {"accuracy": accuracy(np.array([answers[id_] for id_ in truth]), np.array(list(truth.values())))}
 
@@ -86,26 +98,27 @@ def score_nlvr2(results: Path, annotations: Sequence[Path], split: str | None) -
     answers: dict[str, str] = {}
     for number, line in lines(results):
         id_, _, answer = line.rpartition(",")
-        add(answers, id_.strip(), truth_value(results, f"line {number}", answer.strip()), results)
-    found: Scores = {}
+        truth = truth_value(answer.strip(), Location(results, f"line {number}"))
+        add_new(answers, id_.strip(), truth, results)
+    scores: Scores = {}
     for path in annotations:
-        labels = keyed(path, json_lines(path), "identifier", "label")
-        truth = {id_: truth_value(path, id_, label) for id_, label in labels.items()}
-        check_ids(answers if not found else [id_ for id_ in truth if id_ in answers], truth, "example")
-        hits = [answers[id_] == label for id_, label in truth.items()]
-        name = f"_{path.name.split('.')[0]}" if found else ""
-        found[f"accuracy{name}"] = float(np.mean(hits))
-        found[f"consistency{name}"] = nlvr2_consistency(list(truth), hits)
-    return found
+        labels = text_by_id(json_lines(path), "identifier", "label")
+        labels = {id_: truth_value(label, Location(path, id_)) for id_, label in labels.items()}
+        check_ids(answers if not scores else [id_ for id_ in labels if id_ in answers], labels, "example")
+        hits = [answers[id_] == label for id_, label in labels.items()]
+        suffix = f"_{path.name.split('.')[0]}" if scores else ""
+        scores[f"accuracy{suffix}"] = float(np.mean(hits))
+        scores[f"consistency{suffix}"] = nlvr2_consistency(list(labels), hits)
+    return scores
 
 
 def score_vcr(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
     """Q→A, QA→R and Q→AR by `answer_label` and `rationale_label`."""
     answers = read_vcr(results)
     truth: dict[str, tuple[int, int]] = {}
-    for where, entry in json_lines(annotations[0]):
-        labels = tuple(take(entry, key, int, annotations[0], where) for key in ("answer_label", "rationale_label"))
-        add(truth, take(entry, "annot_id", str, annotations[0], where), labels, annotations[0])
+    for location, entry in json_lines(annotations[0]):
+        labels = take(entry, "answer_label", int, location), take(entry, "rationale_label", int, location)
+        add_new(truth, take(entry, "annot_id", str, location), labels, annotations[0])
     check_ids(answers, truth, "question")
     qa_target, qar_target = np.array(list(truth.values())).T
     return vcr_accuracies(np.stack([answers[id_] for id_ in truth]), qa_target, qar_target)
@@ -113,23 +126,29 @@ def score_vcr(results: Path, annotations: Sequence[Path], split: str | None) -> 
 
 def score_re(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
     """Accuracy at an IoU above 0.5, by the inclusive IoU that publications use, and by the plain one."""
-    rows: dict[int, list[list[float]]] = {}
-    for where, entry in numbered(results):
-        boxes = [box(results, f"{where}.{key}", entry.get(key)) for key in ("pred_box", "tgt_box")]
-        add(rows, take(entry, "sent_id", int, results, where), boxes, results)
-    targets = {id_: own for id_, (_, own) in rows.items()}
+    predictions: dict[int, list[float]] = {}
+    targets: dict[int, list[float]] = {}
+    for location, entry in read_entries(results):
+        predicted_box = check_box(entry.get("pred_box"), location.child("pred_box"))
+        target_box = check_box(entry.get("tgt_box"), location.child("tgt_box"))
+        id_ = take(entry, "sent_id", int, location)
+        add_new(predictions, id_, predicted_box, results)
+        targets[id_] = target_box
     if annotations:
-        targets = re_targets(annotations[0], annotations[1], split)
-    check_ids(rows, targets, "expression")
-    predicted, truth = np.array([rows[id_][0] for id_ in targets]), np.array(list(targets.values()))
-    return {"accuracy": re_accuracy(predicted, truth), "accuracy_plain_iou": re_accuracy(predicted, truth, False)}
+        targets = read_re_targets(annotations[0], annotations[1], split)
+    check_ids(predictions, targets, "expression")
+    boxes, truth = np.array([predictions[id_] for id_ in targets]), np.array(list(targets.values()))
+    return {
+        "accuracy": re_accuracy(boxes, truth),
+        "accuracy_plain_iou": re_accuracy(boxes, truth, inclusive=False),
+    }
 
 
 def score_itm(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
     """Recalls of `results.npz`; every text and every picture of the annotations must have been scored."""
     with open_npz(results) as file:
         scores, txt_ids, img_ids = (read_array(file, name, results) for name in ("scores", "txt_ids", "img_ids"))
-    truth = txt2img(annotations[0], img_ids.tolist(), split)
+    truth = read_txt2img(annotations[0], img_ids.tolist(), split)
     check_ids(txt_ids.tolist(), truth, "text")
     columns = picture_columns(txt_ids.tolist(), img_ids.tolist(), truth, annotations[0])
     check_ids(img_ids.tolist(), truth.values(), "picture")

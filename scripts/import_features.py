@@ -15,16 +15,17 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 from tqdm import tqdm
 
-from prepare.output import NpzNames, new_folder
-from prepare.regions import CLASSES, WIDTH, soft_labels
+from prepare.output import NpzNames
+from prepare.regions import soft_labels
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
-from utils.files import write_json
+from utils.files import new_folder, write_json
+from utils.formats import IMG_DIM, IMG_LABEL_DIM
 from utils.options import option
 
 _LXMERT = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf")
@@ -38,14 +39,14 @@ HALF_MAX = float(np.finfo(np.float16).max)
 class ImportConfig:
     """Options of the import."""
 
-    tsv: list[str] = option(help="tsv files, .gz too")
+    tsv: list[str] = option(help="tsv files of features; .gz is read too")
     output: str = option(help="new folder for the .npz files")
     img_name: str | None = option(
         None,
         help="name of a picture's file: a format string over {img_id}, {image_id} (the number that ends it), {split}. "
         "Default: {img_id}.npz, for COCO's pictures coco_{split}_{image_id:012}.npz",
     )
-    split: str | None = option(None, help="what {split} stands for, where COCO's file names do not tell")
+    split: str | None = option(None, help="value of {split} where COCO's file names do not tell it")
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -70,25 +71,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise InputError("cannot be read", file=path, key=f"after line {number}", found=error) from None
 
 
-def convert(row: dict[str, str], where: dict[str, Any]) -> dict[str, np.ndarray]:
-    """One row → `features`, `norm_bb`, `conf`, `soft_labels`, most confident box first."""
+def convert(row: dict[str, str], *, file: Path, key: str) -> dict[str, np.ndarray]:
+    """One row → `features`, `norm_bb`, `conf`, `soft_labels`, most confident box first; `file`, `key`: for errors."""
     try:
         n = int(row["num_boxes"])
         width, height = (float(row[f"{'img' if 'img_w' in row else 'image'}_{side}"]) for side in "wh")
         boxes = _array(row["boxes"], np.float32).reshape(n, 4)
-        features = _array(row["features"], np.float32).reshape(n, WIDTH)
+        features = _array(row["features"], np.float32).reshape(n, IMG_DIM)
         classes, conf = None, np.full(n, UNKNOWN_CONFIDENCE, np.float32)
         if "objects_id" in row:
             classes = _array(row["objects_id"], np.int64).reshape(n) + 1  # background is class 0
             conf = _array(row["objects_conf"], np.float32).reshape(n)
     except ValueError as error:
-        expected = f"num_boxes × 4 boxes and × {WIDTH} features, float32, base64"
-        raise InputError("a row that does not decode", **where, found=error, expected=expected) from None
-    _check(boxes, features, conf, width, height, where)
-    if classes is not None and (classes.min() < 1 or classes.max() >= CLASSES):
-        wrong = classes[(classes < 1) | (classes >= CLASSES)][0] - 1
-        raise InputError("a class out of range", **where, found=int(wrong), expected=f"0..{CLASSES - 2}")
-    labels = soft_labels(classes, conf) if classes is not None else np.full((n, CLASSES), 1 / CLASSES)
+        expected = f"num_boxes × 4 boxes and × {IMG_DIM} features, float32, base64"
+        raise InputError("a row that does not decode", file=file, key=key, found=error, expected=expected) from None
+    _check(boxes, features, conf, width=width, height=height, file=file, key=key)
+    if classes is not None and (classes.min() < 1 or classes.max() >= IMG_LABEL_DIM):
+        wrong, expected = classes[(classes < 1) | (classes >= IMG_LABEL_DIM)][0] - 1, f"0..{IMG_LABEL_DIM - 2}"
+        raise InputError("a class out of range", file=file, key=key, found=int(wrong), expected=expected)
+    labels = soft_labels(classes, conf) if classes is not None else np.full((n, IMG_LABEL_DIM), 1 / IMG_LABEL_DIM)
     order = np.argsort(-conf, kind="stable")
     corners = np.clip(boxes / np.array([width, height] * 2), 0, 1)
     return {
@@ -99,33 +100,43 @@ def convert(row: dict[str, str], where: dict[str, Any]) -> dict[str, np.ndarray]
     }
 
 
-def _array(text: str, dtype: Any) -> np.ndarray:
+def _array(text: str, dtype: DTypeLike) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text, validate=True), dtype)
 
 
 def _check(
-    boxes: np.ndarray, features: np.ndarray, conf: np.ndarray, width: float, height: float, where: dict[str, Any]
+    boxes: np.ndarray,
+    features: np.ndarray,
+    conf: np.ndarray,
+    *,
+    width: float,
+    height: float,
+    file: Path,
+    key: str,
 ) -> None:
     """Refuse what would make a wrong record. Boxes may lie a little outside (they are cut), not altogether."""
     if not (0 < width < np.inf and 0 < height < np.inf):
-        raise InputError("a picture without a size", **where, found=f"{width} × {height}")
+        raise InputError("a picture without a size", file=file, key=key, found=f"{width} × {height}")
     if len(boxes) < 1:
-        raise InputError("a picture without boxes", **where, remedy="take its line out")
-    for name, array, most in (
+        raise InputError("a picture without boxes", file=file, key=key, remedy="take its line out")
+    for name, array, largest in (
         ("boxes", boxes, np.inf),
         ("features", features, HALF_MAX),
         ("objects_conf", conf, 1.001),
     ):
-        wrong = array[~(np.abs(array) <= most) | np.isinf(array)]
+        wrong = array[~(np.abs(array) <= largest) | np.isinf(array)]
         if len(wrong):
-            raise InputError(f"{name} out of range", **where, found=wrong[0], expected=f"numbers up to {most:g}")
+            expected = f"numbers up to {largest:g}"
+            raise InputError(f"{name} out of range", file=file, key=key, found=wrong[0], expected=expected)
     if conf.min() < 0:
-        raise InputError("objects_conf out of range", **where, found=conf.min(), expected="0..1")
+        raise InputError("objects_conf out of range", file=file, key=key, found=conf.min(), expected="0..1")
     inside = (boxes[:, :2] < boxes[:, 2:]) & (boxes[:, :2] < (width, height)) & (boxes[:, 2:] > 0)
     if not inside.all():
         box = boxes[~inside.all(1)][0].round(1).tolist()
         expected = f"x1 < x2 and y1 < y2, within {width:g} × {height:g} pixels"
-        raise InputError("a box that is none, or outside of its picture", **where, found=box, expected=expected)
+        raise InputError(
+            "a box that is none, or outside of its picture", file=file, key=key, found=box, expected=expected
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -135,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         for path in map(Path, config.tsv):
             for number, row in tqdm(read_rows(path), unit="picture", disable=None):
                 img_id = row.get("img_id") or row["image_id"]
-                arrays = convert(row, {"file": path, "key": f"line {number}, {img_id}"})
+                arrays = convert(row, file=path, key=f"line {number}, {img_id}")
                 # the suffix keeps a dot inside of an id from being taken for one
                 np.savez(output / names.name(f"{img_id}.jpg", None, path), **arrays)  # type: ignore[arg-type]
                 count += 1

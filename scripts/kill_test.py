@@ -33,14 +33,14 @@ WORKERS = [(before, after) for before in (0, 2) for after in (0, 2)]  # loader p
 class KillTestConfig:
     """Options of the kill test."""
 
-    run: str = option("", help="JSON of the run to kill")
-    script: str = option("pretrain.py", help="the training script that takes it")
+    run: str = option("", help="JSON with the options of the run to kill")
+    script: str = option("pretrain.py", help="the training script that reads this JSON")
     trials: int = option(20, help="runs that are killed and resumed", at_least=1)
-    seed: int = option(0, help="of the moments")
-    folder: str = option("", help="where the runs are kept; default: a temporary folder")
+    seed: int = option(0, help="seed of the moments to kill at")
+    folder: str = option("", help="folder to keep the runs in; default: a temporary folder")
 
 
-def start(script: str, config: Path, output: Path, n_workers: int, *flags: str) -> subprocess.Popen:
+def start(script: str, config: Path, output: Path, n_workers: int, *flags: str) -> subprocess.Popen[bytes]:
     """The run as its own process group, so that a kill takes its workers too."""
     command = [sys.executable, script, "--config", str(config), "--output_dir", str(output)]
     command += ["--n_workers", str(n_workers), "--num_threads", "1", *flags]
@@ -53,14 +53,14 @@ def finish(script: str, config: Path, output: Path, n_workers: int, *flags: str)
         raise InputError("the run failed", file=output / "log" / "log.txt", remedy="run it by hand to see why")
 
 
-def wait_for_a_record(process: subprocess.Popen, output: Path) -> None:
+def wait_for_a_record(process: subprocess.Popen[bytes], output: Path) -> None:
     """Until the run has logged something, or ended."""
     log = output / "log" / "metrics.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.005)
 
 
-def kill(process: subprocess.Popen, output: Path, delay: float) -> bool:
+def kill(process: subprocess.Popen[bytes], output: Path, delay: float) -> bool:
     """SIGKILL `process` and its workers `delay` seconds after its first record is logged; False if it ended before."""
     wait_for_a_record(process, output)
     try:
@@ -80,35 +80,35 @@ def metrics(output: Path) -> list[dict[str, Any]]:
 
 def newest(output: Path, name: str) -> Any:
     """The contents of the newest `ckpt/{name}_{number}.pt`."""
-    found = [(re.fullmatch(name + r"_(\d+)\.pt", path.name), path) for path in (output / "ckpt").iterdir()]
-    return checkpoint.load(max((int(match[1]), path) for match, path in found if match)[1])
+    matches = [(re.fullmatch(name + r"_(\d+)\.pt", path.name), path) for path in (output / "ckpt").iterdir()]
+    return checkpoint.load(max((int(match[1]), path) for match, path in matches if match)[1])
 
 
-def difference(a: Any, b: Any, where: str) -> str | None:
+def difference(a: Any, b: Any, location: str) -> str | None:
     """The first place where two trees of tensors, arrays, numbers and containers are not equal bit for bit."""
     if type(a) is not type(b):
-        return f"{where}: {type(a).__name__} and {type(b).__name__}"
+        return f"{location}: {type(a).__name__} and {type(b).__name__}"
     if isinstance(a, torch.Tensor):
-        return None if a.dtype == b.dtype and torch.equal(a, b) else where
+        return None if a.dtype == b.dtype and torch.equal(a, b) else location
     if isinstance(a, np.ndarray):
-        return None if a.dtype == b.dtype and np.array_equal(a, b) else where
+        return None if a.dtype == b.dtype and np.array_equal(a, b) else location
     if isinstance(a, dict):
         if list(a) != list(b):
-            return f"{where}: keys {list(a)} and {list(b)}"
-        return next((d for key in a if (d := difference(a[key], b[key], f"{where}/{key}"))), None)
+            return f"{location}: keys {list(a)} and {list(b)}"
+        return next((d for key in a if (d := difference(a[key], b[key], f"{location}/{key}"))), None)
     if isinstance(a, list | tuple):
         if len(a) != len(b):
-            return f"{where}: {len(a)} and {len(b)} items"
-        return next((d for i, pair in enumerate(zip(a, b)) if (d := difference(*pair, f"{where}[{i}]"))), None)
-    return None if a == b or (a != a and b != b) else f"{where}: {a} and {b}"
+            return f"{location}: {len(a)} and {len(b)} items"
+        return next((d for i, (x, y) in enumerate(zip(a, b)) if (d := difference(x, y, f"{location}[{i}]"))), None)
+    return None if a == b or (a != a and b != b) else f"{location}: {a} and {b}"
 
 
 def compare(whole: Path, killed: Path) -> str | None:
     """What differs between two finished runs: weights, best weights, train state (optimiser), metrics; or None."""
     (best,) = (path.relative_to(whole) for path in (whole / "ckpt").glob("model_*_best.pt"))
-    kind = "model_(?:step|epoch)"  # what weights are numbered by
+    name = "model_(?:step|epoch)"  # weights are numbered by one of the two
     return (
-        difference(newest(whole, kind), newest(killed, kind), "weights")
+        difference(newest(whole, name), newest(killed, name), "weights")
         or difference(checkpoint.load(whole / best), checkpoint.load(killed / best), "best weights")
         or difference(newest(whole, "train_state"), newest(killed, "train_state"), "train state")
         or difference(metrics(whole), metrics(killed), "metrics.jsonl")
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     options, _ = parse(KillTestConfig, argv)
     config, rng = Path(options.run), random.Random(options.seed)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_test_"))
-    process = start(options.script, config, folder / "never_killed", 0)
+    process = start(options.script, config, folder / "never_killed", n_workers=0)
     wait_for_a_record(process, folder / "never_killed")
     started = time.monotonic()
     process.wait()

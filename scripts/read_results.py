@@ -3,54 +3,59 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from evaluation.submission import VCR_COLUMNS
-from prepare.annotations import bad_field, read_json, take
 from prepare.annotations_tasks import karpathy_captions
+from prepare.entries import Location, bad_field, read_json, take
 from utils import unpickle
 from utils.errors import InputError
 from utils.files import read_bytes
 
-
-def numbered(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("[index]", entry) of every entry of a JSON list of objects."""
-    yield from objects(path, read_json(path))
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
-def objects(path: Path, content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("[index]", entry) of every entry of `content`, the list of objects that `path` holds."""
+def read_entries(path: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """Every entry of a JSON list of objects, and its location ("[0]")."""
+    yield from check_entries(path, read_json(path))
+
+
+def check_entries(path: Path, content: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """Every entry of `content`, the list of objects that `path` holds, and its location ("[0]")."""
     if not isinstance(content, list):
-        raise bad_field(path, "the whole file", content, "a list")
+        raise bad_field(Location(path, "the whole file"), content, "a list")
     for index, entry in enumerate(content):
+        location = Location(path, "", index)
         if not isinstance(entry, dict):
-            raise bad_field(path, f"[{index}]", entry, "an object")
-        yield f"[{index}]", entry
+            raise bad_field(location, entry, "an object")
+        yield location, entry
 
 
-def keyed(path: Path, entries: Iterator[tuple[str, Any]], id_key: str, value_key: str) -> dict[str, str]:
-    """`id_key` to `value_key` of every entry, both text."""
-    found: dict[str, str] = {}
-    for where, entry in entries:
-        add(found, take(entry, id_key, str, path, where), take(entry, value_key, str, path, where), path)
-    return found
+def text_by_id(entries: Iterable[tuple[Location, Any]], id_key: str, text_key: str) -> dict[str, str]:
+    """The fields `id_key` to `text_key` of every entry, both text."""
+    texts: dict[str, str] = {}
+    for location, entry in entries:
+        id_ = take(entry, id_key, str, location)
+        add_new(texts, id_, take(entry, text_key, str, location), location.path)
+    return texts
 
 
-def add(found: dict[Any, Any], id_: Any, value: Any, path: Path) -> None:
-    """`found[id_] = value`; refuses a second one."""
-    if id_ in found:
+def add_new(values: dict[Key, Value], id_: Key, value: Value, path: Path) -> None:
+    """`values[id_] = value`; `InputError`, naming the file, where that id is in `values` already."""
+    if id_ in values:
         raise InputError("an id comes twice", file=path, key=id_)
-    found[id_] = value
+    values[id_] = value
 
 
-def truth_value(path: Path, where: str, answer: str) -> str:
+def truth_value(answer: str, location: Location) -> str:
     """The answer in small letters, which must be true or false."""
     if answer.lower() not in ("true", "false"):
-        raise bad_field(path, where, answer, "True or False")
+        raise bad_field(location, answer, "True or False")
     return answer.lower()
 
 
@@ -62,65 +67,69 @@ def read_vcr(path: Path) -> dict[str, np.ndarray]:
     else:
         header, *body = list(csv.reader(io.StringIO(read_bytes(path).decode()))) or [[]]
         if header != ["annot_id", *VCR_COLUMNS]:
-            raise bad_field(path, "line 1", ",".join(header), f"annot_id,{VCR_COLUMNS[0]}, …, {VCR_COLUMNS[-1]}")
+            expected = f"annot_id,{VCR_COLUMNS[0]}, …, {VCR_COLUMNS[-1]}"
+            raise bad_field(Location(path, "line 1"), ",".join(header), expected)
         rows = [(id_, scores) for id_, *scores in body]
-    found: dict[str, np.ndarray] = {}
+    scores_by_id: dict[str, np.ndarray] = {}
     for id_, scores in rows:
         try:
             numbers = np.array(scores, np.float64)
         except (ValueError, TypeError):
             numbers = np.empty(0)
         if numbers.shape != (len(VCR_COLUMNS),) or not np.isfinite(numbers).all():
-            raise bad_field(path, id_, scores, "20 numbers")
-        add(found, id_, numbers, path)
-    return found
+            raise bad_field(Location(path, id_), scores, "20 numbers")
+        add_new(scores_by_id, id_, numbers, path)
+    return scores_by_id
 
 
-def re_targets(refs: Path, instances: Path, split: str | None) -> dict[int, list[float]]:
+def read_re_targets(refs: Path, instances: Path, split: str | None) -> dict[int, list[float]]:
     """sent_id to the box of its object."""
-    listed = read_json(instances)
-    listed = take(listed, "annotations", list, instances) if isinstance(listed, dict) else listed
+    annotations = read_json(instances)
+    if isinstance(annotations, dict):
+        annotations = take(annotations, "annotations", list, Location(instances))
     boxes: dict[int, list[float]] = {}
-    for where, entry in objects(instances, listed):
-        id_ = take(entry, "id", int, instances, where)
-        boxes[id_] = box(instances, f"annotation {id_}", entry.get("bbox"))
+    for location, annotation in check_entries(instances, annotations):
+        id_ = take(annotation, "id", int, location)
+        boxes[id_] = check_box(annotation.get("bbox"), Location(instances, f"annotation {id_}"))
     targets: dict[int, list[float]] = {}
-    for index, (_, ref) in enumerate(objects(refs, unpickle.load(refs) if refs.suffix == ".p" else read_json(refs))):
+    for location, ref in check_entries(refs, unpickle.load(refs) if refs.suffix == ".p" else read_json(refs)):
         if split is not None and ref.get("split") != split:
             continue
-        ann_id = take(ref, "ann_id", int, refs, "", index)
+        ann_id = take(ref, "ann_id", int, location)
         if ann_id not in boxes:
-            raise bad_field(refs, f"[{index}].ann_id", ann_id, f"an annotation of {instances.name}")
-        for rank, sentence in enumerate(take(ref, "sentences", list, refs, "", index)):
-            add(targets, take(sentence, "sent_id", int, refs, f"[{index}].sentences", rank), boxes[ann_id], refs)
+            raise bad_field(location.child("ann_id"), ann_id, f"an annotation of {instances.name}")
+        for rank, sentence in enumerate(take(ref, "sentences", list, location)):
+            sent_id = take(sentence, "sent_id", int, location.child("sentences", rank))
+            add_new(targets, sent_id, boxes[ann_id], refs)
     return targets
 
 
-def box(path: Path, where: str, found: Any) -> list[float]:
-    """Four finite numbers."""
-    if not isinstance(found, list) or len(found) != 4 or not all(isinstance(x, int | float) for x in found):
-        raise bad_field(path, where, found, "x, y, w, h")
-    return found
+def check_box(value: Any, location: Location) -> list[float]:
+    """`value`, which must be four numbers: x, y, w, h."""
+    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(x, int | float) for x in value):
+        raise bad_field(location, value, "x, y, w, h")
+    return value
 
 
-def txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[str, str]:
+def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[str, str]:
     """Text id to its picture's name in `img_ids`, of any of the three kinds of file."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise bad_field(path, "the whole file", content, "txt2img.json, img2txts.json or a Karpathy dataset JSON")
+        expected = "txt2img.json, img2txts.json or a Karpathy dataset JSON"
+        raise bad_field(Location(path, "the whole file"), content, expected)
     if "images" not in content:
         if all(isinstance(value, str) for value in content.values()):
             return content
-        return {id_: name for name in content for id_ in take(content, name, list, path)}
+        return {id_: name for name in content for id_ in take(content, name, list, Location(path))}
     if split is None:
         raise InputError("which part of the dataset was scored?", file=path, key="--split", expected="val or test")
-    named: dict[str, str] = {}
+    name_by_number: dict[str, str] = {}
     for name in img_ids:
-        add(named, picture_number(name), name, path)
+        add_new(name_by_number, picture_number(name), name, path)
     truth: dict[str, str] = {}
     for text in karpathy_captions(path, [split]):
         assert text.file_name is not None
-        add(truth, text.id, named.get(picture_number(text.file_name), text.file_name), path)
+        add_new(truth, text.id, name_by_number.get(picture_number(text.file_name), text.file_name), path)
     return truth
 
 

@@ -37,8 +37,8 @@ def examples(directory: str) -> list[Example]:
     raw = arrays(f"{directory}/examples.npz")
     made = []
     for i in range(sum(key.startswith("tokens.") for key in raw)):
-        image = Image(i, raw[f"img_feat.{i}"], raw[f"img_pos_feat.{i}"])
-        made.append(Example(str(i), [Seq(wrapped(raw[f"tokens.{i}"]), [image])]))
+        image = Image(key=i, feat=raw[f"img_feat.{i}"], pos=raw[f"img_pos_feat.{i}"])
+        made.append(Example(str(i), [Seq(input_ids=wrapped(raw[f"tokens.{i}"]), images=[image])]))
     return made
 
 
@@ -77,7 +77,7 @@ def check_backward(model: Any, loss: torch.Tensor, name: str) -> None:
 
 def check_states(model: Any, batch: PackedBatch, golden: dict[str, np.ndarray]) -> None:
     """Compare the body's last states and the pooled [CLS]."""
-    from model.attention import to_padded
+    from tests.unpack import to_padded
 
     hidden = model.uniter(batch)
     close(to_padded(hidden, batch.seqlens)[0], golden["last_hidden"])

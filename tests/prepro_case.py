@@ -33,10 +33,10 @@ def prepare(folder: Path, task: str, *options: str, name: str = "x.db") -> dict[
     """Run a subcommand; the records of the store `folder / name`, which the trainer's reader accepts too."""
     out = folder / name
     prepro.main([task, *options, "--vocab", str(tokenizer(folder).path), "--output", str(out)])
-    store, found = TextStore(out), read_store(out)
+    store, records = TextStore(out), read_store(out)
     store.check()
-    assert {store.id(i) for i in range(len(store))} == set(found)
-    return found
+    assert {store.id(i) for i in range(len(store))} == set(records)
+    return records
 
 
 def use_golden_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,14 +66,14 @@ def check_golden(out: Path, name: str, **other: Any) -> None:
     golden = EXPECTED[name]
     assert read_store(out) == golden["records"]
     for file, content in golden["side_files"].items():
-        found = side(out, file)
+        value = side(out, file)
         if file == "meta.json":
-            assert {key: found[key] for key in content} == content | {"output": str(out)} | other
+            assert {key: value[key] for key in content} == content | {"output": str(out)} | other
         else:
-            assert found == content and list(found) == list(content), file
+            assert value == content and list(value) == list(content), file
 
 
-def changed(content: Any, *path: Any, to: Any = None) -> Any:
+def variant(content: Any, *path: Any, to: Any = None) -> Any:
     """A copy of `content` with the value at `path` removed, or set to `to`."""
     content = copy.deepcopy(content)
     *parents, last = path

@@ -78,7 +78,7 @@ def test_negatives_are_never_the_pair_itself(negative):
     for seed in range(300):
         pairs = data.pairs(uniform(len(data), seed))
         for i, (text, picture) in enumerate(pairs):
-            label = int(data.example(text, picture, generator(0)).seqs[0].targets["itm_labels"][0])
+            label = int(data.example([text, picture], generator(0)).seqs[0].targets["itm_labels"][0])
             own_text, own_picture = text == i, picture == data.pictures[i]
             assert label == (own_text and own_picture)
             assert own_text or own_picture  # one side is replaced, never both
@@ -107,7 +107,7 @@ def test_lens_are_those_of_the_drawn_pairs():
     data = Itm(texts, images, negative="both")
     pairs = data.pairs(uniform(len(data)))
     for (text, picture), length in zip(pairs, data.lens(pairs)):
-        seq = data.example(text, picture, generator(0)).seqs[0]
+        seq = data.example([text, picture], generator(0)).seqs[0]
         assert length + 2 == len(seq.input_ids) + len(seq.images[0].feat)
 
 
@@ -131,34 +131,34 @@ def test_a_picture_missing_from_the_store_is_named():
 @pytest.mark.parametrize("masking", ["conditional", "joint"])
 def test_what_is_masked(masking):
     texts, images = stores()
-    mlm = Mlm(texts, images, masking=masking).example(9, 0, generator(1)).seqs[0]
+    mlm = Mlm(texts, images, masking=masking).example([9, 0], generator(1)).seqs[0]
     original = np.array(texts.read(9)["input_ids"])
-    labels, places = mlm.targets["mlm_labels"], mlm.targets["mlm_index"]
+    labels, places = mlm.targets["mlm_labels"], mlm.unit_targets["mlm_index"]
     np.testing.assert_array_equal(labels, original[places - 1])  # places count [CLS]
     assert (mlm.input_ids[0], mlm.input_ids[-1]) == (CLS, SEP)
     untouched = np.setdiff1d(np.arange(30), places - 1)
     np.testing.assert_array_equal(mlm.input_ids[1:-1][untouched], original[untouched])
     assert (mlm.img_mask is not None) == (masking == "joint")
-    mrm = Mrm(texts, images, "mrfr", masking=masking).example(9, 0, generator(1)).seqs[0]
-    np.testing.assert_array_equal(mrm.targets["mrm_row"], np.flatnonzero(mrm.img_mask))
-    np.testing.assert_array_equal(mrm.targets["mrm_index"], 32 + np.flatnonzero(mrm.img_mask))
+    mrm = Mrm(texts, images, "mrfr", masking=masking).example([9, 0], generator(1)).seqs[0]
+    np.testing.assert_array_equal(mrm.region_targets["mrm_row"], np.flatnonzero(mrm.img_mask))
+    np.testing.assert_array_equal(mrm.unit_targets["mrm_index"], 32 + np.flatnonzero(mrm.img_mask))
     assert ((mrm.input_ids[1:-1] != original).any()) == (masking == "joint")
     assert "mlm_labels" not in mrm.targets  # the loss stays the step's own
-    mrc = Mrm(texts, images, "mrc").example(9, 0, generator(1)).seqs[0]
+    mrc = Mrm(texts, images, "mrc").example([9, 0], generator(1)).seqs[0]
     np.testing.assert_array_equal(mrc.targets["soft_labels"], images.read(0, True).soft_labels[mrc.img_mask])
 
 
 def test_a_record_with_fewer_regions_than_announced():
     texts = Texts([4], [0])
-    seq = Mrm(texts, Images([0], [10], real=[6]), "mrckl").example(0, 0, generator(0)).seqs[0]
+    seq = Mrm(texts, Images([0], [10], real=[6]), "mrckl").example([0, 0], generator(0)).seqs[0]
     assert len(seq.images[0].feat) == len(seq.img_mask) == 6
-    assert seq.targets["mrm_index"].max() < 6 + 6
+    assert seq.unit_targets["mrm_index"].max() < 6 + 6
 
 
 def test_text_alone():
     data = Mlm(Texts([4, 7], [0, 1]), None)
     assert data.lens(data.pairs(uniform(2))).tolist() == [4, 7] and data.img_dim == 1
-    assert data.example(1, -1, generator(0)).seqs[0].images == []
+    assert data.example([1, -1], generator(0)).seqs[0].images == []
     with pytest.raises(InputError, match="needs pictures"):
         Itm(Texts([4], [0]), None)
 
@@ -166,10 +166,10 @@ def test_text_alone():
 def test_vqa_targets():
     targets = [{"labels": [2, 0], "scores": [1.0, 0.3]}, {"labels": [], "scores": []}]
     data = Vqa(Texts([3, 4], [0, 0], targets), Images([0], [4]), num_answers=4)
-    np.testing.assert_allclose(data.example(0, 0, generator(0)).targets["answer_scores"], [[0.3, 0, 1, 0]])
-    assert data.example(1, 0, generator(0)).targets["answer_scores"].sum() == 0
+    np.testing.assert_allclose(data.example([0, 0], generator(0)).targets["answer_scores"], [[0.3, 0, 1, 0]])
+    assert data.example([1, 0], generator(0)).targets["answer_scores"].sum() == 0
     with pytest.raises(InputError, match="answer vocabulary"):
-        Vqa(Texts([3], [0], targets[:1]), Images([0], [4]), num_answers=2).example(0, 0, generator(0))
+        Vqa(Texts([3], [0], targets[:1]), Images([0], [4]), num_answers=2).example([0, 0], generator(0))
 
 
 def test_parts_laid_end_to_end_are_their_own_examples():
@@ -181,7 +181,7 @@ def test_parts_laid_end_to_end_are_their_own_examples():
     for i in (0, 9, 10, 19):
         part, k = (first, i) if i < 10 else (second, i - 10)
         text, picture = part.pairs(numbers[10 * (i // 10) :][:10])[k]
-        ours, theirs = both.example(*pairs[i], generator(0)), part.example(text, picture, generator(0))
+        ours, theirs = both.example(pairs[i], generator(0)), part.example([text, picture], generator(0))
         np.testing.assert_array_equal(ours.seqs[0].input_ids, theirs.seqs[0].input_ids)
         assert ours.seqs[0].images[0].key == theirs.seqs[0].images[0].key
         assert both.id(i) == part.id(k)
@@ -189,10 +189,10 @@ def test_parts_laid_end_to_end_are_their_own_examples():
 
 def test_evaluation_is_fixed_by_ids_and_dealt_to_ranks():
     data = Itm(*stores())
-    whole = eval_plans(data, 0, budget=40)
+    whole = eval_plans(data, budget=40)
     assert sorted(i for work in whole for i in work.indices) == list(range(10))
-    again = eval_plans(data, 0, budget=200)  # other batches, the same pairs
+    again = eval_plans(data, budget=200)  # other batches, the same pairs
     by_example = [{int(i): tuple(p) for w in works for i, p in zip(w.indices, w.pairs)} for works in (whole, again)]
     assert by_example[0] == by_example[1]
-    dealt = [eval_plans(data, 0, 40, rank, 2) for rank in range(2)]
+    dealt = [eval_plans(data, 40, rank, 2) for rank in range(2)]
     assert sorted(w.step for works in dealt for w in works) == [w.step for w in whole]

@@ -46,25 +46,31 @@ PAIRS = np.zeros((2, 2), np.int32)
 
 def test_an_example_larger_than_the_budget_is_an_error():
     with pytest.raises(InputError, match="larger than a batch"):
-        make_batches(Numbers(2, [5, 70]), PAIRS, np.arange(2), 64, "full", "mlm_coco")
+        make_batches(Numbers(2, [5, 70]), PAIRS, np.arange(2), budget=64, batching="full", name="mlm_coco")
     with pytest.raises(InputError, match='"batching": "full"'):
-        make_batches(Numbers(2, [5, 7]), PAIRS, np.arange(2), 64, "release", "mlm_coco")
+        make_batches(Numbers(2, [5, 7]), PAIRS, np.arange(2), budget=64, batching="release", name="mlm_coco")
 
 
 def test_examples_are_counted_where_a_dataset_says_so():
     data = Numbers(5, [1, 2, 3, 4, 5])
     data.batch_unit = "examples"
-    made = make_batches(data, np.zeros((5, 2), np.int32), np.array([3, 1, 4, 0, 2]), 2, "release", "re")
+    made = make_batches(
+        data, np.zeros((5, 2), np.int32), np.array([3, 1, 4, 0, 2]), budget=2, batching="release", name="re"
+    )
     assert [batch.tolist() for batch in made] == [[3, 1], [4, 0], [2]]
 
 
 def test_steps_of_an_epoch():
     """Ten examples of ten units a batch of 100: 3 batches of 30 examples, in steps of 2 or 4 micro-batches."""
     one = [Entry("a", Numbers(30))]
-    assert TrainStream(one, 0, 100, "full", 2).steps_per_epoch() == 2
-    assert TrainStream(one, 0, 100, "full", 2, size=2).steps_per_epoch() == 1
+    assert train_stream(one, accumulation=2).steps_per_epoch() == 2
+    assert train_stream(one, accumulation=2, size=2).steps_per_epoch() == 1
     with pytest.raises(InputError, match="valid_steps"):
-        TrainStream([*one, Entry("b", Numbers(3))], 0, 100, "full", 1).steps_per_epoch()
+        train_stream([*one, Entry("b", Numbers(3))]).steps_per_epoch()
+
+
+def train_stream(entries, budget=100, accumulation=1, **options):
+    return TrainStream(entries, seed=0, budget=budget, batching="full", accumulation=accumulation, **options)
 
 
 class Numbers:
@@ -78,9 +84,9 @@ class Numbers:
     def __len__(self):
         return self.n
 
-    def pairs(self, uniform):
+    def pairs(self, draws):
         texts = np.arange(self.n, dtype=np.int32)
-        return np.stack([texts, (uniform[:, 0] * 1000).astype(np.int32)], 1)
+        return np.stack([texts, (draws[:, 0] * 1000).astype(np.int32)], 1)
 
     def lens(self, pairs):
         return self.sizes
@@ -91,7 +97,7 @@ class Numbers:
 
 def take(n_steps, accumulation=1, rank=0, size=1, state=None, n=(30, 50), weights=(2, 1)):
     entries = [Entry(name, Numbers(k), weight) for name, k, weight in zip("ab", n, weights)]
-    stream = TrainStream(entries, 0, 100, "full", accumulation, rank, size, state)
+    stream = train_stream(entries, accumulation=accumulation, rank=rank, size=size, state=state)
     works, iterator = [], iter(stream)
     while len(works) < n_steps * accumulation:
         works.append(next(iterator))
@@ -107,7 +113,7 @@ def test_batches_cycle_through_epochs_as_in_the_reference():
     golden = json.loads((GOLDEN / "sampler/meta_loader.json").read_text())
     order = ["ab".index(task) for task, _ in golden["sequence"]][:: golden["accum_steps"]]
     entries = [Entry(name, Numbers(golden["sizes"][name]), golden["ratios"][name]) for name in "ab"]
-    stream = TrainStream(entries, 0, 10, "full", golden["accum_steps"])
+    stream = train_stream(entries, budget=10, accumulation=golden["accum_steps"])
     stream.choose = lambda step: order[step]
     served = {0: [], 1: []}
     iterator = iter(stream)

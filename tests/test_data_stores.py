@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from data.img_store import ImageStore, ImageStores
-from data.txt_store import TextStore, TextWriter
+from data.img_store import ImageStore
+from data.stores import Stores
+from data.txt_store import TextStore
+from data.txt_writer import TextWriter
 from tests.golden_data import GOLDEN, arrays
+from utils.config import RunConfig
 from utils.errors import InputError
 
 FORMATS = GOLDEN / "data_formats"
@@ -125,12 +129,13 @@ def test_blind_is_one_empty_region(stores):
 
 
 def test_one_store_object_for_one_path(stores):
-    opened = ImageStores()
+    config = RunConfig(output_dir="", model_config="")
+    opened = Stores(config, SimpleNamespace(vocab_size=1, max_position_embeddings=1), img_dim=24)
     path = stores / "img_db" / "nlvr2_dev"
-    assert opened.get(path) is opened.get(path / ".." / "nlvr2_dev")
-    assert opened.get(path) is not opened.get(path, blind=True)
-    opened.get(path).read(0), opened.get(path, blind=True).read(0)  # one environment serves both
-    opened.get(path).close()
+    whole, blind = opened.images(str(path)), opened.images(str(path), blind=True)
+    assert whole is opened.images(str(path / ".." / "nlvr2_dev")) and whole is not blind
+    whole.read(0), blind.read(0)  # one environment serves both
+    whole.close()
 
 
 def test_the_index_follows_the_store(stores):

@@ -15,8 +15,8 @@ from data.retrieval import Retrieval
 from data.rng import generator
 from data.stores import GT_VARIANT
 from data.txt_store import TextStore
-from model.attention import to_padded
 from tests.golden_data import GOLDEN, IMG_DIM, arrays
+from tests.unpack import text_of, to_padded
 from utils.errors import InputError
 
 FORMATS = GOLDEN / "data_formats"
@@ -34,7 +34,7 @@ def stores(tmp_path, monkeypatch):
 
 def batch_of(data, indices):
     pairs = data.pairs(np.zeros((len(data), 3)))
-    examples = [data.example(*pairs[i].tolist(), generator(0)) for i in indices]
+    examples = [data.example(pairs[i].tolist(), generator(0)) for i in indices]
     return collate(data.task, examples, IMG_DIM), pairs
 
 
@@ -54,7 +54,7 @@ def check_units(batch, golden):
 def test_nlvr2_is_the_reference(stores, layout):
     golden = arrays(f"data_formats/expected/datasets/nlvr2_{layout}.npz")
     texts, images = TextStore(stores / "txt_db/nlvr2_dev.db"), ImageStore(stores / "img_db/nlvr2_dev")
-    data = Nlvr2(texts, images, layout, use_img_type=True)
+    data = Nlvr2(texts, images, layout=layout, use_img_type=True)
     batch, pairs = batch_of(data, range(len(golden["qids"])))
     assert batch.ids == golden["qids"].tolist()
     np.testing.assert_array_equal(batch.targets["labels"], golden["targets"])
@@ -65,14 +65,14 @@ def test_nlvr2_is_the_reference(stores, layout):
     # The records may hold fewer boxes than were counted: `units` is at least what is there.
     there = [sum(batch.seqlens[batch.group == e].tolist()) for e in range(len(batch))]
     assert (data.units(pairs)[: len(batch)] >= there).all()
-    plain = Nlvr2(texts, images, layout, use_img_type=False)
+    plain = Nlvr2(texts, images, layout=layout, use_img_type=False)
     assert set(batch_of(plain, [0])[0].img_type_ids.tolist()) == {1}
 
 
 def test_nlvr2_needs_two_pictures_and_others_one(stores):
     images = ImageStore(stores / "img_db/nlvr2_dev")
     with pytest.raises(InputError, match=r"not a text store of nlvr2[\s\S]*1 pictures a text"):
-        Nlvr2(TextStore(stores / "txt_db/vqa_like.db"), images, "paired", True)
+        Nlvr2(TextStore(stores / "txt_db/vqa_like.db"), images, layout="paired", use_img_type=True)
     for task in (Mlm, Retrieval):
         with pytest.raises(InputError, match=rf"not a text store of {task.task}[\s\S]*2 pictures a text"):
             task(TextStore(next((stores / "txt_db").glob("nlvr2*"))), images)
@@ -81,13 +81,14 @@ def test_nlvr2_needs_two_pictures_and_others_one(stores):
 def test_a_text_without_label_is_refused_wherever_it_stands(stores, monkeypatch):
     """A store of which some records alone have labels."""
     texts = TextStore(next((stores / "txt_db").glob("nlvr2*")))
-    data = Nlvr2(texts, ImageStore(stores / "img_db/nlvr2_dev"), "paired", True, labelled=True)
+    images = ImageStore(stores / "img_db/nlvr2_dev")
+    data = Nlvr2(texts, images, layout="paired", use_img_type=True, require_labels=True)
     read = texts.read
     monkeypatch.setattr(texts, "read", lambda i: {key: v for key, v in read(i).items() if key != "target" or i != 3})
     uniform = np.zeros((len(data), 3))
-    assert data.example(*data.pairs(uniform)[2], generator(0)).targets["labels"] in (0, 1)
+    assert data.example(data.pairs(uniform)[2], generator(0)).targets["labels"] in (0, 1)
     with pytest.raises(InputError, match=f"{texts.id(3)}: target"):
-        data.example(*data.pairs(uniform)[3], generator(0))
+        data.example(data.pairs(uniform)[3], generator(0))
 
 
 @pytest.mark.parametrize(("name", "boxes"), [("re_train", "gt"), ("re_eval_gt", "gt"), ("re_eval_det", "detected")])
@@ -117,7 +118,7 @@ def test_the_true_region_is_the_place_of_its_annotation(stores):
     )
     labels = set()
     for i in range(len(data)):
-        example = data.example(i, data.pictures[i], generator(0))
+        example = data.example([i, data.pictures[i]], generator(0))
         label = int(example.targets["region_labels"][0])
         np.testing.assert_allclose(
             example.seqs[0].targets["boxes"][label], example.targets["tgt_box"][0], rtol=2e-3, atol=0.3
@@ -140,10 +141,10 @@ def test_boxes_in_another_number_than_listed_are_refused(stores):
 def test_a_true_box_that_is_not_listed_is_refused(stores, monkeypatch):
     texts = TextStore(stores / "txt_db" / RE_TEXTS)
     data = ReferringExpressions(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
-    i, read = texts.index_of("1"), texts.read
+    i, read = text_of(texts, "1"), texts.read
     monkeypatch.setattr(texts, "read", lambda i: read(i) | {"ann_id": 999})
     with pytest.raises(InputError, match=r"sent_id 1, image_id 101, ann_id 999"):
-        data.example(i, data.pictures[i], generator(0))
+        data.example([i, data.pictures[i]], generator(0))
 
 
 @pytest.mark.parametrize("lost", ["picture", "bbox"])
@@ -153,11 +154,11 @@ def test_records_that_images_json_does_not_fit_are_refused(stores, monkeypatch, 
         file.write_text(json.dumps([image for image in json.loads(file.read_text()) if image["id"] != 101]))
     texts = TextStore(stores / "txt_db" / RE_TEXTS)
     data = ReferringExpressions(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
-    i, read = texts.index_of("1"), texts.read
+    i, read = text_of(texts, "1"), texts.read
     monkeypatch.setattr(texts, "read", lambda i: {key: value for key, value in read(i).items() if key != lost})
     expected = "image_id[\\s\\S]*101, which is not" if lost == "picture" else "bbox[\\s\\S]*no such field"
     with pytest.raises(InputError, match=expected):
-        data.example(i, data.pictures[i], generator(0))
+        data.example([i, data.pictures[i]], generator(0))
 
 
 def test_what_boxes_a_store_holds():

@@ -18,7 +18,7 @@ from evaluation.metrics import (
     re_upper_bound,
     vcr_accuracies,
 )
-from evaluation.recall import picture_columns, rank_of_first, ranks_of_own, retrieval_recalls
+from evaluation.recall import match_ranks, picture_columns, rank_of_first, retrieval_recalls
 from tests.golden_data import GOLDEN, arrays
 from utils.errors import InputError
 
@@ -33,17 +33,17 @@ def itm_case(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", ITM)
 def test_recalls_equal_the_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recall, "ROWS", 7)  # several blocks, the last one short
+    monkeypatch.setattr(recall, "BLOCK_ROWS", 7)  # several blocks, the last one short
     scores, columns = itm_case(name)
-    found, original = retrieval_recalls(scores, columns), ITM[name]["original"]
-    assert found.keys() == original.keys()
-    assert {key: value for key, value in found.items() if key.startswith("txt_")} == pytest.approx(
+    recalls, original = retrieval_recalls(scores, columns), ITM[name]["original"]
+    assert recalls.keys() == original.keys()
+    assert {key: value for key, value in recalls.items() if key.startswith("txt_")} == pytest.approx(
         {key: value for key, value in original.items() if key.startswith("txt_")}, abs=1e-15
     )
     if ITM[name]["corrected"]:  # the case with ties has none
-        assert {key: found[key] for key in ITM[name]["corrected"]} == ITM[name]["corrected"]
-    assert found["img_r_mean"] == pytest.approx((found["img_r1"] + found["img_r5"] + found["img_r10"]) / 3)
-    assert found["r_mean"] == pytest.approx((found["img_r_mean"] + found["txt_r_mean"]) / 2)
+        assert {key: recalls[key] for key in ITM[name]["corrected"]} == ITM[name]["corrected"]
+    assert recalls["img_r_mean"] == pytest.approx((recalls["img_r1"] + recalls["img_r5"] + recalls["img_r10"]) / 3)
+    assert recalls["r_mean"] == pytest.approx((recalls["img_r_mean"] + recalls["txt_r_mean"]) / 2)
 
 
 @pytest.mark.parametrize("name", ITM)
@@ -53,7 +53,7 @@ def test_ranks_give_the_release_numbers_under_its_count(name: str) -> None:
     With equal scores in fp16 too: the golden counts ties against the right picture.
     """
     scores, columns = itm_case(name)
-    ranks, _ = ranks_of_own(scores, columns)
+    ranks, _ = match_ranks(scores, columns)
     rows = np.flatnonzero(ranks < 10)
     for k in (1, 5, 10):
         counted = (ranks < k).sum() + (rows < k).sum()
@@ -63,7 +63,7 @@ def test_ranks_give_the_release_numbers_under_its_count(name: str) -> None:
 def test_recalls_by_hand() -> None:
     """Picture 0 has texts 0 and 1, picture 1 has text 2; text 1 prefers picture 1, picture 1 prefers text 1."""
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
-    ranks, txt_ranks = ranks_of_own(scores, np.array([0, 0, 1]))
+    ranks, txt_ranks = match_ranks(scores, np.array([0, 0, 1]))
     assert ranks.tolist() == [0, 1, 0] and txt_ranks.tolist() == [0, 1]
     found = retrieval_recalls(scores, np.array([0, 0, 1]))
     assert found["img_r1"] == pytest.approx(2 / 3) and found["txt_r1"] == 0.5
@@ -72,18 +72,18 @@ def test_recalls_by_hand() -> None:
 
 def test_ranks_equal_sorting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few distinct scores, pictures without a text: as one sorts by hand, with the wrong ones first among equals."""
-    monkeypatch.setattr(recall, "ROWS", 16)
+    monkeypatch.setattr(recall, "BLOCK_ROWS", 16)
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 12, (70, 25)).astype(np.float32)
     columns = rng.integers(0, 20, 70)
     columns[columns == 3] = 4
-    ranks, txt_ranks = ranks_of_own(scores, columns)
-    for text, own in enumerate(columns):
-        keys = [(-score, picture == own) for picture, score in enumerate(scores[text])]
+    ranks, txt_ranks = match_ranks(scores, columns)
+    for text, column in enumerate(columns):
+        keys = [(-score, picture == column) for picture, score in enumerate(scores[text])]
         order = sorted(range(25), key=keys.__getitem__)
-        assert ranks[text] == order.index(own)
+        assert ranks[text] == order.index(column)
     for picture, rank in zip(np.unique(columns), txt_ranks, strict=True):
-        keys = [(-score, own == picture) for score, own in zip(scores[:, picture], columns)]
+        keys = [(-score, column == picture) for score, column in zip(scores[:, picture], columns)]
         order = sorted(range(70), key=keys.__getitem__)
         assert rank == next(place for place, text in enumerate(order) if columns[text] == picture)
     shuffled, moved = rng.permutation(70), rng.permutation(25)

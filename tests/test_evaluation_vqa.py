@@ -76,10 +76,10 @@ def test_release_answers_are_normal_forms() -> None:
     assert label2ans(ans2label)[:3] == ["net", "pitcher", "orange"]
 
 
-@pytest.mark.parametrize(("given", "expected"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (9, 1.0)])
-def test_accuracy_leaves_each_annotator_out(given: int, expected: float) -> None:
+@pytest.mark.parametrize(("votes", "expected"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (9, 1.0)])
+def test_accuracy_leaves_each_annotator_out(votes: int, expected: float) -> None:
     """3 of 10: leaving one of the three out, 2/3 (3 times); leaving another out, 1 (7 times): mean 0.9."""
-    annotators = ["cat"] * given + [f"other {i}" for i in range(10 - given)]
+    annotators = ["cat"] * votes + [f"other {i}" for i in range(10 - votes)]
     assert official_vqa_accuracy("cat", annotators) == pytest.approx(expected, abs=1e-12)
     by_hand = [min(1, (annotators[:i] + annotators[i + 1 :]).count("cat") / 3) for i in range(10)]
     assert official_vqa_accuracy("cat", annotators) == pytest.approx(sum(by_hand) / 10, abs=1e-12)
@@ -148,11 +148,11 @@ RESULTS = [
 
 
 def test_evaluate_vqa() -> None:
-    found = evaluate_vqa(RESULTS, ANNOTATIONS)
-    assert found["overall"] == pytest.approx(70.0)
-    assert found["questions"] == 4
-    assert found["answer_type"] == pytest.approx({"other": 45.0, "number": 90.0, "yes/no": 100.0})
-    assert found["question_type"] == pytest.approx({"what other": 45.0, "what number": 90.0, "what yes/no": 100.0})
+    accuracies = evaluate_vqa(RESULTS, ANNOTATIONS)
+    assert accuracies["overall"] == pytest.approx(70.0)
+    assert accuracies["questions"] == 4
+    assert accuracies["answer_type"] == pytest.approx({"other": 45.0, "number": 90.0, "yes/no": 100.0})
+    assert accuracies["question_type"] == pytest.approx({"what other": 45.0, "what number": 90.0, "what yes/no": 100.0})
 
 
 def test_evaluate_vqa_wants_every_question_once() -> None:

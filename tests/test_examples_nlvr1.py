@@ -21,10 +21,11 @@ from examples.nlvr1.data import Contrast, Judge
 from examples.nlvr1.head import UniterForNlvr1
 from examples.nlvr1.panels import IMG_DIM, Scale, count, describe, objects, transform
 from examples.nlvr1.pixels import CANVAS, VisualWords
-from examples.nlvr1.prepare import corners, main, ordered, read_examples
+from examples.nlvr1.prepare import corners, main, read_examples, reorder
 from examples.nlvr1.words import Vocabulary, rewrite
 from model.uniter import UniterConfig
 from tests.tiny_world import ROOT
+from tests.unpack import sequences
 
 FIXTURE = ROOT / "tests" / "fixtures" / "nlvr1"
 PAGE = (ROOT / "docs" / "ADD_A_TASK.md").read_text()
@@ -38,12 +39,12 @@ def stores(tmp_path_factory):
     return output
 
 
-def opened(stores, name, pictures, kind, **options):
+def open_data(stores, name, pictures, dataset, **options):
     images = ImageStore(stores / "img_db" / pictures, max_bb=32, min_bb=1)
-    return kind(TextStore(stores / "txt_db" / f"{name}.db"), images, Scale.load(stores / "scale.npz"), **options)
+    return dataset(TextStore(stores / "txt_db" / f"{name}.db"), images, Scale.load(stores / "scale.npz"), **options)
 
 
-def drawn(example):
+def annotated_objects(example):
     """The objects of an example as its annotation has them."""
     return np.array(
         [
@@ -62,8 +63,8 @@ def test_the_page_s_commands_run_as_written(tmp_path):
     for command in commands:
         line = shlex.split(command)
         assert line[0] == "python"
-        done = subprocess.run([sys.executable, *line[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+        result = subprocess.run([sys.executable, *line[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr[-3000:]
     results = json.loads((tmp_path / "try" / "finetune" / "results_dev" / "results_best_all.json").read_text())
     dev = [json.loads(line)["identifier"] for line in (FIXTURE / "dev.json").open()]
     assert set(results["answers"]) == {f"dev-{i}-{k}" for i in dev for k in range(6)}
@@ -73,14 +74,14 @@ def test_the_page_s_commands_run_as_written(tmp_path):
 
 
 def test_pixels_tell_what_the_annotation_says_in_all_six_orders():
-    examples, described = read_examples(FIXTURE / "dev.json"), VisualWords()
+    examples, visual_words = read_examples(FIXTURE / "dev.json"), VisualWords()
     with zipfile.ZipFile(FIXTURE / "images_dev.zip") as archive:
         for example in examples:
             for k, order in enumerate(((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))):
                 data = archive.read(f"dev-{example['identifier']}-{k}.png")
-                boxes = ordered(corners(example), k)
-                words = described.of(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), boxes)
-                expected = drawn(example)
+                boxes = reorder(corners(example), k)
+                words = visual_words.of(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), boxes)
+                expected = annotated_objects(example)
                 expected[:, 0] = [order.index(p) for p in expected[:, 0]]
                 assert (objects(words, boxes / CANVAS) == expected).all()
 
@@ -91,20 +92,20 @@ def test_a_symmetry_moves_picture_and_words_together():
     rng = np.random.default_rng(0)
     sides = set()
     for _ in range(50):
-        moved, said = transform(scene, words, rng)
+        new_scene, new_words = transform(scene, words, rng)
         paint, outline = ("black", "blue", "yellow"), ("circle", "square", "triangle")
-        by_size = {int(o[3]): o for o in moved}
-        assert said[3:5] == [paint[by_size[10][1]], outline[by_size[10][2]]]
-        assert said[7:9] == [paint[by_size[20][1]], outline[by_size[20][2]]]
-        side = said[-2]
+        by_size = {int(o[3]): o for o in new_scene}
+        assert new_words[3:5] == [paint[by_size[10][1]], outline[by_size[10][2]]]
+        assert new_words[7:9] == [paint[by_size[20][1]], outline[by_size[20][2]]]
+        side = new_words[-2]
         sides.add(side)
         assert by_size[30][4] == (70 if side == "right" else 0)
-        assert by_size[10][5] == 90 and sorted(moved[:, 0]) == [0, 1, 2]  # upright: a side is named
+        assert by_size[10][5] == 90 and sorted(new_scene[:, 0]) == [0, 1, 2]  # upright: a side is named
     assert sides == {"left", "right"}
 
 
 @pytest.mark.parametrize(
-    ("sentence", "label", "known"),
+    ("sentence", "label", "expected"),
     [
         ("there is a black tower", 1, {"there is a black tower": 1, "there is no black tower": 0}),
         ("there is no black tower", 1, {"there is no black tower": 1, "there is a black tower": 0}),
@@ -122,64 +123,65 @@ def test_a_symmetry_moves_picture_and_words_together():
         ("each box has at least one circle", 1, {"each box has at least one circle": 1}),
     ],
 )
-def test_rewritten_truth_follows(sentence, label, known):
-    found: dict[str, set[int]] = {}
+def test_rewritten_truth_follows(sentence, label, expected):
+    truths: dict[str, set[int]] = {}
     rng = np.random.default_rng(0)
     for _ in range(400):
         words, truth = rewrite(sentence.split(), label, rng)
-        found.setdefault(" ".join(words), set()).add(truth)
-    assert found == {words: {truth} for words, truth in known.items()}
+        truths.setdefault(" ".join(words), set()).add(truth)
+    assert truths == {words: {truth} for words, truth in expected.items()}
 
 
 def test_words_are_mended():
     vocabulary = Vocabulary()
-    read = vocabulary.decode(vocabulary.read("There are atleast 2 yelow blicks, wth a BLUE bse."))
-    assert " ".join(read) == "there are at least two yellow blocks with a blue base"
+    words = vocabulary.decode(vocabulary.read("There are atleast 2 yelow blicks, wth a BLUE bse."))
+    assert " ".join(words) == "there are at least two yellow blocks with a blue base"
 
 
 def test_counts_are_the_panels_own():
     scene = np.array([[0, 0, 1, 20, 40, 80], [0, 0, 1, 20, 40, 59], [2, 2, 0, 10, 0, 30]])
-    counted = count(scene, describe(scene)[1])
-    sizes, storeys, tops, below = counted[:, :3], counted[:, 3:15], counted[:, 15:18], counted[:, 18:27]
+    counts = count(scene, describe(scene)[1])
+    sizes, storeys, tops, below = counts[:, :3], counts[:, 3:15], counts[:, 15:18], counts[:, 18:27]
     assert sizes.tolist() == [[0, 2, 0], [0, 0, 0], [1, 0, 0]]
     assert storeys[0].tolist() == [1, 0, 0] * 2 + [0] * 6  # a black thing on the floor, another over it
     assert tops.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
     assert below[0].tolist() == [1] + [0] * 8 and below[2].sum() == 0  # one black thing stands on a black one
-    kinds, any_ = counted[:, 34:43], counted[:, 49]
-    assert kinds[0].tolist() == [0, 2] + [0] * 7 and kinds[2].tolist() == [0] * 6 + [1, 0, 0]
-    assert any_.tolist() == [2, 0, 1]
-    assert counted[:, -5:].tolist() == [[1, 1, 1, 2, 2], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    figures, all_objects = counts[:, 34:43], counts[:, 49]
+    assert figures[0].tolist() == [0, 2] + [0] * 7 and figures[2].tolist() == [0] * 6 + [1, 0, 0]
+    assert all_objects.tolist() == [2, 0, 1]
+    assert counts[:, -5:].tolist() == [[1, 1, 1, 2, 2], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
 
 
 def test_batches_hold_what_they_announce(stores):
-    for name, pictures, kind, options in (
-        ("train", "train", Judge, {"augment": True, "rewritten": 1.0}),
+    for name, pictures, dataset, options in (
+        ("train", "train", Judge, {"augment": True, "rewrite_share": 1.0}),
         ("train", "train", Contrast, {"augment": True}),
         ("dev", "dev", Judge, {"augment": False}),
         ("dev", "dev", Judge, {"augment": True, "copies": 3}),
     ):
-        data = opened(stores, name, pictures, kind, **options)
+        data = open_data(stores, name, pictures, dataset, **options)
         pairs = data.pairs(np.random.default_rng(0).random((len(data), 3)))
-        examples = [data.example(*pair, generator(0, i)) for i, pair in enumerate(pairs.tolist())]
+        examples = [data.example(pair, generator(0, i)) for i, pair in enumerate(pairs.tolist())]
         batch = collate(data.task, examples, data.img_dim)
-        if options.get("rewritten"):  # other words may be fewer
+        if options.get("rewrite_share"):  # other words may be fewer
             assert batch.units <= data.units(pairs).sum()
         else:
             assert batch.units == data.units(pairs).sum()
         assert batch.img_feat.shape[1] == IMG_DIM
-        if kind is Contrast:
+        if dataset is Contrast:
             assert batch.targets["labels"].view(-1, 2).tolist() == [[1, 0]] * len(data)
-            words = [batch.example(i).seqs for i in range(len(batch))]
+            seqs = sequences(batch)
+            words = [seqs[2 * i : 2 * i + 2] for i in range(len(batch))]
             assert all((true.input_ids == false.input_ids).all() for true, false in words)
 
 
 def test_the_head_sees_panels_apart_and_batches_do_not_matter(stores):
-    data = opened(stores, "dev", "dev", Judge, augment=False)
-    examples = [data.example(*pair, generator(0)) for pair in data.pairs(np.zeros((len(data), 3))).tolist()]
+    data = open_data(stores, "dev", "dev", Judge, augment=False)
+    examples = [data.example(pair, generator(0)) for pair in data.pairs(np.zeros((len(data), 3))).tolist()]
     torch.manual_seed(0)
     config = UniterConfig(**json.loads((ROOT / "examples" / "nlvr1" / "model.json").read_text()))
     model = UniterForNlvr1(config).eval()
-    together = model(collate("judge", examples, IMG_DIM))
-    alone = torch.cat([model(collate("judge", [example], IMG_DIM)) for example in examples])
-    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
-    assert together.std(0).min() > 1e-3
+    in_one_batch = model(collate("judge", examples, IMG_DIM))
+    one_by_one = torch.cat([model(collate("judge", [example], IMG_DIM)) for example in examples])
+    torch.testing.assert_close(in_one_batch, one_by_one, atol=1e-4, rtol=1e-4)
+    assert in_one_batch.std(0).min() > 1e-3

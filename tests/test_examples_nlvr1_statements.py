@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from examples.nlvr1.grammar import Grammar, is_name
-from examples.nlvr1.panels import stacked
+from examples.nlvr1.panels import shows_towers
 from examples.nlvr1.parsing import Habits, grammar
 from examples.nlvr1.prepare import read_examples
 from examples.nlvr1.scene import Scene
 from examples.nlvr1.statements import Statements
 from examples.nlvr1.words import Vocabulary
-from tests.test_examples_nlvr1 import FIXTURE, drawn
+from tests.test_examples_nlvr1 import FIXTURE, annotated_objects
 from utils.errors import InputError
 
 K, B, Y = 0, 1, 2  # black, blue, yellow
@@ -88,13 +88,13 @@ def test_meanings_of_scattered_things(habits, sentence, truth):
 
 
 def test_real_sentences_mean_what_people_said_they_do(habits):
-    vocabulary, right = Vocabulary(), []
+    vocabulary, hits = Vocabulary(), []
     for example in read_examples(FIXTURE / "train_recovered.json.gz"):
         tree = habits.parse(vocabulary.decode(vocabulary.read(example["sentence"])))
         if tree:
-            truth = bool(tree.meaning(Scene([drawn(example)]))[0])
-            right.append(truth == (example["label"] == "true"))
-    assert len(right) >= 10 and np.mean(right) >= 0.9
+            truth = bool(tree.meaning(Scene([annotated_objects(example)]))[0])
+            hits.append(truth == (example["label"] == "true"))
+    assert len(hits) >= 10 and np.mean(hits) >= 0.9
 
 
 def test_a_wording_is_every_way_to_say_it():
@@ -123,29 +123,30 @@ def test_what_is_drawn_can_be_read_and_every_rule_s_meaning_has_the_right_shape(
 
 
 def test_habits_are_learned_from_sentences():
-    said = [["there", "is", "a", "black", "tower"]] * 20
-    learned, rng = Habits(said), np.random.default_rng(0)
-    share = np.mean([learned.draw(rng).words() == said[0] for _ in range(200)])
-    assert share > 0.2 and learned.unread == 0
-    assert Habits([["grey", "there"]]).unread == 1
+    sentences = [["there", "is", "a", "black", "tower"]] * 20
+    habits, rng = Habits(sentences), np.random.default_rng(0)
+    share = np.mean([habits.draw(rng).words() == sentences[0] for _ in range(200)])
+    assert share > 0.2 and habits.unread_count == 0
+    assert Habits([["grey", "there"]]).unread_count == 1
 
 
 def test_statements_are_true_of_one_picture_and_not_of_the_other():
     examples = read_examples(FIXTURE / "train_recovered.json.gz")
-    vocabulary, pictures = Vocabulary(), [drawn(example) for example in examples]
+    vocabulary, pictures = Vocabulary(), [annotated_objects(example) for example in examples]
     sentences = [vocabulary.decode(vocabulary.read(example["sentence"])) for example in examples]
     source = Statements(sentences, pictures)
-    made = list(source.draw(80, "seed"))
-    assert len(made) == 80
-    assert made == list(Statements(sentences, pictures).draw(80, "seed")) != list(source.draw(80, "other"))
-    right = []
-    for words, true, false in made:
-        assert stacked(pictures[true]) == stacked(pictures[false])
-        habits = source.habits[[stacked(pictures[rows[0]]) for rows in source.kinds].index(stacked(pictures[true]))]
+    statements = list(source.draw(80, "seed"))
+    assert len(statements) == 80
+    assert statements == list(Statements(sentences, pictures).draw(80, "seed")) != list(source.draw(80, "other"))
+    hits = []
+    for words, true, false in statements:
+        assert shows_towers(pictures[true]) == shows_towers(pictures[false])
+        kinds = [shows_towers(pictures[rows[0]]) for rows in source.kind_rows]
+        habits = source.habits[kinds.index(shows_towers(pictures[true]))]
         tree = habits.parse(words)
         assert tree is not None, words
-        right.append(tree.meaning(Scene([pictures[true], pictures[false]])).tolist() == [True, False])
-    assert np.mean(right) > 0.9  # some can be read in two ways
+        hits.append(tree.meaning(Scene([pictures[true], pictures[false]])).tolist() == [True, False])
+    assert np.mean(hits) > 0.9  # some can be read in two ways
 
 
 def test_pictures_that_do_not_differ_are_refused():

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.attention import Spans, attend, to_padded
+from model.attention import Spans, attend
+from tests.unpack import to_padded
 
 RAGGED = [5, 40, 3, 38, 1, 17, 40, 2]
 

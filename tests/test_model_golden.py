@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from data.batch import Example, Seq, collate
-from model.attention import to_padded
 from model.pretrain import UniterForPretraining, wra_loss
 from model.uniter import UniterModel
 from model.vqa import UniterForVisualQuestionAnswering
@@ -22,6 +21,7 @@ from tests.golden_data import (
     state_dict,
     tiny_config,
 )
+from tests.unpack import seq_targets, to_padded
 
 
 def load(model: torch.nn.Module, directory: str) -> torch.nn.Module:
@@ -61,7 +61,8 @@ def pretraining_batch(task: str):
             else:
                 at = int(batch["img_masks"][:i].sum())
                 targets["soft_labels"] = batch["label_targets"][at : at + int(mask.sum())]
-        made.append(Example(str(i), [Seq(batch["input_ids"][i, :n_txt], [image], img_mask=mask, targets=targets)]))
+        ids = batch["input_ids"][i, :n_txt]
+        made.append(Example(str(i), [Seq(input_ids=ids, images=[image], img_mask=mask, **seq_targets(targets))]))
     return collate(task, made, IMG_DIM)
 
 
@@ -71,7 +72,7 @@ def test_body_states_of_every_layer():
     padding = arrays("uniter_model/batch.npz")["attn_masks"].astype(bool)
     text, regions = batch.txt_lens, batch.seqlens - batch.txt_lens
     stream = model.embed(batch)
-    layers = model(batch, all_layers=True)
+    layers = model.all_layers(batch)
     for ours, reference in [(stream, "joint_emb"), (layers[0], "layer0_raw"), (layers[1], "layer1_raw")]:
         padded, mask = to_padded(ours, batch.seqlens)
         assert np.array_equal(mask.numpy(), padding)

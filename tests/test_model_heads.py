@@ -9,11 +9,12 @@ import torch
 
 from data.batch import Example, Image, PackedBatch, Seq, collate
 from model.attention import owners, segment_softmax
+from model.growth import grown_config
 from model.nlvr2 import NLVR2_MODELS
 from model.pretrain import UniterForPretraining
 from model.referring import UniterForReferringExpressionComprehension
 from model.retrieval import UniterForImageTextRetrieval
-from model.uniter import UniterConfig, grown_config, set_dropout
+from model.uniter import UniterConfig, set_dropout
 from model.vcr import UniterForVisualCommonsenseReasoning
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.optimizer import parameter_groups
@@ -35,11 +36,11 @@ def nlvr2_batch(directory: str, kind: str, types: tuple[int, int]) -> PackedBatc
     raw, made = arrays(f"{directory}/examples.npz"), []
     for i in range(5):
         ids = wrapped(raw[f"tokens.{i}"])
-        pair = [Image((i, n), raw[f"img_feat.{i}.{n}"], raw[f"img_pos_feat.{i}.{n}"]) for n in (0, 1)]
+        pair = [Image(key=(i, n), feat=raw[f"img_feat.{i}.{n}"], pos=raw[f"img_pos_feat.{i}.{n}"]) for n in (0, 1)]
         if kind == "triplet":
-            seqs = [Seq(ids, pair, img_types=types)]
+            seqs = [Seq(input_ids=ids, images=pair, img_types=types)]
         else:
-            seqs = [Seq(ids, [image], img_types=[n]) for image, n in zip(pair, types)]
+            seqs = [Seq(input_ids=ids, images=[image], img_types=[n]) for image, n in zip(pair, types)]
         made.append(Example(str(i), seqs, {"labels": raw[f"target.{i}"][None]}))
     return collate("nlvr2", made, IMG_DIM)
 

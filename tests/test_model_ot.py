@@ -16,9 +16,8 @@ def test_reference(case):
     golden = arrays(f"ot/{case}.npz")
     text, image = (torch.from_numpy(golden[name]).requires_grad_() for name in ("txt_emb", "img_emb"))
     txt_mask, img_mask = (~torch.from_numpy(golden[name]) for name in ("txt_pad", "img_pad"))
-    distance, plan = transport(
-        text, image, txt_mask, img_mask, float(golden["beta"]), int(golden["iteration"]), int(golden["k"])
-    )
+    options = {"beta": float(golden["beta"]), "iterations": int(golden["iteration"]), "inner": int(golden["k"])}
+    distance, plan = transport(text, image, txt_mask, img_mask, **options)
     close(distance, golden["dist"])
     close(plan.transpose(1, 2), golden["T"])  # the reference keeps plans transposed
     distance.sum().backward()

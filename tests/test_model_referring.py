@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from data.batch import Image, PackedBatch, collate
-from model.attention import to_padded
-from model.referring import Regions, UniterForReferringExpressionComprehension, choose_wrong
+from model.referring import RegionSpans, UniterForReferringExpressionComprehension, choose_wrong
 from tests.golden_data import IMG_DIM, arrays, check_backward, check_states, close, examples, load, tiny_config
+from tests.unpack import to_padded
 
 
 def re_batch(directory: str) -> PackedBatch:
@@ -47,7 +47,7 @@ def test_re_ranking(mlp, kind):
     close_regions(scores, batch, golden["scores"])
     close(loss, golden["loss"])
     check_backward(model, loss.mean(), f"{directory}/grads_{kind}")
-    regions = Regions.of(batch)
+    regions = RegionSpans.of(batch)
     true, ratio = regions.first + batch.targets["region_labels"], float(golden["hard_ratio"])
     if kind == "hard":  # nothing is left to chance
         chosen = choose_wrong(scores, regions, true, ratio, torch.rand(6, 2))
@@ -62,7 +62,7 @@ def test_re_ranking(mlp, kind):
 
 def test_re_easy_negatives_are_uniform_and_wrong():
     batch = re_batch("re_rank_mlp1")
-    regions, scores = Regions.of(batch), torch.zeros(len(batch.img_row))
+    regions, scores = RegionSpans.of(batch), torch.zeros(len(batch.img_row))
     true = regions.first + batch.targets["region_labels"]
     generator, drawn = torch.Generator().manual_seed(0), torch.zeros(len(scores))
     for _ in range(4000):
@@ -81,7 +81,7 @@ def test_re_easy_negatives_are_uniform_and_wrong():
 def test_re_a_lone_region_has_nothing_to_learn_from(numbers):
     made = examples("re_rank_mlp1")
     image = made[0].seqs[0].images[0]
-    made[0].seqs[0].images = [Image("one", image.feat[:1], image.pos[:1])]
+    made[0].seqs[0].images = [Image(key="one", feat=image.feat[:1], pos=image.pos[:1])]
     for example in made:
         example.targets = {"region_labels": np.zeros(1, np.int64)}
     batch = collate("re", made, IMG_DIM)

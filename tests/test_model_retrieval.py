@@ -19,18 +19,20 @@ from tests.golden_data import (
     tiny_config,
     wrapped,
 )
+from tests.unpack import sequences
 
 
 def retrieval_batch(texts: list[np.ndarray], images: list[Image], groups: list[list[tuple[int, int]]]) -> PackedBatch:
     made = [
-        Example(f"group {g}", [Seq(wrapped(texts[t]), [images[i]]) for t, i in pairs]) for g, pairs in enumerate(groups)
+        Example(f"group {g}", [Seq(input_ids=wrapped(texts[t]), images=[images[i]]) for t, i in pairs])
+        for g, pairs in enumerate(groups)
     ]
     return collate("itm", made, IMG_DIM)
 
 
 def raw_pairs(directory: str, text: str, n: int) -> tuple[list[np.ndarray], list[Image]]:
     raw = arrays(f"{directory}/examples.npz")
-    images = [Image(i, raw[f"img_feat.{i}"], raw[f"img_pos_feat.{i}"]) for i in range(n)]
+    images = [Image(key=i, feat=raw[f"img_feat.{i}"], pos=raw[f"img_pos_feat.{i}"]) for i in range(n)]
     return [raw[f"{text}.{i}"] for i in range(n)], images
 
 
@@ -85,7 +87,6 @@ def test_selected_sequences_score_as_among_the_others():
     texts, images = raw_pairs("itm_rank", "tokens", 6)
     batch = retrieval_batch(texts, images, [[(0, 0), (0, 1)], [(2, 1), (1, 1), (2, 3)], [(4, 4), (5, 4)]])
     batch.img_masks = torch.arange(len(batch.img_row)) % 3 == 0
-    batch.layout["masked"] = [True] * 7
     batch.targets = {"itm_labels": torch.zeros(7)}
     model = load(UniterForImageTextRetrieval(tiny_config(), IMG_DIM), "itm_rank")
     scores, kept = model(batch), torch.tensor([5, 6, 2, 4])
@@ -95,13 +96,14 @@ def test_selected_sequences_score_as_among_the_others():
     assert chosen.group.tolist() == [0, 0, 1, 1] and chosen.targets == {}
     assert chosen.cu_seqlens.tolist()[-1] == chosen.units and chosen.max_seqlen == int(chosen.seqlens.max())
     assert chosen.cu_seqlens.dtype == batch.cu_seqlens.dtype and chosen.txt_index.dtype == torch.int64
-    for new, old, sequences in ((0, 2, [0, 1]), (1, 1, [0, 2])):
-        whole = batch.select(torch.arange(7)).example(old).seqs
-        for found, expected in zip(chosen.example(new).seqs, [whole[s] for s in sequences], strict=True):
+    for new, old, places in ((0, 2, [0, 1]), (1, 1, [0, 2])):
+        whole = [seq for seq, group in zip(sequences(batch), batch.group.tolist()) if group == old]
+        part = [seq for seq, group in zip(sequences(chosen), chosen.group.tolist()) if group == new]
+        for found, expected in zip(part, [whole[place] for place in places], strict=True):
             np.testing.assert_array_equal(found.input_ids, expected.input_ids)
-            np.testing.assert_array_equal(found.images[0].feat, expected.images[0].feat)
+            np.testing.assert_array_equal(found.feat, expected.feat)
+            np.testing.assert_array_equal(found.pos, expected.pos)
             np.testing.assert_array_equal(found.img_mask, expected.img_mask)
-            assert found.images[0].key == expected.images[0].key
     again = chosen.select(torch.tensor([3]))
     torch.testing.assert_close(model(again), scores[[4]])
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from data.batch import Example, Image, PackedBatch, Seq, collate
-from model.attention import to_padded
+from model.growth import grown_config
 from model.pretrain import UniterForPretraining
-from model.uniter import grown_config
 from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
 from tests.golden_data import (
     CLS,
@@ -24,6 +23,7 @@ from tests.golden_data import (
     load,
     tiny_config,
 )
+from tests.unpack import seq_targets, to_padded
 
 VCR_WORDS = 5  # special tokens of the tiny VCR
 
@@ -52,11 +52,13 @@ def vcr_sequences(example: dict, kind: str) -> list[tuple[int, int | None]]:
 def vcr_batch(kind: str) -> PackedBatch:
     raw, made = arrays("vcr/examples.npz"), []
     for i, example in enumerate(json.loads((GOLDEN / "vcr/examples.json").read_text())):
-        image, seqs = Image(i, raw[f"img_feat.{i}"], raw[f"img_pos_feat.{i}"]), []
+        image, seqs = Image(key=i, feat=raw[f"img_feat.{i}"], pos=raw[f"img_pos_feat.{i}"]), []
         for answer, rationale in vcr_sequences(example, kind):
             ids, types = vcr_text(example, answer, rationale)
             right = rationale == example["qar_target"] if kind == "qar" else answer == example["qa_target"]
-            seqs.append(Seq(ids, [image], types, targets={"labels": np.array([int(right)])}))
+            seqs.append(
+                Seq(input_ids=ids, images=[image], txt_type_ids=types, targets={"labels": np.array([int(right)])})
+            )
         made.append(Example(str(i), seqs))
     return collate("vcr", made, IMG_DIM)
 
@@ -102,7 +104,7 @@ def vcr_pretraining_batch(task: str, text: str) -> PackedBatch:
     raw, made = arrays("pretraining_vcr/examples.npz"), []
     lists = json.loads((GOLDEN / "pretraining_vcr/text_io.json").read_text())
     for i, example in enumerate(lists[f"{'mlm' if task == 'mlm' else 'nomask'}_{text}"]):
-        image, mask = Image(i, raw[f"img_feat.{i}"], raw[f"img_pos_feat.{i}"]), None
+        image, mask = Image(key=i, feat=raw[f"img_feat.{i}"], pos=raw[f"img_pos_feat.{i}"]), None
         ids, types = np.array(example["input_ids"]), np.array(example["txt_type_ids"])
         if task == "mlm":
             labels = np.array(example["txt_labels"])
@@ -112,7 +114,8 @@ def vcr_pretraining_batch(task: str, text: str) -> PackedBatch:
             targets = {"mrm_index": len(ids) + np.flatnonzero(mask), "mrm_row": np.flatnonzero(mask)}
             if task != "mrfr":
                 targets["soft_labels"] = raw[f"soft_label.{i}"][mask]
-        made.append(Example(str(i), [Seq(ids, [image], types, img_mask=mask, targets=targets)]))
+        seq = Seq(input_ids=ids, images=[image], txt_type_ids=types, img_mask=mask, **seq_targets(targets))
+        made.append(Example(str(i), [seq]))
     return collate(task, made, IMG_DIM)
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from model.growth import grown_config
 from model.nlvr2 import NLVR2_MODELS
 from model.pretrain import UniterForPretraining
 from model.retrieval import UniterForImageTextRetrieval
-from model.uniter import UniterConfig, grown_config
+from model.uniter import UniterConfig
 from model.vcr import UniterForVisualCommonsenseReasoning
 from model.vqa import UniterForVisualQuestionAnswering
 from model.weights import load_checkpoint, load_weights, read_weights
@@ -29,9 +30,9 @@ def test_a_pretraining_checkpoint_feeds_vqa(tmp_path, wrapper, dtype):
     torch.save({wrapper: state} if wrapper else state, tmp_path / "model.pt")
     model = UniterForVisualQuestionAnswering(tiny_config(), 17, IMG_DIM)
     report = load_weights(model, read_weights(tmp_path / "model.pt"), "model.pt")
-    assert sorted(report.missing) == sorted(k for k in model.state_dict() if k.startswith("vqa_output"))
+    assert sorted(report.missing_keys) == sorted(k for k in model.state_dict() if k.startswith("vqa_output"))
     heads = ("cls.", "feat_regress.", "region_classifier.", "itm_output.")
-    assert sorted(report.unexpected) == sorted(k for k in state if k.startswith(heads))
+    assert sorted(report.unexpected_keys) == sorted(k for k in state if k.startswith(heads))
     for key, value in model.state_dict().items():
         if key in state:
             assert value.dtype == torch.float32 and torch.equal(value, state[key].float()), key
@@ -53,8 +54,8 @@ def test_bert_weights(tmp_path, kind):
         torch.save(state, tmp_path / "pytorch_model.bin")
     report = load_weights(model, read_weights(tmp_path), tmp_path)
     own_image_side = ("uniter.img_embeddings.", "feat_regress.", "region_classifier.", "itm_output.")
-    assert report.missing and all(key.startswith(own_image_side) for key in report.missing)
-    assert all("seq_relationship" in key or "decoder.bias" in key for key in report.unexpected)
+    assert report.missing_keys and all(key.startswith(own_image_side) for key in report.missing_keys)
+    assert all("seq_relationship" in key or "decoder.bias" in key for key in report.unexpected_keys)
     for key, value in state.items():
         if ours[key] in model.state_dict() and "decoder" not in key:
             assert torch.equal(model.state_dict()[ours[key]], value), key
@@ -98,19 +99,19 @@ def test_nlvr2_grows_a_type_that_copies_the_picture(kind, tmp_path, caplog):
     model = NLVR2_MODELS[kind](tiny_config(), IMG_DIM)
     with caplog.at_level(logging.INFO, "uniter"):
         report = load_checkpoint(model, tmp_path / "model.pt")
-    assert report.grown == [TYPES] and not any(key.startswith("uniter.") for key in report.missing)
+    assert report.grown_keys == [TYPES] and not any(key.startswith("uniter.") for key in report.missing_keys)
     assert torch.equal(model.state_dict()[TYPES], state[TYPES][[0, 1, 1]])
     assert f"{TYPES}: 2 rows became 3, the new ones copy row 1" in caplog.messages
     # A finetuned checkpoint has them all.
     torch.save(model.state_dict(), tmp_path / "finetuned.pt")
-    assert load_checkpoint(NLVR2_MODELS[kind](tiny_config(), IMG_DIM), tmp_path / "finetuned.pt").grown == []
+    assert load_checkpoint(NLVR2_MODELS[kind](tiny_config(), IMG_DIM), tmp_path / "finetuned.pt").grown_keys == []
 
 
 def test_vcr_grows_types_and_words_as_the_reference():
     model = UniterForVisualCommonsenseReasoning(tiny_config(), IMG_DIM, special_tokens=5)
     initial, after = model.state_dict()[WORDS].clone(), surgery("vcr", "after")
     report = load_weights(model, surgery("vcr", "before"), "model.pt")
-    assert sorted(report.grown) == [TYPES, WORDS]
+    assert sorted(report.grown_keys) == [TYPES, WORDS]
     assert torch.equal(model.state_dict()[TYPES], after[TYPES])
     assert torch.equal(model.state_dict()[WORDS][:200], after[WORDS][:200])
     assert torch.equal(model.state_dict()[WORDS][200:], initial[200:])
@@ -121,8 +122,8 @@ def test_vcr_second_stage_keeps_the_word_head(tmp_path):
     model, before = grown_pretraining(), surgery("pretraining_vcr", "before")
     initial = model.state_dict()[WORDS].clone()
     report = load_weights(model, state_dict("pretraining") | before, "model.pt")
-    assert sorted(report.grown) == ["cls.predictions.bias", "cls.predictions.decoder.weight", TYPES, WORDS]
-    assert report.missing == report.unexpected == []
+    assert sorted(report.grown_keys) == ["cls.predictions.bias", "cls.predictions.decoder.weight", TYPES, WORDS]
+    assert report.missing_keys == report.unexpected_keys == []
     state = model.state_dict()
     for key, value in before.items():
         assert torch.equal(state[key][: len(value)], value), key
@@ -131,7 +132,7 @@ def test_vcr_second_stage_keeps_the_word_head(tmp_path):
     # Finetuning starts from the second stage without growing again.
     vcr = UniterForVisualCommonsenseReasoning(tiny_config(), IMG_DIM, special_tokens=5)
     torch.save(state, tmp_path / "second.pt")
-    assert load_checkpoint(vcr, tmp_path / "second.pt").grown == []
+    assert load_checkpoint(vcr, tmp_path / "second.pt").grown_keys == []
     assert torch.equal(vcr.state_dict()[WORDS], state[WORDS])
 
 
@@ -156,7 +157,7 @@ def test_the_rank_head_starts_from_the_matching_head_and_is_kept(tmp_path):
     torch.save(state_dict("pretraining"), tmp_path / "pretrained.pt")
     model = UniterForImageTextRetrieval(tiny_config(), IMG_DIM)
     report = load_checkpoint(model, tmp_path / "pretrained.pt")
-    assert report.missing == ["rank_output.weight", "rank_output.bias"]
+    assert report.missing_keys == ["rank_output.weight", "rank_output.bias"]
     model.init_output()
     assert torch.equal(model.rank_output.weight, model.itm_output.weight[1:])
     assert torch.equal(model.rank_output.bias, model.itm_output.bias[1:])
@@ -165,7 +166,7 @@ def test_the_rank_head_starts_from_the_matching_head_and_is_kept(tmp_path):
     assert torch.equal(model.itm_output.weight, state_dict("pretraining")["itm_output.weight"])
     torch.save(model.state_dict(), tmp_path / "finetuned.pt")
     again = UniterForImageTextRetrieval(tiny_config(), IMG_DIM)
-    assert load_checkpoint(again, tmp_path / "finetuned.pt").missing == []
+    assert load_checkpoint(again, tmp_path / "finetuned.pt").missing_keys == []
     assert torch.equal(again.rank_output.weight, model.rank_output.weight)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from optim.precision import Precision
+from optim.task import MicroBatches
 from optim.update import MAX_SKIPPED_IN_A_ROW, Updater
 from utils.distributed import World
 from utils.errors import InputError
@@ -21,7 +22,6 @@ def updater(optim: str, dtype=torch.float32, **changes):
         "optim": optim,
         "learning_rate": 0.1,
         "betas": (0.9, 0.98),
-        "gradient_accumulation_steps": 2,
         "accumulation": "mean",
         "grad_norm": 1.0,
         "warmup_steps": 0,
@@ -30,7 +30,14 @@ def updater(optim: str, dtype=torch.float32, **changes):
     } | changes
     torch.manual_seed(0)
     model = nn.Linear(3, 2).to(dtype)
-    return model, Updater(model, SimpleNamespace(**options), Precision("fp32", False, CPU), World(), None)
+    return model, Updater(
+        model,
+        SimpleNamespace(**options),
+        precision=Precision("fp32", False, CPU),
+        world=World(),
+        head=None,
+        gradient_divisor=MicroBatches(1, 2, options["accumulation"]).gradient_divisor(ranks=1),
+    )
 
 
 def step(model, update, k, poison=None):

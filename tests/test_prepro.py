@@ -88,15 +88,15 @@ def test_captions(tmp_path: Path, vocab: Path, capsys: pytest.CaptureFixture[str
     source, out = put(tmp_path / "c.json", CAPTIONS), tmp_path / "txt_db" / "c.db"
     prepro.main(["captions", "--annotations", source, "--output", str(out), "--vocab", str(vocab)])
     tokenizer = WordPiece(vocab)
-    found = read_store(out)
-    assert list(found) == ["100", "101", "102"]
-    assert found["100"] == {
+    records = read_store(out)
+    assert list(records) == ["100", "101", "102"]
+    assert records["100"] == {
         "input_ids": tokenizer.encode("a dog on the street"),
         "img_fname": "coco_val2014_000000000009.npz",
         "sentence": "a dog on the street ",
     }
-    assert found["101"]["img_fname"] == "coco_val2017_000000000025.npz"
-    assert found["101"]["input_ids"] == tokenizer.encode("A cat.")
+    assert records["101"]["img_fname"] == "coco_val2017_000000000025.npz"
+    assert records["101"]["input_ids"] == tokenizer.encode("A cat.")
     assert side(out, "id2len.json") == {"100": 5, "101": 3, "102": 2}
     assert side(out, "txt2img.json")["102"] == "coco_val2014_000000000009.npz"
     assert side(out, "img2txts.json")["coco_val2014_000000000009.npz"] == ["100", "102"]
@@ -146,9 +146,9 @@ def test_jsonl_of_ones_own(tmp_path: Path, vocab: Path) -> None:
         prepro.main(common)
     assert not (tmp_path / "mine.db").exists()
     prepro.main([*common, "--skip_empty"])
-    found = read_store(tmp_path / "mine.db")
-    assert found["first"]["sentence"] == "the  dog"  # the lone surrogate is gone
-    assert {id_: record["img_fname"] for id_, record in found.items()} == {"first": "street dog.npz", "2": "b.npz"}
+    records = read_store(tmp_path / "mine.db")
+    assert records["first"]["sentence"] == "the  dog"  # the lone surrogate is gone
+    assert {id_: record["img_fname"] for id_, record in records.items()} == {"first": "street dog.npz", "2": "b.npz"}
 
 
 def test_vqa(tmp_path: Path, vocab: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,17 +165,17 @@ def test_vqa(tmp_path: Path, vocab: Path, capsys: pytest.CaptureFixture[str]) ->
     prepro.main(["vqa", "--questions", *files[0], "--annotations", *files[1], *options])
     # each of the four majority answers counts once: the first three in alphabetical order
     assert side(out, "ans2label.json") == {"2": 0, "dog": 1, "don't know": 2}
-    found = read_store(out)
-    assert found["9000"] == {
+    records = read_store(out)
+    assert records["9000"] == {
         "input_ids": WordPiece(vocab).encode("what is on the street?"),
         "img_fname": "coco_train2014_000000000009.npz",
         "question_id": 9000,
         "question": "what is on the street?",
         "target": {"labels": [1, 0], "scores": [1.0, 0.3]},
     }
-    assert found["9001"]["target"] == {"labels": [], "scores": []}
-    assert found["25000"]["target"] == {"labels": [2], "scores": [1.0]}
-    assert found["1"]["img_fname"] == "coco_val2014_000000000001.npz"
+    assert records["9001"]["target"] == {"labels": [], "scores": []}
+    assert records["25000"]["target"] == {"labels": [2], "scores": [1.0]}
+    assert records["1"]["img_fname"] == "coco_val2014_000000000001.npz"
     assert "3 answers; 1 questions have no annotator's answer among them" in capsys.readouterr().out
     meta = side(out, "meta.json")
     assert (meta["task"], meta["annotations"]) == ("vqa", [answers, str(tmp_path / "a2.json")])
@@ -202,9 +202,9 @@ def test_vqa_with_given_answers(tmp_path: Path, vocab: Path) -> None:
 def test_vqa_test_split_has_no_target(tmp_path: Path, vocab: Path) -> None:
     questions = put(tmp_path / "q.json", QUESTIONS | {"data_subtype": "test-dev2015"})
     prepro.main(["vqa", "--questions", questions, "--vocab", str(vocab), "--output", str(tmp_path / "t.db")])
-    found = read_store(tmp_path / "t.db")
-    assert found["25000"]["img_fname"] == "coco_test2015_000000000025.npz"
-    assert all("target" not in record for record in found.values())
+    records = read_store(tmp_path / "t.db")
+    assert records["25000"]["img_fname"] == "coco_test2015_000000000025.npz"
+    assert all("target" not in record for record in records.values())
     assert not (tmp_path / "t.db" / "ans2label.json").exists()
 
 
@@ -312,9 +312,9 @@ def test_real_files(tmp_path: Path) -> None:
     questions, answers = real / "vqa" / "questions.json", real / "vqa" / "annotations.json"
     files = ["--questions", str(questions), "--annotations", str(answers), "--ans2label", "release"]
     prepro.main(["vqa", *files, *common, str(tmp_path / "vqa.db")])
-    release, found = read_ans2label(), read_store(tmp_path / "vqa.db")
-    assert [text.id for text in vqa_questions(questions)] == list(found)
-    assert found["458752001"]["target"] == {
+    release, records = read_ans2label(), read_store(tmp_path / "vqa.db")
+    assert [text.id for text in vqa_questions(questions)] == list(records)
+    assert records["458752001"]["target"] == {
         "labels": [release["pitcher"], release["catcher"]],
         "scores": [1.0, 0.3],
     }

@@ -13,7 +13,7 @@ import pytest
 
 import prepro
 from tests.golden_data import GOLDEN
-from tests.prepro_case import FORMATS, changed, check_golden, prepare, tokenizer, use_golden_tokenizer
+from tests.prepro_case import FORMATS, check_golden, prepare, tokenizer, use_golden_tokenizer, variant
 from tests.test_prepro import put, read_store, side
 from utils.errors import InputError
 
@@ -87,9 +87,9 @@ def test_re_golden(tmp_path: Path, monkeypatch: Any) -> None:
 
 
 def test_re(tmp_path: Path) -> None:
-    found = prepare(tmp_path, "re", *re_files(tmp_path), "--split", "val")
-    assert list(found) == ["70", "71"]
-    assert found["70"] == {
+    records = prepare(tmp_path, "re", *re_files(tmp_path), "--split", "val")
+    assert list(records) == ["70", "71"]
+    assert records["70"] == {
         "sent_id": 70,
         "sent": "left dog",
         "ref_id": 7,
@@ -115,29 +115,29 @@ def test_re(tmp_path: Path) -> None:
     [
         ("refs", {"a": 1}, r"refs\(unc\)\.p[\s\S]*a list of references"),
         ("refs", pickle.dumps(print), r"refs\(unc\)\.p[\s\S]*builtins\.print"),
-        ("refs", changed(REFS, 1, "split"), r"refs\(unc\)\.p[\s\S]*\[1\]\.split"),
-        ("refs", changed(REFS, 0, "image_id", to="9"), r"refs\(unc\)\.p[\s\S]*\[0\]\.image_id"),
-        ("refs", changed(REFS, 0, "ref_id"), r"refs\(unc\)\.p[\s\S]*\[0\]\.ref_id"),
-        ("refs", changed(REFS, 0, "sentences", 1, "sent"), r"refs\(unc\)\.p[\s\S]*\[0\]\.sentences\[1\]\.sent"),
-        ("refs", changed(REFS, 0, "sentences", 1, "sent_id", to=70), r"refs\(unc\)\.p[\s\S]*id 70"),
-        ("refs", changed(REFS, 0, "sentences", 1, "sent", to=""), r"without words[\s\S]*refs\(unc\)\.p[\s\S]*id 71"),
-        ("refs", changed(REFS, 0, "box", to=np.zeros(2)), r"refs\(unc\)\.p[\s\S]*\[0\][\s\S]*not JSON"),
+        ("refs", variant(REFS, 1, "split"), r"refs\(unc\)\.p[\s\S]*\[1\]\.split"),
+        ("refs", variant(REFS, 0, "image_id", to="9"), r"refs\(unc\)\.p[\s\S]*\[0\]\.image_id"),
+        ("refs", variant(REFS, 0, "ref_id"), r"refs\(unc\)\.p[\s\S]*\[0\]\.ref_id"),
+        ("refs", variant(REFS, 0, "sentences", 1, "sent"), r"refs\(unc\)\.p[\s\S]*\[0\]\.sentences\[1\]\.sent"),
+        ("refs", variant(REFS, 0, "sentences", 1, "sent_id", to=70), r"refs\(unc\)\.p[\s\S]*id 70"),
+        ("refs", variant(REFS, 0, "sentences", 1, "sent", to=""), r"without words[\s\S]*refs\(unc\)\.p[\s\S]*id 71"),
+        ("refs", variant(REFS, 0, "box", to=np.zeros(2)), r"refs\(unc\)\.p[\s\S]*\[0\][\s\S]*not JSON"),
         (
             "refs",
-            changed(REFS, 0, "ann_id", to=11),
+            variant(REFS, 0, "ann_id", to=11),
             r"true region[\s\S]*refs\(unc\)\.p[\s\S]*ref_id 7[\s\S]*of image 9 in",
         ),
-        ("refs", changed(REFS, 0, "image_id", to=3), r"instances\.json[\s\S]*images\[\]\.id 3"),
+        ("refs", variant(REFS, 0, "image_id", to=3), r"instances\.json[\s\S]*images\[\]\.id 3"),
         ("instances", b"[]", r"instances\.json[\s\S]*images"),
-        ("instances", changed(INSTANCES, "images", 0, "id"), r"instances\.json[\s\S]*images\[0\]\.id"),
-        ("instances", changed(INSTANCES, "images", 0, "width", to=6.5), r"instances\.json[\s\S]*images\[0\]\.width"),
-        ("instances", changed(INSTANCES, "annotations", 0, "bbox", 0), r"instances\.json[\s\S]*annotations\[0\]\.bbox"),
-        ("instances", changed(INSTANCES, "annotations", 2, "id"), r"instances\.json[\s\S]*annotations\[2\]\.id"),
-        ("instances", changed(INSTANCES, "categories"), r"instances\.json[\s\S]*categories"),
+        ("instances", variant(INSTANCES, "images", 0, "id"), r"instances\.json[\s\S]*images\[0\]\.id"),
+        ("instances", variant(INSTANCES, "images", 0, "width", to=6.5), r"instances\.json[\s\S]*images\[0\]\.width"),
+        ("instances", variant(INSTANCES, "annotations", 0, "bbox", 0), r"instances\.json[\s\S]*annotations\[0\]\.bbox"),
+        ("instances", variant(INSTANCES, "annotations", 2, "id"), r"instances\.json[\s\S]*annotations\[2\]\.id"),
+        ("instances", variant(INSTANCES, "categories"), r"instances\.json[\s\S]*categories"),
         ("orders", {}, r"iid_to_ann_ids\.json[\s\S]*key: +iid_to_ann_ids"),
-        ("orders", changed(ORDERS, "iid_to_ann_ids", "9"), r"iid_to_ann_ids\.json[\s\S]*iid_to_ann_ids\.9"),
-        ("orders", changed(ORDERS, "iid_to_ann_ids", "9", to=[12, 12]), r"iid_to_ann_ids\.9[\s\S]*each once"),
-        ("orders", changed(ORDERS, "iid_to_ann_ids", "9", to=[10]), r"true region[\s\S]*ref_id 7[\s\S]*of image 9"),
+        ("orders", variant(ORDERS, "iid_to_ann_ids", "9"), r"iid_to_ann_ids\.json[\s\S]*iid_to_ann_ids\.9"),
+        ("orders", variant(ORDERS, "iid_to_ann_ids", "9", to=[12, 12]), r"iid_to_ann_ids\.9[\s\S]*each once"),
+        ("orders", variant(ORDERS, "iid_to_ann_ids", "9", to=[10]), r"true region[\s\S]*ref_id 7[\s\S]*of image 9"),
     ],
 )
 def test_bad_references_are_refused(tmp_path: Path, kind: str, content: Any, message: str) -> None:
@@ -193,5 +193,5 @@ def test_a_real_reference(tmp_path: Path) -> None:
     box = {"id": 1719310, "bbox": [103.93, 299.99, 134.22, 177.42], "image_id": 581857, "category_id": 1}
     instances = {"images": [image], "annotations": [box], "categories": []}
     files = re_files(tmp_path, refs, instances, {"iid_to_ann_ids": {"581857": [1719310]}})
-    found = prepare(tmp_path, "re", *files, "--split", "train")
-    assert found["0"]["sent"] == "the lady with the blue shirt" and list(found) == ["0", "1", "2"]
+    records = prepare(tmp_path, "re", *files, "--split", "train")
+    assert records["0"]["sent"] == "the lady with the blue shirt" and list(records) == ["0", "1", "2"]

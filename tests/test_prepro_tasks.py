@@ -10,7 +10,7 @@ import pytest
 
 import prepro
 from tests.golden_data import GOLDEN
-from tests.prepro_case import changed, check_golden, prepare, tokenizer, use_golden_tokenizer
+from tests.prepro_case import check_golden, prepare, tokenizer, use_golden_tokenizer, variant
 from tests.test_prepro import put, side
 from utils.errors import InputError
 
@@ -37,8 +37,8 @@ NLVR2 = [
 
 def test_nlvr2(tmp_path: Path, capsys: Any) -> None:
     source = put(tmp_path / "dev.json.gz", gzip.compress("\n".join(map(json.dumps, NLVR2)).encode()))
-    found = prepare(tmp_path, "nlvr2", "--annotations", source)
-    assert found["dev-0-0-0"] == {
+    records = prepare(tmp_path, "nlvr2", "--annotations", source)
+    assert records["dev-0-0-0"] == {
         "identifier": "dev-0-0-0",
         "sentence": "two dogs",
         "label": "True",
@@ -47,12 +47,12 @@ def test_nlvr2(tmp_path: Path, capsys: Any) -> None:
         "img_fname": ["nlvr2_dev-0-0-img0.npz", "nlvr2_dev-0-0-img1.npz"],
         "target": 1,
     }
-    assert found["dev-0-0-1"]["target"] == 0 and "target" not in found["dev-1-2-0"]
+    assert records["dev-0-0-1"]["target"] == 0 and "target" not in records["dev-1-2-0"]
     assert "3 of 3 texts, of 4 images" in capsys.readouterr().out
     right = put(tmp_path / "right.txt", ["dev-1-2-img1.png"])
     assert (
         list(prepare(tmp_path, "nlvr2", "--annotations", source, "--exclude_images", right, name="a.db"))
-        == list(found)[:2]
+        == list(records)[:2]
     )
     with pytest.raises(InputError, match="no text is left"):  # both pictures must be listed
         prepare(tmp_path, "nlvr2", "--annotations", source, "--image_list", right, name="b.db")
@@ -65,14 +65,14 @@ def test_nlvr2(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (changed(NLVR2[1], "identifier"), r"line 2\.identifier"),
-        (changed(NLVR2[1], "identifier", to="dev"), r"line 2\.identifier[\s\S]*dev-850-0-3"),
-        (changed(NLVR2[1], "identifier", to="d" * 600 + "-0"), r"line 2\.identifier[\s\S]*511 bytes"),
-        (changed(NLVR2[1], "sentence", to=5), r"line 2\.sentence[\s\S]*found: +5"),
-        (changed(NLVR2[1], "sentence", to=" "), r"without words[\s\S]*id dev-0-0-1"),
-        (changed(NLVR2[1], "label", to="true"), r"line 2\.label[\s\S]*'true'"),
-        (changed(NLVR2[1], "label", to=1), r"line 2\.label[\s\S]*found: +1"),
-        (changed(NLVR2[1], "identifier", to="dev-0-0-0"), r"twice[\s\S]*dev-0-0-0"),
+        (variant(NLVR2[1], "identifier"), r"line 2\.identifier"),
+        (variant(NLVR2[1], "identifier", to="dev"), r"line 2\.identifier[\s\S]*dev-850-0-3"),
+        (variant(NLVR2[1], "identifier", to="d" * 600 + "-0"), r"line 2\.identifier[\s\S]*511 bytes"),
+        (variant(NLVR2[1], "sentence", to=5), r"line 2\.sentence[\s\S]*found: +5"),
+        (variant(NLVR2[1], "sentence", to=" "), r"without words[\s\S]*id dev-0-0-1"),
+        (variant(NLVR2[1], "label", to="true"), r"line 2\.label[\s\S]*'true'"),
+        (variant(NLVR2[1], "label", to=1), r"line 2\.label[\s\S]*found: +1"),
+        (variant(NLVR2[1], "identifier", to="dev-0-0-0"), r"twice[\s\S]*dev-0-0-0"),
         ("[]", r"line 2\.identifier"),
         ("{", r"not a JSON object[\s\S]*line 2"),
     ],
@@ -124,9 +124,9 @@ FLICKR = {
 
 def test_itm_on_coco(tmp_path: Path) -> None:
     source = put(tmp_path / "dataset_coco.json.gz", gzip.compress(json.dumps(COCO).encode()))
-    found = prepare(tmp_path, "itm", "--karpathy", source, "--part", "test")
+    records = prepare(tmp_path, "itm", "--karpathy", source, "--part", "test")
     key = "coco_val2014_000000000391.npz"
-    assert found["770337"] == {
+    assert records["770337"] == {
         "input_ids": tokenizer(tmp_path).encode("A dog."),
         "img_fname": key,
         "sentence": "A dog.",
@@ -151,16 +151,16 @@ def test_itm_on_flickr30k(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"[]", r"key: +images"),
-        (changed(COCO, "images", 1, "split"), r"images\[1\]\.split"),
-        (changed(COCO, "images", 0, "filename"), r"images\[0\]\.filename"),
-        (changed(COCO, "images", 0, "filepath"), r"images\[0\]\.filepath"),
-        (changed(COCO, "images", 0, "cocoid", to="391"), r"images\[0\]\.cocoid[\s\S]*'391'"),
-        (changed(COCO, "images", 0, "sentences"), r"images\[0\]\.sentences"),
-        (changed(COCO, "images", 0, "sentences", 1, "raw"), r"images\[0\]\.sentences\[1\]\.raw"),
-        (changed(COCO, "images", 0, "sentences", 1, "sentid"), r"images\[0\]\.sentences\[1\]\.sentid"),
-        (changed(COCO, "images", 0, "sentences", 1, "sentid", to=770337), r"twice[\s\S]*770337"),
-        (changed(COCO, "images", 0, "split", to="val"), r"no image of that part[\s\S]*--part test[\s\S]*restval, val"),
-        (changed(FLICKR, "images", 1) | {"images": [FLICKR["images"][0] | {"filename": "a_b.jpg", "split": "test"}]},
+        (variant(COCO, "images", 1, "split"), r"images\[1\]\.split"),
+        (variant(COCO, "images", 0, "filename"), r"images\[0\]\.filename"),
+        (variant(COCO, "images", 0, "filepath"), r"images\[0\]\.filepath"),
+        (variant(COCO, "images", 0, "cocoid", to="391"), r"images\[0\]\.cocoid[\s\S]*'391'"),
+        (variant(COCO, "images", 0, "sentences"), r"images\[0\]\.sentences"),
+        (variant(COCO, "images", 0, "sentences", 1, "raw"), r"images\[0\]\.sentences\[1\]\.raw"),
+        (variant(COCO, "images", 0, "sentences", 1, "sentid"), r"images\[0\]\.sentences\[1\]\.sentid"),
+        (variant(COCO, "images", 0, "sentences", 1, "sentid", to=770337), r"twice[\s\S]*770337"),
+        (variant(COCO, "images", 0, "split", to="val"), r"no image of that part[\s\S]*--part test[\s\S]*restval, val"),
+        (variant(FLICKR, "images", 1) | {"images": [FLICKR["images"][0] | {"filename": "a_b.jpg", "split": "test"}]},
          r"name cannot be made[\s\S]*id 0[\s\S]*--img_name"),
     ],
 )  # fmt: skip
@@ -180,17 +180,17 @@ VE = [
 
 
 def test_ve(tmp_path: Path, capsys: Any) -> None:
-    found = prepare(
+    records = prepare(
         tmp_path, "ve", "--annotations", put(tmp_path / "a.jsonl", VE[:2]), put(tmp_path / "b.jsonl", VE[2:])
     )
-    assert found["36979.jpg#0r1e"] == {
+    assert records["36979.jpg#0r1e"] == {
         "input_ids": tokenizer(tmp_path).encode("a dog"),
         "img_fname": "flickr30k_000000036979.npz",
         "target": {"labels": [1], "scores": [1.0]},
         "sentence": "a dog",
     }
-    assert [record["target"]["labels"] for record in found.values()] == [[2], [0], [1]]
-    assert found["1000092795.jpg#1r1n"]["img_fname"] == "flickr30k_001000092795.npz"
+    assert [record["target"]["labels"] for record in records.values()] == [[2], [0], [1]]
+    assert records["1000092795.jpg#1r1n"]["img_fname"] == "flickr30k_001000092795.npz"
     assert "1 examples without a label (-)" in capsys.readouterr().out
     listed = put(tmp_path / "flickr30k_test.lst", ["1000092795.jpg"])
     source = put(tmp_path / "all.jsonl", list(VE))
@@ -199,23 +199,23 @@ def test_ve(tmp_path: Path, capsys: Any) -> None:
     ]
 
 
-@pytest.mark.parametrize("lines", [changed(VE, 0, "pairID"), changed(VE, 1, "pairID", to="36979.jpg#0r1e")])
+@pytest.mark.parametrize("lines", [variant(VE, 0, "pairID"), variant(VE, 1, "pairID", to="36979.jpg#0r1e")])
 def test_ve_without_usable_ids_is_numbered(tmp_path: Path, lines: list[dict[str, str]]) -> None:
-    found = prepare(tmp_path, "ve", "--annotations", put(tmp_path / "a.jsonl", lines))
-    assert {id_: record["target"]["labels"] for id_, record in found.items()} == {"0": [1], "2": [2], "3": [0]}
+    records = prepare(tmp_path, "ve", "--annotations", put(tmp_path / "a.jsonl", lines))
+    assert {id_: record["target"]["labels"] for id_, record in records.items()} == {"0": [1], "2": [2], "3": [0]}
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (changed(VE[2], "gold_label"), r"line 2\.gold_label"),
-        (changed(VE[2], "gold_label", to="maybe"), r"line 2\.gold_label[\s\S]*'maybe'[\s\S]*contradiction"),
-        (changed(VE[2], "Flickr30K_ID"), r"line 2\.Flickr30K_ID"),
-        (changed(VE[2], "Flickr30K_ID", to="dog.jpg"), r"line 2\.Flickr30K_ID[\s\S]*digits"),
-        (changed(VE[2], "sentence2"), r"line 2\.sentence2"),
-        (changed(VE[2], "sentence2", to="n" * 0), r"without words[\s\S]*1000092795\.jpg#1r1n"),
-        (changed(VE[2], "pairID", to=5), r"line 2\.pairID"),
-        (changed(VE[2], "pairID", to="x" * 512), r"pairID of example 1[\s\S]*511 bytes"),
+        (variant(VE[2], "gold_label"), r"line 2\.gold_label"),
+        (variant(VE[2], "gold_label", to="maybe"), r"line 2\.gold_label[\s\S]*'maybe'[\s\S]*contradiction"),
+        (variant(VE[2], "Flickr30K_ID"), r"line 2\.Flickr30K_ID"),
+        (variant(VE[2], "Flickr30K_ID", to="dog.jpg"), r"line 2\.Flickr30K_ID[\s\S]*digits"),
+        (variant(VE[2], "sentence2"), r"line 2\.sentence2"),
+        (variant(VE[2], "sentence2", to="n" * 0), r"without words[\s\S]*1000092795\.jpg#1r1n"),
+        (variant(VE[2], "pairID", to=5), r"line 2\.pairID"),
+        (variant(VE[2], "pairID", to="x" * 512), r"pairID of example 1[\s\S]*511 bytes"),
         ("3", r"line 2\.gold_label"),
     ],
 )

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from data.txt_store import TextStore, TextWriter
+from data.txt_store import TextStore
+from data.txt_writer import TextWriter
 from prepare.vcr import place_tokens
-from tests.prepro_case import EXPECTED, changed, prepare, tokenizer
+from tests.prepro_case import EXPECTED, prepare, tokenizer, variant
 from tests.test_prepro import put, side
 from utils.errors import InputError
 
@@ -106,24 +107,24 @@ def test_vcr_lengths_are_those_of_the_golden(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (changed(VCR, "annot_id"), r"line 1\.annot_id"),
-        (changed(VCR, "annot_id", to=""), r"line 1\.annot_id[\s\S]*511 bytes"),
-        (changed(VCR, "objects"), r"line 1\.objects"),
-        (changed(VCR, "objects", 0, to=5), r"line 1\.objects[\s\S]*list of names"),
-        (changed(VCR, "img_fn"), r"line 1\.img_fn"),
-        (changed(VCR, "img_fn", to="/"), r"line 1\.img_fn"),
-        (changed(VCR, "metadata_fn"), r"line 1\.metadata_fn"),
-        (changed(VCR, "question"), r"line 1\.question"),
-        (changed(VCR, "question", 2, to=[4]), r"line 1\.question\[2\][\s\S]*\[4\][\s\S]*4 objects"),
-        (changed(VCR, "question", 2, to=[]), r"line 1\.question\[2\]"),
-        (changed(VCR, "question", 2, to=7), r"line 1\.question\[2\]"),
-        (changed(VCR, "question", to=[""]), r"without words[\s\S]*id val-1"),
-        (changed(VCR, "answer_choices", 3), r"line 1\.answer_choices[\s\S]*3 choices[\s\S]*4 choices"),
-        (changed(VCR, "answer_choices", 3, to="no"), r"line 1\.answer_choices\.3"),
-        (changed(VCR, "answer_choices", 3, to=[]), r"without words[\s\S]*id val-1"),
-        (changed(VCR, "rationale_choices", 0, 1, to=[-1]), r"line 1\.rationale_choices\.0\[1\]"),
-        (changed(VCR, "answer_label", to=4), r"line 1\.answer_label[\s\S]*found: +4"),
-        (changed(VCR, "rationale_label", to="0"), r"line 1\.rationale_label"),
+        (variant(VCR, "annot_id"), r"line 1\.annot_id"),
+        (variant(VCR, "annot_id", to=""), r"line 1\.annot_id[\s\S]*511 bytes"),
+        (variant(VCR, "objects"), r"line 1\.objects"),
+        (variant(VCR, "objects", 0, to=5), r"line 1\.objects[\s\S]*list of names"),
+        (variant(VCR, "img_fn"), r"line 1\.img_fn"),
+        (variant(VCR, "img_fn", to="/"), r"line 1\.img_fn"),
+        (variant(VCR, "metadata_fn"), r"line 1\.metadata_fn"),
+        (variant(VCR, "question"), r"line 1\.question"),
+        (variant(VCR, "question", 2, to=[4]), r"line 1\.question\[2\][\s\S]*\[4\][\s\S]*4 objects"),
+        (variant(VCR, "question", 2, to=[]), r"line 1\.question\[2\]"),
+        (variant(VCR, "question", 2, to=7), r"line 1\.question\[2\]"),
+        (variant(VCR, "question", to=[""]), r"without words[\s\S]*id val-1"),
+        (variant(VCR, "answer_choices", 3), r"line 1\.answer_choices[\s\S]*3 choices[\s\S]*4 choices"),
+        (variant(VCR, "answer_choices", 3, to="no"), r"line 1\.answer_choices\.3"),
+        (variant(VCR, "answer_choices", 3, to=[]), r"without words[\s\S]*id val-1"),
+        (variant(VCR, "rationale_choices", 0, 1, to=[-1]), r"line 1\.rationale_choices\.0\[1\]"),
+        (variant(VCR, "answer_label", to=4), r"line 1\.answer_label[\s\S]*found: +4"),
+        (variant(VCR, "rationale_label", to="0"), r"line 1\.rationale_label"),
     ],
 )
 def test_bad_vcr_lines_are_refused(tmp_path: Path, line: Any, message: str) -> None:
@@ -136,12 +137,12 @@ def test_bad_vcr_lines_are_refused(tmp_path: Path, line: Any, message: str) -> N
     ("metadata", "message"),
     [
         (b"{", "not a JSON file"),
-        (changed(METADATA, "width"), "key: +width"),
-        (changed(METADATA, "height", to=0), "width, height"),
-        (changed(METADATA, "boxes"), "key: +boxes"),
-        (changed(METADATA, "boxes", 0), r"do not agree[\s\S]*3 boxes[\s\S]*4, one for each of the objects of val-1"),
-        (changed(METADATA, "boxes", 1, to=[1, 2, 3]), r"boxes\[1\]"),
-        (changed(METADATA, "boxes", 1, to=[1, 2, 3, float("nan")]), r"boxes\[1\]"),
+        (variant(METADATA, "width"), "key: +width"),
+        (variant(METADATA, "height", to=0), "width, height"),
+        (variant(METADATA, "boxes"), "key: +boxes"),
+        (variant(METADATA, "boxes", 0), r"do not agree[\s\S]*3 boxes[\s\S]*4, one for each of the objects of val-1"),
+        (variant(METADATA, "boxes", 1, to=[1, 2, 3]), r"boxes\[1\]"),
+        (variant(METADATA, "boxes", 1, to=[1, 2, 3, float("nan")]), r"boxes\[1\]"),
     ],
 )
 def test_bad_vcr_metadata_is_refused(tmp_path: Path, metadata: Any, message: str) -> None:

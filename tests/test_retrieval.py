@@ -13,12 +13,12 @@ import train_itm
 import train_itm_hard_negatives
 from data.batch import Example, collate
 from data.img_store import ImageStore
-from data.retrieval import Retrieval, draw_candidates, mine_hardest
+from data.retrieval import Retrieval
 from data.retrieval_eval import RetrievalCandidates, RetrievalMatrix, validation_candidates
+from data.retrieval_mining import draw_candidates, mine_hardest
 from data.rng import generator
 from data.sampler import eval_plans
 from data.txt_store import TextStore
-from model.attention import to_padded
 from model.retrieval import UniterForImageTextRetrieval, online_loss, rank_logits
 from model.uniter import UniterConfig, set_dropout
 from scripts import kill_test
@@ -26,6 +26,7 @@ from tests.golden_data import GOLDEN, IMG_DIM, arrays, close, load, tiny_config
 from tests.test_model_retrieval import raw_pairs, retrieval_batch
 from tests.tiny_tasks_itm import inference_flags, itm_options
 from tests.tiny_world import ROOT, make_world, run_script
+from tests.unpack import to_padded
 from utils import checkpoint
 from utils.config import load_hps, parse
 from utils.errors import InputError
@@ -57,7 +58,7 @@ def reference(tmp_path, monkeypatch):
 
 def tiny(world, hard_negatives="none", **options):
     images = ImageStore(world / "img_db/tiny", min_bb=2)
-    return Retrieval(TextStore(world / "txt_db/captions.db"), images, hard_negatives, **options)
+    return Retrieval(TextStore(world / "txt_db/captions.db"), images, hard_negatives=hard_negatives, **options)
 
 
 def names(data, columns):
@@ -107,11 +108,11 @@ def test_tiles_are_batches_of_all_pairs(world, budget):
         RetrievalCandidates(captions, drawn, budget),
     ]
     for data in sets:
-        works = eval_plans(data, 0, budget)
+        works = eval_plans(data, budget)
         assert [work.indices.tolist() for work in works] == [[i] for i in range(len(data))]
         found = [data.tile(i) for i in range(len(data))]
         for i, (rows, columns) in enumerate(found):
-            batch = collate(data.task, [data.example(*works[i].pairs[0], generator(0))], data.img_dim)
+            batch = collate(data.task, [data.example(works[i].pairs[0], generator(0))], data.img_dim)
             assert batch.units <= budget and len(batch.group) == len(rows)
             assert len(batch.img_feat) == captions.images.n_announced[captions.columns[np.unique(columns)]].sum()
         marks = np.concatenate([rows * 1000 + columns for rows, columns in found])
@@ -131,7 +132,7 @@ def test_a_picture_is_read_once(world, monkeypatch, kind):
     original = captions.images.read
     monkeypatch.setattr(captions.images, "read", lambda row, *labels: read.append(row) or original(row, *labels))
     for i in range(len(data)):
-        data.example(i, generator(0))
+        data.example([i], generator(0))
     assert len(data) > 10 and sorted(read) == sorted(captions.columns.tolist())
 
 
@@ -158,20 +159,20 @@ def test_random_negatives(world, size):
     """One positive, then others' pictures for the text, then others' texts for the picture: never twice, never own."""
     data, whose = tiny(world, negative_size=size), texts_of(tiny(world))
     for text in (0, 7, 59):
-        other_texts = [t for t in range(len(data)) if data.own[t] != data.own[text]]
+        other_texts = [t for t in range(len(data)) if data.own_columns[t] != data.own_columns[text]]
         n, m = min(size, len(data.columns) - 1), min(size, len(other_texts))
-        seqs = data.example(text, data.pictures[text], generator(text)).seqs
-        assert len(seqs) == 1 + n + m and pictured(seqs[0], data) == data.own[text]
+        seqs = data.example([text, data.pictures[text]], generator(text)).seqs
+        assert len(seqs) == 1 + n + m and pictured(seqs[0], data) == data.own_columns[text]
         assert all(text in whose[tuple(seq.input_ids)] for seq in seqs[: 1 + n])
         columns = [pictured(seq, data) for seq in seqs[1 : 1 + n]]
-        assert len(set(columns)) == n and data.own[text] not in columns
-        assert all(pictured(seq, data) == data.own[text] for seq in seqs[1 + n :])
+        assert len(set(columns)) == n and data.own_columns[text] not in columns
+        assert all(pictured(seq, data) == data.own_columns[text] for seq in seqs[1 + n :])
         drawn = [whose[tuple(seq.input_ids)] for seq in seqs[1 + n :]]
         assert all(found & set(other_texts) for found in drawn)
     if size == 1:
         drawn = [data.other_texts(7, 1, generator(k))[0] for k in range(3000)]
         values, counts = np.unique(drawn, return_counts=True)
-        assert sorted(values) == [t for t in range(60) if data.own[t] != data.own[7]]
+        assert sorted(values) == [t for t in range(60) if data.own_columns[t] != data.own_columns[7]]
         assert counts.min() / counts.mean() > 0.4
 
 
@@ -180,14 +181,16 @@ def test_online_candidates(world):
     data = tiny(world, "online", negative_size=1000)
     others = set()
     for text in range(20):
-        batch = collate(data.task, [data.example(text, 0, generator(text))], data.img_dim)
-        anchor, example = batch.targets["anchor"], batch.example(0)
+        example = data.example([text, 0], generator(text))
+        anchor = collate(data.task, [example], data.img_dim).targets["anchor"]
         assert anchor.tolist() == sorted(anchor.tolist()) and int((anchor == 0).sum()) == len(data.columns)
         shown = [pictured(seq, data) for seq in example.seqs]
         first, second = shown[: len(data.columns)], shown[len(data.columns) :]
-        assert first[0] == data.own[text] and sorted(first) == list(range(len(data.columns)))
+        assert first[0] == data.own_columns[text] and sorted(first) == list(range(len(data.columns)))
         assert len(set(second)) == 1
-        assert len(second) == 1 + int((data.own != second[0]).sum())  # one right text, all texts of other pictures
+        assert len(second) == 1 + int(
+            (data.own_columns != second[0]).sum()
+        )  # one right text, all texts of other pictures
         others.add(second[0])
     assert len(others) > 5
 
@@ -196,13 +199,13 @@ def test_hardest_worked_by_hand():
     """3 texts, 4 pictures; each text is scored with two others' pictures."""
     columns = np.array([[1, 2], [2, 0], [1, 3]], np.int32)
     scores = np.array([[0.1, 0.7], [0.9, 0.2], [0.8, 0.3]], np.float32)
-    for_texts, for_pictures = mine_hardest(scores, columns, pictures=4, keep=2)
+    for_texts, for_pictures = mine_hardest(scores, columns, pictures=4, size=2)
     assert for_texts.tolist() == [[2, 1], [2, 0], [1, 3]]
     assert for_pictures.tolist() == [[1, -1], [2, 0], [1, 0], [2, -1]]
     assert for_texts.dtype == for_pictures.dtype == np.int32
-    for_texts, for_pictures = mine_hardest(scores, columns, pictures=4, keep=1)
+    for_texts, for_pictures = mine_hardest(scores, columns, pictures=4, size=1)
     assert for_texts.tolist() == [[2], [2], [1]] and for_pictures.tolist() == [[1], [2], [1], [2]]
-    assert mine_hardest(scores, columns, 4, keep=3)[0].tolist() == [[2, 1, -1], [2, 0, -1], [1, 3, -1]]
+    assert mine_hardest(scores, columns, 4, size=3)[0].tolist() == [[2, 1, -1], [2, 0, -1], [1, 3, -1]]
 
 
 class Fake:
@@ -222,27 +225,27 @@ def test_mined_negatives_reach_the_examples(world, tmp_path):
     config, _ = parse(train_itm.ItmConfig, ["--config", str(path)])
     task = train_itm.ItmTask(config)
     (entry,) = task.train_data()
-    data, whose = entry.data, texts_of(entry.data)
-    assert len(data.example(0, 0, generator(0)).seqs) == 3  # nothing mined yet
+    data, whose = entry.dataset, texts_of(entry.dataset)
+    assert len(data.example([0, 0], generator(0)).seqs) == 3  # nothing mined yet
     made = task.refresh(None, 0, Fake(lambda text, column: column + text / 100))
     pictures, last = len(data.columns), len(data) - 1
     for text in range(len(data)):
-        expected = [c for c in range(pictures - 1, -1, -1) if c != data.own[text]][:2]
+        expected = [c for c in range(pictures - 1, -1, -1) if c != data.own_columns[text]][:2]
         assert made["pictures_0"][text].tolist() == expected
     for column in range(pictures):
-        expected = [t for t in range(last, -1, -1) if data.own[t] != column][:2]
+        expected = [t for t in range(last, -1, -1) if data.own_columns[t] != column][:2]
         assert made["texts_0"][column].tolist() == expected
     task.apply_refresh(made)
     for text in (0, 30):
-        seqs = data.example(text, 0, generator(text)).seqs
+        seqs = data.example([text, 0], generator(text)).seqs
         assert len(seqs) == 5  # A.2: two random, two hard
         assert pictured(seqs[2], data) in made["pictures_0"][text]
-        assert whose[tuple(seqs[4].input_ids)] & set(made["texts_0"][data.own[text]].tolist())
+        assert whose[tuple(seqs[4].input_ids)] & set(made["texts_0"][data.own_columns[text]].tolist())
     data.negative_size = 3  # of 24 pictures: often one of the mined, if nothing were done
     for text in range(len(data)):
-        seqs = data.example(text, 0, generator(text)).seqs  # its own, 3 random and 1 hard picture, 3 and 1 texts
+        seqs = data.example([text, 0], generator(text)).seqs  # its own, 3 random and 1 hard picture, 3 and 1 texts
         assert len(seqs) == 9 and len({pictured(seq, data) for seq in seqs[:5]}) == 5
-        own = data.own[text]
+        own = data.own_columns[text]
         hard = data.mined[1][own]
         chosen = [whose[tuple(seq.input_ids)] for seq in seqs[5:]]
         assert len({min(t) for t in chosen}) == 4 and chosen[3] & set(hard.tolist())
@@ -254,7 +257,7 @@ def test_mining_is_drawn_by_seed_and_step(world):
     data = tiny(world)
     drawn = [draw_candidates(data, 5, generator(42, "mined", step, 0)) for step in (0, 0, 7)]
     assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
-    assert all(len(set(row)) == 5 and data.own[text] not in row for text, row in enumerate(drawn[0].tolist()))
+    assert all(len(set(row)) == 5 and data.own_columns[text] not in row for text, row in enumerate(drawn[0].tolist()))
 
 
 def golden_anchors():
@@ -353,9 +356,9 @@ def test_online_steps_are_of_single_examples(world, tmp_path):
     for saved in (hps | {"train_batch_size": 5}, hps):
         (tmp_path / "hps.json").write_text(json.dumps(saved))
         config, _ = parse(train_itm.ItmConfig, ["--config", str(tmp_path / "hps.json")])
-        task = train_itm.ItmTask(config)
-        assert task.config.gradient_accumulation_steps == saved["train_batch_size"]
-        assert (task.config.train_batch_size, task.config.accumulation) == (1, "mean")
+        micro_batches = train_itm.ItmTask(config).micro_batches()
+        assert micro_batches.per_step == saved["train_batch_size"]
+        assert (micro_batches.batch_size, micro_batches.accumulation) == (1, "mean")
 
 
 @pytest.mark.parametrize("kind", ["online", "mined"])
@@ -464,7 +467,7 @@ def test_zero_shot_and_heads(world, runs, tmp_path):
     logits = np.empty((60, 24, 2), np.float32)
     with torch.inference_mode():
         for i in range(len(data)):
-            batch = collate(data.task, [data.example(i, generator(0))], data.img_dim)
+            batch = collate(data.task, [data.example([i], generator(0))], data.img_dim)
             logits[data.tile(i)] = model.itm_output(model.uniter.pooler(model.uniter(batch), batch.cu_seqlens)).numpy()
     np.testing.assert_allclose(found["matching"], logits[..., 1], atol=1e-6)
     np.testing.assert_allclose(found["difference"], logits[..., 1] - logits[..., 0], atol=1e-6)

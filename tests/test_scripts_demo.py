@@ -22,7 +22,7 @@ import train_ve
 import train_vqa
 from optim.infer import InferenceConfig
 from scripts import compare_tasks, demo
-from scripts.demo_world import demo_tasks
+from scripts.demo_world import demo_tasks, runner
 from utils.config import parse
 
 CONFIGS = {
@@ -50,23 +50,22 @@ def typed(monkeypatch):
     """The commands of the demo, none of which is run; what one writes last is there afterwards, scores among it."""
     commands: list[list[str]] = []
 
-    def call(self, done, *command):
-        if not done.exists():
+    def call(self, last_output, command):
+        if not last_output.exists():
             commands.append([str(part) for part in command])
-            done.parent.mkdir(parents=True, exist_ok=True)
-            done.write_text(json.dumps(SCORES))
+            last_output.parent.mkdir(parents=True, exist_ok=True)
+            last_output.write_text(json.dumps(SCORES))
 
-    monkeypatch.setattr(demo.Demo, "call", call)
+    monkeypatch.setattr(runner.DemoRunner, "call", call)
     monkeypatch.setattr(demo_tasks, "vqa_chance", lambda _: 20.0)
     monkeypatch.setattr(
         demo_tasks, "TASKS", tuple(t if t.name != "re" else _guessing(t, 30.0) for t in demo_tasks.TASKS)
     )
-    monkeypatch.setattr(demo, "TASKS", demo_tasks.TASKS)
     return commands
 
 
 def _guessing(task, chance):
-    return demo_tasks.Downstream(task.name, {name: chance for name in task.metrics}, task.test)
+    return demo_tasks.DownstreamTask(task.name, {name: chance for name in task.metrics}, task.test)
 
 
 def check(command):
@@ -81,10 +80,11 @@ def check(command):
 
 
 def test_the_whole_table(tmp_path, typed, capsys):
-    made = demo.Demo(demo.DemoConfig(output=str(tmp_path), all=True, table=True))
-    made.make_data()
+    config = demo.DemoConfig(output=str(tmp_path), all=True, table=True)
+    made = runner.DemoRunner(config.output)
+    made.make_data(n_pictures={"train": config.n_train, "val": config.n_val, "test": config.n_test})
     weights = tmp_path / "output/pretrain/ckpt/model_step_4000.pt"
-    made.all_tasks(weights, {"overall": 75.0})
+    demo.test_all_tasks(made, config, weights, 75.0)
     scripts = defaultdict(int)
     for command in typed:
         scripts[check(command)] += 1
@@ -130,6 +130,6 @@ def test_a_difference_and_its_error(tmp_path, monkeypatch, capsys):
     comparison = compare_tasks.Comparison(compare_tasks.CompareConfig(demo=str(tmp_path)))
     comparison.weights = tmp_path
     monkeypatch.setattr(comparison, "score", lambda one: values[one.side][compare_tasks.SEEDS.index(one.seed)])
-    comparison.run()
+    comparison.compare()
     error = np.std([3, 1, 5], ddof=1) / np.sqrt(3)
     assert f"62.0   59.0   +3.0 ± {error:.1f}" in capsys.readouterr().out

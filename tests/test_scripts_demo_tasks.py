@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import prepro
-from scripts.demo_world.make_demo_data import DemoDataConfig, imagine
+from scripts.demo_world.make_demo_data import DemoDataConfig, make_split
 from scripts.demo_world.scene import COLORS, SHAPES
 from scripts.demo_world.tasks import write_tasks
 from scripts.demo_world.words import NUMBERS, SYNONYMS, vocabulary
@@ -28,7 +28,7 @@ def world(tmp_path_factory):
     """(folder, its splits, sentences of the training splits): 800, 40 and 120 scenes, none drawn."""
     folder = tmp_path_factory.mktemp("tasks")
     config = DemoDataConfig(output=str(folder))
-    splits = [imagine(config, name, ids) for name, ids in RANGES.items()]
+    splits = [make_split(config, name, ids) for name, ids in RANGES.items()]
     return folder, {split.name: split for split in splits}, write_tasks(folder, splits, config.seed)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.metrics import vcr_accuracies
-from evaluation.recall import ranks_of_own, retrieval_recalls
+from evaluation.recall import match_ranks, retrieval_recalls
 from evaluation.submission import write_logits_npz, write_re_logits, write_retrieval, write_vcr_json
 from scripts import ensemble
 from tests.golden_data import GOLDEN, arrays
@@ -163,7 +163,7 @@ def test_itm_keeps_apart_what_sigmoid_would_not(tmp_path: Path) -> None:
     write_retrieval(tmp_path / "a.npz", scores, ["0", "1", "2"], ["x", "y"])
     combine("itm", [tmp_path / "a.npz"] * 2, tmp_path / "b.npz")
     found = np.load(tmp_path / "b.npz")["scores"]
-    assert ranks_of_own(found, np.array([0, 1, 0]))[0].tolist() == [0, 0, 0]
+    assert match_ranks(found, np.array([0, 1, 0]))[0].tolist() == [0, 0, 0]
     np.testing.assert_allclose(found, scores, rtol=1e-6)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from evaluation.recall import picture_columns, retrieval_recalls
 from evaluation.submission import write_re, write_retrieval, write_vcr_csv, write_vcr_json, write_ve
-from prepare.annotations import json_lines
+from prepare.entries import json_lines
 from scripts import eval_nlvr2, evaluate
 from tests.golden_data import GOLDEN, arrays
 from utils.errors import InputError
@@ -68,8 +68,8 @@ def test_eval_nlvr2_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], 
 def test_nlvr2_and_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entries = [json.loads(line) for line in (FOLDER / "nlvr2_ann.jsonl").open()]
     part = dump_lines(tmp_path / "balanced_dev.json", entries[:4])  # dev-1-1-0, the fourth, was answered wrong
-    found = score("nlvr2", FOLDER / "nlvr2_pred.csv", FOLDER / "nlvr2_ann.jsonl", part)
-    assert found == {
+    scores = score("nlvr2", FOLDER / "nlvr2_pred.csv", FOLDER / "nlvr2_ann.jsonl", part)
+    assert scores == {
         "accuracy": 0.825,
         "consistency": 0.7,
         "accuracy_balanced_dev": 0.75,
@@ -90,8 +90,8 @@ def test_nlvr2_real_subsets(tmp_path: Path) -> None:
     files = [Path(folder) / "nlvr2" / f"{part}dev.json.gz" for part in ("", "balanced_", "unbalanced_")]
     ids = [entry["identifier"] for _, entry in json_lines(files[0])]
     (tmp_path / "results.csv").write_text("".join(f"{id_},True\n" for id_ in ids))
-    found = score("nlvr2", tmp_path / "results.csv", *files)
-    assert found["accuracy_balanced_dev"] == 0.5 and round(found["accuracy"], 3) == 0.509
+    scores = score("nlvr2", tmp_path / "results.csv", *files)
+    assert scores["accuracy_balanced_dev"] == 0.5 and round(scores["accuracy"], 3) == 0.509
 
 
 def ve_line(pair_id: str, label: str) -> dict[str, str]:
@@ -125,10 +125,10 @@ def test_vcr(tmp_path: Path) -> None:
     gold = dump_lines(tmp_path / "val.jsonl", entries[::-1])
     for write, name in ((write_vcr_json, "a.json"), (write_vcr_csv, "a.csv")):
         write(tmp_path / name, ids, golden["scores_grouped"], ids)
-        found = score("vcr", tmp_path / name, gold, "--json", tmp_path / "out.json")
+        scores = score("vcr", tmp_path / name, gold, "--json", tmp_path / "out.json")
         right = (golden["n_correct_qa_qar_joint"] / 3).tolist()
-        assert found == dict(zip(("acc_qa", "acc_qar", "acc"), right))
-        assert json.loads((tmp_path / "out.json").read_text()) == found
+        assert scores == dict(zip(("acc_qa", "acc_qar", "acc"), right))
+        assert json.loads((tmp_path / "out.json").read_text()) == scores
     with pytest.raises(InputError, match=r"val-0[\s\S]*20 numbers"):
         score("vcr", dump(tmp_path / "b.json", {"val-0": [1.0] * 8}), gold)
     with pytest.raises(InputError, match=r"line 1, answer_label|line 1\.answer_label"):
@@ -139,17 +139,17 @@ def test_re(tmp_path: Path) -> None:
     store = next((GOLDEN / "data_formats" / "txt_db").glob("refcoco_val*"))
     refs = json.loads((store / "refs.json").read_text())
     boxes = {entry["id"]: entry["bbox"] for entry in json.loads((store / "annotations.json").read_text())}
-    own = {id_: boxes[ref["ann_id"]] for ref in refs for id_ in ref["sent_ids"]}
-    rows = [{"sent_id": id_, "pred_box": target, "tgt_box": target} for id_, target in own.items()]
+    target_boxes = {id_: boxes[ref["ann_id"]] for ref in refs for id_ in ref["sent_ids"]}
+    rows = [{"sent_id": id_, "pred_box": target, "tgt_box": target} for id_, target in target_boxes.items()]
     rows[0] |= {"pred_box": [0, 0, 1, 1], "tgt_box": [0, 0, 1, 1]}  # right only by the box that was stored
-    write_re(tmp_path / "results.json", rows, own)
-    assert score("re", tmp_path / "results.json") == {"accuracy": 1 - 1 / len(own), "accuracy_plain_iou": 1.0}
-    found = score("re", tmp_path / "results.json", store / "refs.json", store / "annotations.json")
-    assert set(found.values()) == {1 - 1 / len(own)}
+    write_re(tmp_path / "results.json", rows, target_boxes)
+    assert score("re", tmp_path / "results.json") == {"accuracy": 1 - 1 / len(target_boxes), "accuracy_plain_iou": 1.0}
+    scores = score("re", tmp_path / "results.json", store / "refs.json", store / "annotations.json")
+    assert set(scores.values()) == {1 - 1 / len(target_boxes)}
     official = dump(tmp_path / "instances.json", {"annotations": json.loads((store / "annotations.json").read_text())})
-    assert score("re", tmp_path / "results.json", store / "refs.json", official, "--split", "val") == found
+    assert score("re", tmp_path / "results.json", store / "refs.json", official, "--split", "val") == scores
     (tmp_path / "refs(unc).p").write_bytes(pickle.dumps(refs))
-    assert score("re", tmp_path / "results.json", tmp_path / "refs(unc).p", official, "--split", "val") == found
+    assert score("re", tmp_path / "results.json", tmp_path / "refs(unc).p", official, "--split", "val") == scores
     with pytest.raises(InputError, match="unknown expression ids"):
         refs[0]["split"] = "testA"
         score("re", tmp_path / "results.json", dump(tmp_path / "refs.json", refs), official, "--split", "val")
@@ -208,8 +208,8 @@ def test_itm_karpathy(tmp_path: Path) -> None:
     names = ["coco_val2014_000000000007.npz", "coco_val2014_000000000042.npz"]
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9], [0.2, 0.3]])  # texts 70, 71 of picture 7; 420, 421 of 42
     write_retrieval(tmp_path / "results.npz", scores, ["70", "71", "420", "421"], names)
-    found = score("itm", tmp_path / "results.npz", dataset, "--split", "test")
-    assert (found["img_r1"], found["txt_r1"]) == (0.75, 1.0)
+    recalls = score("itm", tmp_path / "results.npz", dataset, "--split", "test")
+    assert (recalls["img_r1"], recalls["txt_r1"]) == (0.75, 1.0)
     with pytest.raises(InputError, match="unknown text ids"):
         score("itm", tmp_path / "results.npz", dataset, "--split", "val")
     with pytest.raises(InputError, match="--split"):

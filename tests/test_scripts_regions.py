@@ -9,11 +9,12 @@ import pytest
 
 from data.rng import generator
 from prepare.boxes import imitate
-from prepare.regions import CLASSES, WIDTH, codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
+from prepare.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from scripts import describe_regions
 from scripts.demo_world.draw import draw
 from scripts.demo_world.scene import make_scene
 from utils.errors import InputError
+from utils.formats import IMG_DIM, IMG_LABEL_DIM
 
 
 def picture(i=0):
@@ -56,7 +57,7 @@ def photographs(tmp_path_factory):
 def check_records(records):
     for name, record in records.items():
         n = len(record["conf"])
-        shapes = {"features": (n, WIDTH), "norm_bb": (n, 6), "conf": (n,), "soft_labels": (n, CLASSES)}
+        shapes = {"features": (n, IMG_DIM), "norm_bb": (n, 6), "conf": (n,), "soft_labels": (n, IMG_LABEL_DIM)}
         assert {key: array.shape for key, array in record.items()} == shapes, name
         assert all(array.dtype == np.float16 and np.isfinite(array).all() for array in record.values())
         box = record["norm_bb"].astype(float)
@@ -71,7 +72,7 @@ def test_the_descriptor_stays_what_it_is():
     boxes = np.array([[10, 10, 60, 60], [0, 0, 192, 192], [100.5, 90.2, 150, 191]], float)
     descriptors = describe(crops(picture(), boxes))
     features = project(descriptors)
-    assert features.shape == (3, WIDTH) and codebook().shape == (CLASSES - 1, descriptors.shape[1])
+    assert features.shape == (3, IMG_DIM) and codebook().shape == (IMG_LABEL_DIM - 1, descriptors.shape[1])
     known = [[-3.385, 0.852, -4.919, -0.930], [-2.192, 0.979, -4.007, -0.636], [-4.725, 1.856, 0.569, 3.378]]
     assert np.allclose(features[:, :4], known, atol=2e-2), features[:, :4]
     assert 0.5 < features.std() < 3
@@ -104,14 +105,14 @@ def test_the_grid_has_36_different_boxes_within_the_picture():
 def test_pseudo_classes_are_spread_over_the_codebook():
     patches = np.concatenate([crops(picture(i), grid_boxes(192, 192)) for i in range(20)])
     labels = pseudo_classes(describe(patches))
-    assert labels.shape == (720, CLASSES) and np.allclose(labels.sum(1), 1) and (labels[:, 0] == 0).all()
+    assert labels.shape == (720, IMG_LABEL_DIM) and np.allclose(labels.sum(1), 1) and (labels[:, 0] == 0).all()
     assert len(np.unique(labels.argmax(1))) > 40 and 0.05 < labels.max(1).mean() < 0.95
 
 
 def test_soft_labels_of_a_class():
     labels = soft_labels(np.array([1, 1600]), np.array([0.9, 0.3]))
     assert np.allclose(labels.sum(1), 1) and (labels.argmax(1) == [1, 1600]).all()
-    assert labels[0, 1] == pytest.approx(0.9 + 0.1 / CLASSES)
+    assert labels[0, 1] == pytest.approx(0.9 + 0.1 / IMG_LABEL_DIM)
 
 
 def test_the_imitated_detector_errs_like_one():

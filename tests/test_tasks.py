@@ -224,7 +224,7 @@ def test_files_of_a_referring_run(runs):
 def test_an_unlabelled_test_split_is_left_out(world, tmp_path, monkeypatch, name):
     kind, read = (VcrData, VcrData.has_labels) if name == "vcr" else (TextImage, TextImage.has_labels)
     hidden = property(lambda data: not str(data.texts.path).endswith("hidden.db") and read.fget(data))
-    monkeypatch.setattr(kind, "answered", hidden)
+    monkeypatch.setattr(kind, "has_labels", hidden)
     made = MORE[name] | {"num_train_steps": 2, "valid_steps": 2}
     shutil.copytree(world / made["val_txt_db"], world / f"txt_db/{name}_hidden.db")
     made |= {"test_txt_db": f"txt_db/{name}_hidden.db", "test_img_db": made["val_img_db"]}

@@ -120,10 +120,10 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
         checkpoint.save(tmp_path / "file" / "w.pt", {})
 
 
-def save_steps(folder: Path, steps: list[int], keep: int = 2) -> None:
+def save_steps(folder: Path, steps: list[int], keep_states: int = 2) -> None:
     for step in steps:
         checkpoint.save(folder / f"model_step_{step}.pt", {"w": torch.ones(3)})
-        checkpoint.save_train_state(folder, step, {"step": step, "m": torch.ones(2000)}, keep)
+        checkpoint.save_train_state(folder, step, {"step": step, "m": torch.ones(2000)}, keep_states)
 
 
 def test_only_the_newest_states_are_kept(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_only_the_newest_states_are_kept(tmp_path: Path) -> None:
         return tmp_path / f"model_step_{step}.pt"
 
     (tmp_path / ".train_state_5.pt.123.tmp").write_text("left by a killed run")
-    save_steps(tmp_path, [5, 10, 100, 15], keep=2)
+    save_steps(tmp_path, [5, 10, 100, 15], keep_states=2)
     assert [step for step, _ in checkpoint.train_states(tmp_path)] == [100, 15]
     assert sorted(p.name for p in tmp_path.glob("model*")) == [f"model_step_{n}.pt" for n in (10, 100, 15, 5)]
     assert not list(tmp_path.glob(".*"))
@@ -145,7 +145,7 @@ def test_unusable_states_are_passed_over_with_a_line(tmp_path: Path, caplog: pyt
         return tmp_path / f"model_step_{step}.pt"
 
     logger = logging.getLogger("test")
-    save_steps(tmp_path, [1, 2, 3, 4], keep=4)
+    save_steps(tmp_path, [1, 2, 3, 4], keep_states=4)
     (tmp_path / "model_step_4.pt").unlink()
     cut, flipped = tmp_path / "train_state_3.pt", tmp_path / "train_state_2.pt"
     cut.write_bytes(cut.read_bytes()[:-200])

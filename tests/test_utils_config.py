@@ -39,7 +39,7 @@ def write(folder: Path, **options: Any) -> str:
     return str(path)
 
 
-def refused(capsys: Any, *argv: str) -> str:
+def refusal(capsys: Any, *argv: str) -> str:
     """What is said when the command line is refused."""
     with pytest.raises(SystemExit) as end:
         parse(Config, list(argv))
@@ -85,7 +85,7 @@ def test_config_values_of_the_release() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "fragments"),
     [
         ({"train_batchsize": 3}, ["train_batchsize", "did you mean 'train_batch_size'?"]),
         ({"zzz": 3}, ["unknown option", "zzz", "remove it"]),
@@ -111,27 +111,27 @@ def test_config_values_of_the_release() -> None:
         ({"dropout": 1.0}, ["dropout", "less than 1"]),
     ],
 )
-def test_wrong_json_names_key_found_and_expected(tmp_path: Path, options: dict[str, Any], said: list[str]) -> None:
+def test_wrong_json_names_key_found_and_expected(tmp_path: Path, options: dict[str, Any], fragments: list[str]) -> None:
     with pytest.raises(InputError) as error:
         parse(Config, ["--config", write(tmp_path, **options)])
-    for part in said:
-        assert part in str(error.value)
+    for fragment in fragments:
+        assert fragment in str(error.value)
 
 
 def test_wrong_flags_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
-    needed = ["--output_dir", "o", "--model_config", "m"]
-    assert "--conf_th" in refused(capsys, *needed, "--conf_thr", "0.3")
-    assert "adamax" in refused(capsys, *needed, "--optim", "sgd")
-    assert "--seed" in refused(capsys, *needed, "--seed", "1.5")
-    assert "--betas" in refused(capsys, *needed, "--betas", "0.9")
-    assert "True" in refused(capsys, *needed, "--fp16", "True")
+    required_flags = ["--output_dir", "o", "--model_config", "m"]
+    assert "--conf_th" in refusal(capsys, *required_flags, "--conf_thr", "0.3")
+    assert "adamax" in refusal(capsys, *required_flags, "--optim", "sgd")
+    assert "--seed" in refusal(capsys, *required_flags, "--seed", "1.5")
+    assert "--betas" in refusal(capsys, *required_flags, "--betas", "0.9")
+    assert "True" in refusal(capsys, *required_flags, "--fp16", "True")
     with pytest.raises(InputError, match="learning_rate"):
-        parse(Config, [*needed, "--learning_rate", "nan"])
+        parse(Config, [*required_flags, "--learning_rate", "nan"])
 
 
 def test_other_ranks_are_quiet_about_wrong_flags(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert refused(capsys, "--conf_thr", "0.3") == ""
+    assert refusal(capsys, "--conf_thr", "0.3") == ""
 
 
 def test_missing_options_are_all_named(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ import train_vcr
 from data.batch import collate
 from data.img_store import ImageStore
 from data.rng import generator
-from data.txt_store import TextStore, TextWriter
+from data.txt_store import TextStore
+from data.txt_writer import TextWriter
 from data.vcr import Vcr, region_folders
 from data.vcr_pretrain import VcrPretraining
 from evaluation.metrics import vcr_accuracies
@@ -28,7 +29,7 @@ from evaluation.submission import VCR_COLUMNS
 from model.pretrain import UniterForPretraining
 from model.uniter import UniterConfig
 from optim.precision import Precision
-from optim.predict import predict
+from optim.predict import Predictor
 from scripts import kill_test
 from tests.golden_data import CLS, GOLDEN, MASK, SEP, arrays
 from tests.tiny_tasks_vcr import LONG, OTHER_META, RIGHT, images, make_vcr_world, second_stage_options, vcr_options
@@ -38,7 +39,7 @@ from utils import checkpoint, distributed
 from utils.config import parse
 from utils.errors import InputError
 
-SEQUENCES = {"qa": 4, "qar": 4, "true": 8, "all": 20}
+SEQUENCES = {"answers": 4, "rationales": 4, "both": 8, "all": 20}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def made(data, rows=None):
     """The examples of a dataset as one batch."""
     pairs = data.pairs(np.random.default_rng(0).random((len(data), 3)))
     chosen = pairs[: len(data) if rows is None else rows]
-    return pairs, collate(data.task, [data.example(*pair, generator(*pair)) for pair in chosen.tolist()], data.img_dim)
+    return pairs, collate(data.task, [data.example(pair, generator(*pair)) for pair in chosen.tolist()], data.img_dim)
 
 
 # Datasets against the reference.
@@ -80,12 +81,14 @@ def reference(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("choices", "name"), [("qa", "qa"), ("qar", "qar"), ("true", "eval_val"), ("all", "eval_test")]
+    ("choices", "name"), [("answers", "qa"), ("rationales", "qar"), ("both", "eval_val"), ("all", "eval_test")]
 )
 def test_sequences_are_the_references(reference, choices, name):
     golden = arrays(f"data_formats/expected/datasets/vcr_{name}.npz")
     store = ImageStore(reference / "nlvr2_dev")  # the reference reads both pictures of an example from one store
-    texts = TextStore(reference / "vcr_like.db", lengths="id2len_qa.json" if choices == "qa" else "id2len_qar.json")
+    texts = TextStore(
+        reference / "vcr_like.db", lengths="id2len_qa.json" if choices == "answers" else "id2len_qar.json"
+    )
     data = Vcr(texts, store, store, choices)
     pairs, batch = made(data, rows=3)
     assert len(batch.group) == 3 * SEQUENCES[choices] == len(golden["input_ids"])
@@ -98,7 +101,7 @@ def test_sequences_are_the_references(reference, choices, name):
         for mine, theirs in zip(ours[batch.img_row].float().split(regions), golden[name]):
             np.testing.assert_allclose(mine, theirs[: len(mine)], rtol=1e-6)
     assert (batch.img_type_ids == 1).all()
-    if choices in ("qa", "qar"):
+    if choices in ("answers", "rationales"):
         assert batch.targets["labels"].tolist() == golden["targets"][:, 0].tolist()
         assert data.lens(pairs).tolist() == golden["lens"].tolist()
     else:
@@ -141,7 +144,7 @@ def test_second_stage_is_the_references_given_its_masks(second_stage_texts, monk
     golden = json.loads((GOLDEN / "pretraining_vcr" / "text_io.json").read_text())
     whole, raw = golden[f"nomask_{part}"], arrays("pretraining_vcr/examples.npz")
     texts = TextStore(second_stage_texts, lengths=f"id2len_{part}.json")
-    data = VcrPretraining(texts, Regions(gt=True), Regions(gt=False), part, task)
+    data = VcrPretraining(texts, Regions(gt=True), Regions(gt=False), part=part, task=task)
     for i, expected in enumerate(golden[f"mlm_{part}"] if task == "mlm" else whole):
         labels = np.array(expected.get("txt_labels", []))
         ends = np.flatnonzero(np.array(whole[i]["input_ids"]) == SEP)
@@ -153,18 +156,18 @@ def test_second_stage_is_the_references_given_its_masks(second_stage_texts, monk
 
         monkeypatch.setattr("data.vcr_pretrain.mask_words", masks)
         monkeypatch.setattr("data.vcr_pretrain.mask_regions", lambda n, rng, p, i=i: raw[f"img_mask.{i}"])
-        seq = data.example(i, i, i, generator(0)).seqs[0]
+        seq = data.example([i, i, i], generator(0)).seqs[0]
         assert seq.input_ids.tolist() == expected["input_ids"]
         assert seq.txt_type_ids.tolist() == expected["txt_type_ids"]
         np.testing.assert_array_equal(seq.images[0].feat, raw[f"img_feat.{i}"])
         if task == "mlm":
-            assert seq.targets["mlm_index"].tolist() == np.flatnonzero(labels >= 0).tolist()
+            assert seq.unit_targets["mlm_index"].tolist() == np.flatnonzero(labels >= 0).tolist()
             assert seq.targets["mlm_labels"].tolist() == labels[labels >= 0].tolist()
             continue
         masked = np.flatnonzero(raw[f"img_mask.{i}"])
-        assert seq.targets["mrm_index"].tolist() == (len(seq.input_ids) + masked).tolist()
+        assert seq.unit_targets["mrm_index"].tolist() == (len(seq.input_ids) + masked).tolist()
         if task == "mrfr":
-            assert seq.targets["mrm_row"].tolist() == masked.tolist()
+            assert seq.region_targets["mrm_row"].tolist() == masked.tolist()
         else:
             np.testing.assert_array_equal(seq.targets["soft_labels"], raw[f"soft_label.{i}"][masked])
 
@@ -174,31 +177,34 @@ def test_second_stage_is_the_references_given_its_masks(second_stage_texts, monk
 
 @pytest.mark.parametrize("choices", list(SEQUENCES))
 def test_release_counts_one_sequence_and_full_all(world, choices):
-    lengths = "id2len_qa.json" if choices == "qa" else "id2len_qar.json"
+    lengths = "id2len_qa.json" if choices == "answers" else "id2len_qar.json"
     data = Vcr(*opened(world, lengths=lengths), choices)
     pairs, batch = made(data)
-    marks = 3 if choices == "qa" else 4
+    marks = 3 if choices == "answers" else 4
     there = np.bincount(batch.group.numpy(), batch.seqlens.numpy())
     assert (data.units(pairs) >= there).all()
-    gt, detected = data.sources
+    gt, detected = data.image_stores
     regions = (
         gt.n_stored[pairs[:, 1]] + detected.n_announced[pairs[:, 2]]
     )  # of ground truth what is there, not the hundred
     assert (data.units(pairs) == SEQUENCES[choices] * (data.texts.lens + regions + marks)).all()
     assert (data.lens(pairs) == data.texts.lens + 100 + detected.n_announced[pairs[:, 2]]).all()
-    assert (data.batch_unit == "units") == (choices in ("qa", "qar"))
+    assert (data.batch_unit == "units") == (choices in ("answers", "rationales"))
     held = {detected.name(row): len(detected.read(row).features) for row in range(len(detected))}
     assert held["vcr_1.npz"] == 2 and held["vcr_0.npz"] < 9  # more, and fewer, than announced
     assert {gt.name(row).removeprefix("vcr_gt_") for row in pairs[:, 1]} == {f"{i}.npz" for i in range(12)}
 
 
 def test_pictures_are_those_that_the_text_names(world):
-    data = Vcr(*opened(world), "true")
+    data = Vcr(*opened(world), "both")
     for text, gt, detected in data.pairs(np.zeros((len(data), 3))).tolist():
-        assert data.texts.read(text)["img_fname"] == [data.sources[0].name(gt), data.sources[1].name(detected)]
+        assert data.texts.read(text)["img_fname"] == [
+            data.image_stores[0].name(gt),
+            data.image_stores[1].name(detected),
+        ]
     texts, gt, detected = opened(world)
     for column, stores in enumerate(((texts, gt, None), (texts, None, detected))):
-        alone = Vcr(*stores, "true")
+        alone = Vcr(*stores, "both")
         pairs, batch = made(alone)
         assert (pairs[:, 2 - column] == -1).all() and (pairs[:, 1 + column] == data.pictures[:, column]).all()
         assert batch.img_feat.shape[1] == alone.img_dim == 2048
@@ -212,7 +218,7 @@ def test_both_kinds_of_boxes_may_lie_in_one_folder(world, tmp_path):
         shutil.copytree(world / "img_db" / name, tmp_path / "both", dirs_exist_ok=True)
     texts, *apart = opened(world)
     stores = ImageStore(tmp_path / "both", conf_th=-1, num_bb=100), ImageStore(tmp_path / "both", min_bb=2)
-    expected, found = (made(Vcr(texts, *both, "true"))[1] for both in (apart, stores))
+    expected, found = (made(Vcr(texts, *both, "both"))[1] for both in (apart, stores))
     assert torch.equal(found.seqlens, expected.seqlens)
     rows, others = (batch.img_feat[batch.img_row] for batch in (found, expected))
     assert torch.equal(rows, others)
@@ -220,12 +226,12 @@ def test_both_kinds_of_boxes_may_lie_in_one_folder(world, tmp_path):
 
 @pytest.mark.parametrize("part", ["qa", "qar"])
 def test_every_part_has_a_masked_word(world, part):
-    data = VcrPretraining(*opened(world, lengths=f"id2len_{part}.json"), part, "mlm")
+    data = VcrPretraining(*opened(world, lengths=f"id2len_{part}.json"), part=part, task="mlm")
     kinds = {"qa": (0, 2), "qar": (0, 2, 3)}[part]
     for i in range(len(data)):
         for seed in range(3):
-            seq = data.example(i, *data.pictures[i], generator(seed)).seqs[0]
-            places, record = seq.targets["mlm_index"], data.texts.read(i)
+            seq = data.example([i, *data.pictures[i]], generator(seed)).seqs[0]
+            places, record = seq.unit_targets["mlm_index"], data.texts.read(i)
             assert {int(kind) for kind in seq.txt_type_ids[places]} == set(kinds)
             said = [record["input_ids"], record["input_ids_as"][record["qa_target"]]]
             said += [record["input_ids_rs"][record["qar_target"]]] if part == "qar" else []
@@ -238,7 +244,7 @@ def test_every_part_has_a_masked_word(world, part):
 
 @pytest.mark.parametrize("masking", ["conditional", "joint"])
 def test_true_features_are_those_of_the_masked_regions(world, masking):
-    data = VcrPretraining(*opened(world), "qar", "mrfr", masking=masking)
+    data = VcrPretraining(*opened(world), part="qar", task="mrfr", masking=masking)
     _, batch = made(data)
     assert (batch.img_row[batch.img_masks] == batch.targets["mrm_row"]).all()
     assert (batch.img_index[batch.img_masks] == batch.targets["mrm_index"]).all()
@@ -246,10 +252,10 @@ def test_true_features_are_those_of_the_masked_regions(world, masking):
 
 
 def test_wrong_pictures_are_those_of_another_question(world):
-    data = VcrPretraining(*opened(world), "qar", "mlm", wrong_picture=True)
+    data = VcrPretraining(*opened(world), part="qar", task="mlm", wrong_picture=True)
     pairs = data.pairs(np.random.default_rng(0).random((len(data), 3)))
     assert (pairs[:, 1:] != data.pictures).all()
-    names = [(data.sources[0].name(gt), data.sources[1].name(detected)) for _, gt, detected in pairs.tolist()]
+    names = [(data.image_stores[0].name(gt), data.image_stores[1].name(detected)) for _, gt, detected in pairs.tolist()]
     assert all(gt.removeprefix("vcr_gt_") == detected.removeprefix("vcr_") for gt, detected in names)
     assert len(set(names)) > 5
 
@@ -284,7 +290,7 @@ def broken(world, tmp_path, **changes):
     texts = TextStore(world / "txt_db" / "vcr_val.db")
     with TextWriter(tmp_path / "broken.db", META) as writer:
         writer.add("val-1", texts.read(0) | changes)
-    return Vcr(TextStore(tmp_path / "broken.db"), *opened(world)[1:], "true")
+    return Vcr(TextStore(tmp_path / "broken.db"), *opened(world)[1:], "both")
 
 
 @pytest.mark.parametrize(
@@ -299,13 +305,13 @@ def broken(world, tmp_path, **changes):
 )
 def test_records_that_are_none_of_vcr(world, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
-        broken(world, tmp_path, **changes).example(0, 0, 0, generator(0))
+        broken(world, tmp_path, **changes).example([0, 0, 0], generator(0))
 
 
 def test_a_test_split_cannot_be_trained_on(world):
-    for choices in ("qa", "qar", "true"):
+    for choices in ("answers", "rationales", "both"):
         with pytest.raises(InputError, match="labelled split"):
-            Vcr(*opened(world, "test"), choices).example(0, 0, 0, generator(0))
+            Vcr(*opened(world, "test"), choices).example([0, 0, 0], generator(0))
 
 
 # Whole runs.
@@ -380,16 +386,18 @@ def test_8_scores_and_20_say_the_same(world, trained):
     config.checkpoint = str(trained[0] / "ckpt" / "model_step_30.pt")  # not all right yet
     config.checkpoint_from = "vcr_pretrain"
     task, one = VcrTask(config), distributed.start()
-    model, found = task.build_model(), {}
-    for choices in ("true", "all"):
+    precision, options = Precision("fp32", False, one.device), {"n_workers": 0, "pin_mem": False}
+    predictor = Predictor(task, task.build_model(), batch_size=10, world=one, precision=precision, **options)
+    found = {}
+    for choices in ("both", "all"):
         data = task.dataset(config.val_txt_db, config.val_img_db, choices=choices)
-        predictions = predict(task, model, data, 10, one, Precision("fp32", False, one.device), 0, False)
+        predictions = predictor.predict(data)
         assert predictions["logits"].shape == (40, SEQUENCES[choices])
         found[choices] = task.score(predictions, data)
-    assert found["true"] == pytest.approx(found["all"], rel=1e-5)
-    assert 0 < found["true"]["acc"] < 1
+    assert found["both"] == pytest.approx(found["all"], rel=1e-5)
+    assert 0 < found["both"]["acc"] < 1
     test = task.dataset(f"{world}/txt_db/vcr_test.db", config.val_img_db, choices="all")
-    assert task.score(predict(task, model, test, 10, one, Precision("fp32", False, one.device), 0, False), test) == {}
+    assert task.score(predictor.predict(test), test) == {}
 
 
 def test_a_folder_of_the_release(tmp_path):
@@ -506,7 +514,7 @@ def test_configs_of_the_second_stage(name):
         gt, detected = region_folders(img, config.regions)
         assert f"{gt};{detected}" == img and "/there/img_db/" in gt and "/there/img_db/" in detected
         assert config.vcr_text == "qar"
-        assert pretrain.Pretraining(config).grown
+        assert pretrain.Pretraining(config).has_vcr
 
 
 @pytest.mark.parametrize("name", ["train-vcr-base-4gpu", "train-vcr-large-4gpu", "demo-vcr"])

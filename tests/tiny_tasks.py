@@ -10,7 +10,8 @@ import lmdb
 import numpy as np
 
 import prepro
-from data.txt_store import TextStore, TextWriter
+from data.txt_store import TextStore
+from data.txt_writer import TextWriter
 from tests.tiny_world import WORDS, convert, make_world, write_regions
 
 SIZE = 200  # pixels of a side

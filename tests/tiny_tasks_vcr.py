@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.txt_store import VCR_TOKENS, TextWriter
+from data.txt_writer import TextWriter
 from tests.tiny_world import META, MODEL, VOCAB, WORDS, convert, write_regions
+from utils.formats import VCR_TOKENS
 
 RIGHT, LONG = 10, 24  # the word that tells; word pieces of the longest test text
 OTHER_META = META | {"CLS": 7, "SEP": 9, "MASK": 8, "UNK": 5}  # a vocabulary with other marks

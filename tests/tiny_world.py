@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.txt_store import TextWriter
+from data.txt_writer import TextWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = 16  # ids 10..25

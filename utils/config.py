@@ -16,7 +16,7 @@ import tyro
 
 from utils.errors import InputError
 from utils.files import read_json
-from utils.options import convert, field_metadata, field_types, option, required, unknown_key
+from utils.options import convert, field_metadata, field_types, is_required, option, unknown_key
 from utils.paths import resolve_paths
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ DEAD_KEYS = ("mask_dir", "rank")  # in JSON of the release, read by nothing
 ABSENT = "(required)"  # stands for a required value in the command line's defaults and in --help
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class DataEntry:
     """One corpus of pre-training: text stores, the image store of each, and the tasks drawn from them."""
 
@@ -41,52 +41,72 @@ class RunConfig:
     """What training scripts share. They subclass it, redeclare defaults and add their own options."""
 
     output_dir: str = option(help="new folder for logs, checkpoints and results", group="file", path="own")
-    model_config: str = option(help="JSON of the model's sizes", group="file", path="own")
-    checkpoint: str | None = option(None, "weights to start from", group="file", path=True)
-    data_root: str = option("", "put before every relative database and checkpoint path", group="file")
+    model_config: str = option(help="JSON file of the model's sizes", group="file", path="own")
+    checkpoint: str | None = option(None, "weight file to start from", group="file", path=True)
+    data_root: str = option("", "folder put before every relative database and checkpoint path", group="file")
 
-    compressed_db: bool = option(False, "image stores are the compressed ones", group="data")
-    max_txt_len: int = option(60, "longer texts (word pieces) are left out; -1: none", group="data", at_least=-1)
-    conf_th: float = option(0.2, "regions above this confidence; -1: always num_bb regions", group="data")
-    max_bb: int = option(100, "most regions of an image", group="data", at_least=1)
-    min_bb: int = option(10, "fewest regions of an image", group="data", at_least=1)
-    num_bb: int = option(36, "regions of an image when conf_th is -1", group="data", at_least=1)
+    compressed_db: bool = option(False, "read the compressed variant of the image stores", group="data")
+    max_txt_len: int = option(
+        60, "leave out texts of more word pieces than this; -1: keep all", group="data", at_least=-1
+    )
+    conf_th: float = option(0.2, "read image regions above this confidence; -1: always num_bb regions", group="data")
+    max_bb: int = option(100, "read at most this many regions of an image", group="data", at_least=1)
+    min_bb: int = option(10, "read at least this many regions of an image, confident or not", group="data", at_least=1)
+    num_bb: int = option(36, "read this many regions of an image when conf_th is -1", group="data", at_least=1)
     blind: bool = option(False, "replace each image by one empty region (text-only baseline)", group="data")
 
-    train_batch_size: int = option(4096, "units of a rank's micro-batch", group="batch", at_least=1)
-    val_batch_size: int = option(4096, "the same in validation", group="batch", at_least=1)
-    batching: Literal["release", "full"] = option(
-        "release", "batches as the release made them, or filled to the budget", group="batch"
+    train_batch_size: int = option(
+        4096, "size of a rank's micro-batch, in text tokens plus image regions", group="batch", at_least=1
     )
-    gradient_accumulation_steps: int = option(16, "micro-batches of a step", group="batch", at_least=1)
+    val_batch_size: int = option(
+        4096, "size of a validation batch, in text tokens plus image regions", group="batch", at_least=1
+    )
+    batching: Literal["release", "full"] = option(
+        "release", "release: batches as the release made them; full: filled up to their size", group="batch"
+    )
+    gradient_accumulation_steps: int = option(
+        16, "micro-batches of a rank in one optimiser step", group="batch", at_least=1
+    )
     accumulation: Literal["sum", "mean"] = option(
-        "sum", "gradients of a step's micro-batches: summed (the release) or averaged", group="batch"
+        "sum", "sum (as the release did) or average the gradients of a step's micro-batches", group="batch"
     )
 
-    optim: Literal["adam", "adamax", "adamw"] = option("adam", "optimiser", group="optimisation")
-    learning_rate: float = option(3e-5, "peak learning rate", group="optimisation", at_least=0)
-    lr_mul: float = option(1.0, "factor of the head's learning rate", group="optimisation", at_least=0)
-    decay: Literal["linear", "invsqrt", "constant"] = option("linear", "after warm-up", group="optimisation")
-    betas: tuple[float, float] = option((0.9, 0.98), "of Adam", group="optimisation")
-    weight_decay: float = option(0.0, "of weight matrices and embeddings", group="optimisation", at_least=0)
-    grad_norm: float = option(2.0, "gradients are clipped to this norm; -1: off", group="optimisation")
-    dropout: float = option(0.1, "of embeddings, attention and layers", group="optimisation", at_least=0)
-    warmup_steps: int = option(4000, "steps of linear warm-up", group="optimisation", at_least=0)
-    num_train_steps: int = option(100000, "optimiser steps", group="optimisation", at_least=0)
+    optim: Literal["adam", "adamax", "adamw"] = option(
+        "adam", "optimiser that updates the weights", group="optimisation"
+    )
+    learning_rate: float = option(3e-5, "peak learning rate, reached after warm-up", group="optimisation", at_least=0)
+    lr_mul: float = option(1.0, "factor on the learning rate of the task's head", group="optimisation", at_least=0)
+    decay: Literal["linear", "invsqrt", "constant"] = option(
+        "linear", "how the learning rate falls after warm-up", group="optimisation"
+    )
+    betas: tuple[float, float] = option((0.9, 0.98), "the two decay rates (betas) of Adam", group="optimisation")
+    weight_decay: float = option(0.0, "decay of weight matrices and embeddings", group="optimisation", at_least=0)
+    grad_norm: float = option(2.0, "clip gradients to this norm; -1: do not clip", group="optimisation")
+    dropout: float = option(
+        0.1, "dropout probability in embeddings, attention and layers", group="optimisation", at_least=0
+    )
+    warmup_steps: int = option(4000, "optimiser steps of linear warm-up", group="optimisation", at_least=0)
+    num_train_steps: int = option(100000, "number of optimiser steps to train for", group="optimisation", at_least=0)
 
     valid_steps: int = option(
         1000, "validate and save every so many steps; 0: after every epoch", group="run", at_least=0
     )
     log_steps: int = option(100, "log every so many steps", group="run", at_least=1)
-    keep_states: int = option(2, "train states kept for --resume", group="run", at_least=1)
-    resume: bool = option(False, "go on from the newest train state in output_dir", group="run")
+    keep_states: int = option(2, "number of newest train states to keep for --resume", group="run", at_least=1)
+    resume: bool = option(False, "continue from the newest train state in output_dir", group="run")
     eval_only: bool = option(False, "validate the checkpoint and stop", group="run")
-    seed: int = option(42, "of every random choice", group="run", at_least=0)
-    fp16: bool = option(False, "half precision: bf16 where the hardware has it, else fp16", group="run")
-    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(None, "decides instead of fp16", group="run")
-    num_threads: int = option(0, "CPU threads of a rank; 0: torch's own choice", group="run", at_least=0)
-    n_workers: int = option(4, "loader processes of a rank; 0: none", group="run", at_least=0)
-    pin_mem: bool = option(False, "page-locked batches, for faster copies to a GPU", group="run")
+    seed: int = option(42, "seed of every random choice", group="run", at_least=0)
+    fp16: bool = option(False, "use half precision: bf16 where the hardware has it, else fp16", group="run")
+    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
+        None, "number format of the computation; overrides --fp16", group="run"
+    )
+    num_threads: int = option(0, "CPU threads of a rank; 0: torch decides", group="run", at_least=0)
+    n_workers: int = option(4, "loader processes of a rank; 0: the rank loads its data itself", group="run", at_least=0)
+    pin_mem: bool = option(False, "put batches in page-locked memory, for faster copies to a GPU", group="run")
+
+    def db_pairs(self, split: str) -> list[tuple[str, str]]:
+        """(text LMDB, image LMDB) of a split; tasks whose options name stores say which (utils.store_options)."""
+        raise NotImplementedError
 
 
 def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list[str]]:
@@ -95,17 +115,18 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
     `argv` is the command line without the program's name (default: the real one). An unusable JSON file or
     value is an `InputError`; an unusable flag ends the program with status 2, as `--help` does with 0.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    found, flags = finder.parse_known_args(sys.argv[1:] if argv is None else argv)
-    values, notes = _read_json_options(config_class, found.config) if found.config else ({}, [])
-    values = _parse_flags(config_class, values, flags)
+    config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_parser.add_argument("--config")
+    config_flag, flags = config_parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    path: str | None = config_flag.config
+    json_values, notes = _read_json_options(config_class, path) if path else ({}, [])
+    values = _parse_flags(config_class, json_values, flags)
     missing = [name for name, value in values.items() if value == ABSENT]
     if missing:
         flag_names = " ".join(f"--{name} VALUE" for name in missing)
         raise InputError(
             f"missing options: {', '.join(missing)}",
-            file=found.config,
+            file=path,
             remedy=f"set in the JSON or by {flag_names}",
         )
     config = config_class(**values)
@@ -119,13 +140,13 @@ def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]
     Missing keys take their defaults. Numbers written as text are read, because the release saved a `--betas`
     flag so. Paths stay as they are.
     """
-    known = field_types(config_class)
-    saved = _read_object(path)
-    values = {k: convert(v, known[k], k, path, text_numbers=True) for k, v in saved.items() if k in known}
-    missing = [f.name for f in dataclasses.fields(config_class) if required(f) and f.name not in values]  # type: ignore[arg-type]
+    hints = field_types(config_class)
+    options = _read_object(path)
+    values = {k: convert(v, hints[k], k, path, text_numbers=True) for k, v in options.items() if k in hints}
+    missing = [f.name for f in dataclasses.fields(config_class) if is_required(f) and f.name not in values]  # type: ignore[arg-type]
     if missing:
         raise InputError("options missing", file=path, key=", ".join(missing), remedy="use a run's log/hps.json")
-    return config_class(**values), {k: v for k, v in saved.items() if k not in known}
+    return config_class(**values), {k: v for k, v in options.items() if k not in hints}
 
 
 def validate(config: Any) -> list[str]:
@@ -146,18 +167,19 @@ def validate(config: Any) -> list[str]:
         raise InputError("option out of range", key="dropout", found=config.dropout, expected="less than 1")
     if config.grad_norm == 0 or (config.grad_norm < 0 and config.grad_norm != -1):
         raise InputError("option out of range", key="grad_norm", found=config.grad_norm, expected="above 0, or -1: off")
-    found = []
+    notes = []
     if config.warmup_steps > config.num_train_steps:
-        found.append(
+        notes.append(
             f"warmup_steps {config.warmup_steps} > num_train_steps {config.num_train_steps}: "
             "the learning rate never reaches its peak"
         )
     if config.fp16 and config.precision not in (None, "fp16"):
-        found.append(f"precision {config.precision} decides; fp16 is ignored")
-    return found
+        notes.append(f"precision {config.precision} decides; fp16 is ignored")
+    return notes
 
 
 def _read_object(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file; `InputError` where it holds something else."""
     options = read_json(path)
     if not isinstance(options, dict):
         raise InputError("not a JSON object of options", file=path, found=type(options).__name__, expected="{...}")
@@ -166,27 +188,27 @@ def _read_object(path: str | Path) -> dict[str, Any]:
 
 def _read_json_options(config_class: type, path: str) -> tuple[dict[str, Any], list[str]]:
     """The values in a JSON file, converted to their types, and a note for each dead key."""
-    known = field_types(config_class)
+    hints = field_types(config_class)
     values, notes = {}, []
     for key, value in _read_object(path).items():
-        if key in known:
-            values[key] = convert(value, known[key], key, path)
+        if key in hints:
+            values[key] = convert(value, hints[key], key, path)
         elif key in DEAD_KEYS:
             notes.append(f"{path}: {key} is a key of old configs that nothing reads; ignored")
         else:
-            raise unknown_key(key, key, list(known), path)
+            raise unknown_key(key, location=key, known_keys=list(hints), path=path)
     return values, notes
 
 
-def _parse_flags(config_class: type, values: dict[str, Any], flags: list[str]) -> dict[str, Any]:
-    """All values: those of the command line, else `values`, else the defaults, else `ABSENT`."""
+def _parse_flags(config_class: type, json_values: dict[str, Any], flags: list[str]) -> dict[str, Any]:
+    """All values: those of the command line, else `json_values`, else the defaults, else `ABSENT`."""
     metadata, hints = field_metadata(config_class), field_types(config_class)
     groups: dict[str, list[tuple[str, Any, Any]]] = {}
-    merged: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):
         default = field.default_factory() if callable(field.default_factory) else field.default
-        default = values.get(field.name, ABSENT if required(field) else default)
-        merged[field.name] = default
+        default = json_values.get(field.name, ABSENT if is_required(field) else default)
+        values[field.name] = default
         if not _holds_dataclass(hints[field.name]):  # such values come from JSON only
             spec = option(default, metadata[field.name].get("help", ""))
             groups.setdefault(metadata[field.name].get("group", "task"), []).append(
@@ -196,7 +218,7 @@ def _parse_flags(config_class: type, values: dict[str, Any], flags: list[str]) -
     flag_class = dataclasses.make_dataclass("Flags", [(n, t, dataclasses.field(default_factory=t)) for n, t in parts])
     with warnings.catch_warnings():  # of ABSENT, a text, as the default of a required list
         warnings.filterwarnings("ignore", category=UserWarning, module="tyro")
-        parsed: Any = tyro.cli(
+        flag_values: Any = tyro.cli(
             flag_class,
             args=flags,
             config=(tyro.conf.OmitArgPrefixes,),
@@ -205,9 +227,10 @@ def _parse_flags(config_class: type, values: dict[str, Any], flags: list[str]) -
             console_outputs=os.environ.get("RANK", "0") == "0",  # all ranks see the same wrong flag: one message
         )
     for name, _ in parts:
-        merged.update(vars(getattr(parsed, name)))
-    return merged
+        values.update(vars(getattr(flag_values, name)))
+    return values
 
 
 def _holds_dataclass(hint: Any) -> bool:
-    return dataclasses.is_dataclass(hint) or any(_holds_dataclass(arm) for arm in get_args(hint))
+    """Whether a type is a dataclass, or a container of dataclasses."""
+    return dataclasses.is_dataclass(hint) or any(_holds_dataclass(arg) for arg in get_args(hint))

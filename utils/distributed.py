@@ -1,7 +1,7 @@
-"""Several processes of one run: who this one is, and the few things they say to each other.
+"""Several processes of one run: the rank of this one, and what the ranks exchange.
 
-Launched by `torchrun` (its environment variables are read); a process on its own is a world of size 1 and
-takes the same path without a process group. Every rank must call what talks, in the same order.
+`torchrun` starts them; its environment variables are read. A process that was started by itself is a world of size 1.
+It takes the same path without a process group. Every rank must call the methods that exchange data, in the same order.
 """
 
 import os
@@ -26,13 +26,13 @@ PATIENCE = 3  # seconds in which rank 0 may report an error that all ranks have
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among those of the run."""
+    """The rank and the device of this process, and the number of processes of the run."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0  # place on this machine: the number of its GPU
+    local_rank: int = 0  # rank on this machine: the number of its GPU
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -77,7 +77,7 @@ class World:
         return values[0]
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has called this."""
         if self.size > 1:
             dist.all_reduce(torch.zeros(1))
 
@@ -88,9 +88,9 @@ def start(device: str | None = None) -> World:
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if "HOROVOD_RANK" in os.environ and "WORLD_SIZE" not in os.environ:
         raise InputError("launched by horovodrun", remedy="launch with torchrun --nproc_per_node N SCRIPT")
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind == "cpu":
-        place = torch.device("cpu")
+    device_type = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device_type == "cpu":
+        rank_device = torch.device("cpu")
     else:
         if local_rank >= torch.cuda.device_count():
             raise InputError(
@@ -98,14 +98,14 @@ def start(device: str | None = None) -> World:
                 found=f"{torch.cuda.device_count()} GPUs, local rank {local_rank}",
                 remedy="launch at most one process a GPU (torchrun --nproc_per_node)",
             )
-        place = torch.device("cuda", local_rank)
-        torch.cuda.set_device(place)
+        rank_device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(rank_device)
     if size > 1:
         # Objects and barriers go through gloo on the host, gradients through NCCL. A rank may wait long for
         # another that builds an index; a dead rank is noticed by the launcher, not by the timeout.
-        backend = "gloo" if kind == "cpu" else "cpu:gloo,cuda:nccl"
+        backend = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(hours=1))
-    return World(rank, size, local_rank, place)
+    return World(rank=rank, size=size, local_rank=local_rank, device=rank_device)
 
 
 def stop() -> None:
@@ -155,14 +155,14 @@ def launch(main: Callable[..., Any], *args: Any) -> None:
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
     """Runs of neighbouring tensors of one dtype, each up to `BUCKET_BYTES` together or one larger tensor."""
     bucket: list[Tensor] = []
-    filled = 0
+    bucket_bytes = 0
     for gradient in gradients:
         nbytes = gradient.numel() * gradient.element_size()
-        if bucket and (filled + nbytes > BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
+        if bucket and (bucket_bytes + nbytes > BUCKET_BYTES or gradient.dtype != bucket[0].dtype):
             yield bucket
-            bucket, filled = [], 0
+            bucket, bucket_bytes = [], 0
         bucket.append(gradient)
-        filled += nbytes
+        bucket_bytes += nbytes
     yield bucket
 
 

@@ -14,7 +14,7 @@ class InputError(ValueError):
 
     def __init__(
         self,
-        what: str,
+        problem: str,
         *,
         file: object = None,
         key: object = None,
@@ -23,7 +23,7 @@ class InputError(ValueError):
         remedy: str | None = None,
     ):
         parts = {"file": file, "key": key, "found": found, "expected": expected, "remedy": remedy}
-        lines = [what] + [f"  {name + ':':<10}{value}" for name, value in parts.items() if value is not None]
+        lines = [problem] + [f"  {name + ':':<10}{value}" for name, value in parts.items() if value is not None]
         super().__init__("\n".join(lines))
 
 

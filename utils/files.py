@@ -1,27 +1,75 @@
-"""Writing whole files or none, and reading JSON with errors a user understands."""
+"""Files and folders written whole or not at all, and reading JSON with errors a user understands."""
 
+import contextlib
 import gzip
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from utils.errors import InputError
 
 
-def atomic_write(path: str | Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader, or a crash, sees the old file or the new one and never a part."""
+def temporary_path(path: Path) -> Path:
+    """The hidden name, beside `path`, under which this process writes it until it is whole."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A stream to write into. The file is at `path` when the block ends well; else `path` stays as it was.
+
+    A reader, or a crash, sees the old file or the new one and never a part. Missing parent folders are made.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         with open(temporary, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path, temporary: Path | None = None) -> Iterator[Path]:
+    """A folder to write into. It is renamed to `path` when the block ends well, and removed otherwise.
+
+    `temporary`: an existing empty folder to use, on the same disk; by default a new one beside `path`. `OSError` when
+    something is at `path` by then that is not an empty folder.
+    """
+    path = Path(path)
+    if temporary is None:
+        temporary = temporary_path(path)
+        temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A `whole_folder` for a script's output; `InputError` where `path` exists and is not an empty folder."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError("the output is there and not empty", file=path, remedy="name a new folder, or delete this one")
+    with whole_folder(path) as temporary:
+        yield temporary
+        os.sync()  # once, rather than for each of many small files
+
+
+def atomic_write(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with atomic_file(path) as stream:
+        stream.write(data)
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:

@@ -8,12 +8,16 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from utils.config import RunConfig
 from utils.files import atomic_write, read_json, write_json
 from utils.paths import CHECKOUT
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class _TqdmHandler(logging.Handler):
@@ -61,40 +65,39 @@ class Metrics:
     """
 
     def __init__(self, output_dir: str | Path, rank: int = 0, resume_step: int | None = None):
-        self._board: Any = None
+        self._board: SummaryWriter | None = None
         self.path = Path(output_dir) / "log" / "metrics.jsonl"
         if rank:
             return
-        from torch.utils.tensorboard import (
-            SummaryWriter,
-        )  # takes a second to import: not for scripts without it
+        from torch.utils import tensorboard  # here, because it takes a second to import
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if resume_step is not None:
             self.cut_back(resume_step)
         purge_step = None if resume_step is None else resume_step + 1
-        self._board = SummaryWriter(str(self.path.parent), purge_step=purge_step)
+        self._board = tensorboard.SummaryWriter(str(self.path.parent), purge_step=purge_step)
 
     def cut_back(self, step: int) -> None:
         """Keep the records up to `step`, but those of its end; drops a last line that a killed run left unfinished."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_bytes().splitlines() if _step_of(line) <= step]
-        atomic_write(self.path, b"".join(line + b"\n" for line in kept))
+        lines = [line for line in self.path.read_bytes().splitlines() if _step_of(line) <= step]
+        atomic_write(self.path, b"".join(line + b"\n" for line in lines))
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record; it must have "step". Numbers that are not finite become null."""
         assert "step" in record
         if self._board is None:
             return
-        plain = {key: None if _not_finite(value) else value for key, value in record.items()}
+        values = {key: None if _not_finite(value) else value for key, value in record.items()}
         with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(plain, ensure_ascii=False, default=float) + "\n")
-        for key, value in plain.items():
+            stream.write(json.dumps(values, ensure_ascii=False, default=float) + "\n")
+        for key, value in values.items():
             if key not in ("step", "final") and isinstance(value, (int, float)):
                 self._board.add_scalar(key, value, record["step"])
 
     def close(self) -> None:
+        """Close the TensorBoard file."""
         if self._board is not None:
             self._board.close()
 
@@ -114,28 +117,29 @@ class Progress:
     def show(self, step: int, loss: float, seconds_per_step: float, units: float, examples: float) -> str:
         """Put loss and rates (units and examples of all ranks, a second) on the bar; return them as a line."""
         rates = f"{units:,.0f} units/s, {examples:,.1f} examples/s"
-        left = timedelta(seconds=round(seconds_per_step * (self.total - step)))
+        remaining_time = timedelta(seconds=round(seconds_per_step * (self.total - step)))
         self._bar.set_postfix_str(f"loss {loss:.4g}, {rates}")
-        done = f"step {step}/{self.total} ({step / max(self.total, 1):.1%})"
-        return f"{done}, loss {loss:.4g}, {rates}, {left} left"
+        progress = f"step {step}/{self.total} ({step / max(self.total, 1):.1%})"
+        return f"{progress}, loss {loss:.4g}, {rates}, {remaining_time} left"
 
     def close(self) -> None:
+        """Leave the bar as it is."""
         self._bar.close()
 
 
-def write_run_files(output_dir: str | Path, config: Any, model_config: dict[str, Any]) -> list[str]:
+def write_run_files(output_dir: str | Path, config: RunConfig, model_config: dict[str, Any]) -> list[str]:
     """Write `log/hps.json`, `log/model.json` and `log/git_info.json`; rank 0 only.
 
     Returns, for a folder that has an `hps.json` (a resumed run), a line for each option that changed.
     """
     folder = Path(output_dir) / "log"
     options = json.loads(json.dumps(dataclasses.asdict(config)))
-    before = read_json(folder / "hps.json") if (folder / "hps.json").exists() else options
+    previous = read_json(folder / "hps.json") if (folder / "hps.json").exists() else options
     write_json(folder / "hps.json", options, indent=4)
     write_json(folder / "model.json", model_config, indent=4)
     write_json(folder / "git_info.json", git_info(), indent=4)
-    keys = [key for key in options if key != "resume" and before.get(key) != options[key]]
-    return [f"option {key} was {before.get(key)!r}, is now {options[key]!r}" for key in keys]
+    keys = [key for key in options if key != "resume" and previous.get(key) != options[key]]
+    return [f"option {key} was {previous.get(key)!r}, is now {options[key]!r}" for key in keys]
 
 
 def git_info(folder: str | Path = CHECKOUT) -> dict[str, Any]:
@@ -150,12 +154,12 @@ def git_info(folder: str | Path = CHECKOUT) -> dict[str, Any]:
     try:
         if Path(ask("rev-parse", "--show-toplevel")).resolve() != Path(folder).resolve():
             return {}
-        changed = ask("status", "--porcelain").splitlines()
+        changed_files = ask("status", "--porcelain").splitlines()
         return {
             "branch": ask("rev-parse", "--abbrev-ref", "HEAD"),
             "sha": ask("rev-parse", "HEAD"),
-            "is_dirty": bool(changed),
-            "changed": changed[:100],
+            "is_dirty": bool(changed_files),
+            "changed": changed_files[:100],
         }
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return {}
@@ -171,4 +175,5 @@ def _step_of(line: bytes) -> float:
 
 
 def _not_finite(value: Any) -> bool:
+    """Whether `value` is a float that is NaN or infinite."""
     return isinstance(value, float) and not math.isfinite(value)

@@ -34,91 +34,99 @@ def field_types(config_class: type) -> dict[str, Any]:
 
 def field_metadata(config_class: type) -> dict[str, dict[str, Any]]:
     """The metadata of each field, where a redeclared field inherits what it does not say itself."""
-    merged: dict[str, dict[str, Any]] = {field.name: {} for field in dataclasses.fields(config_class)}
+    metadata: dict[str, dict[str, Any]] = {field.name: {} for field in dataclasses.fields(config_class)}
     for ancestor in reversed(config_class.__mro__):
         for field in dataclasses.fields(ancestor) if dataclasses.is_dataclass(ancestor) else ():
-            merged[field.name].update(field.metadata)
-    return merged
+            metadata[field.name].update(field.metadata)
+    return metadata
 
 
-def required(field: "dataclasses.Field[Any]") -> bool:
+def is_required(field: "dataclasses.Field[Any]") -> bool:
+    """Whether a dataclass field has no default."""
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def unknown_key(key: str, where: str, known: list[str], path: str | Path) -> InputError:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+def unknown_key(key: str, location: str, known_keys: list[str], path: str | Path) -> InputError:
+    """The error for a JSON key that no field has; it suggests the nearest of `known_keys`.
+
+    `location`: the key with the keys around it, as the error names it; `path`: the JSON file.
+    """
+    near = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.5)
     remedy = f"did you mean {near[0]!r}? else remove it" if near else "remove it; --help lists the options"
     expected = near[0] if near else "an option that --help lists"
-    return InputError("unknown option", file=path, key=where, found=key, expected=expected, remedy=remedy)
+    return InputError("unknown option", file=path, key=location, found=key, expected=expected, remedy=remedy)
 
 
-def convert(value: Any, hint: Any, key: str, path: str | Path, text_numbers: bool = False) -> Any:
+def convert(value: Any, hint: Any, key: str, path: str | Path, *, text_numbers: bool = False) -> Any:
     """A JSON value as the type `hint`; an `InputError` naming key, found and expected where it is not one.
 
     `text_numbers`: accept numbers written as text.
     """
-    origin, arms = typing.get_origin(hint), typing.get_args(hint)
-    plain = hint
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    value_type = hint
     if origin in (typing.Union, types.UnionType):
-        if value is None and types.NoneType in arms:
+        if value is None and types.NoneType in args:
             return None
-        (plain,) = (arm for arm in arms if arm is not types.NoneType)  # our options have no other unions
-        origin, arms = typing.get_origin(plain), typing.get_args(plain)
-    if dataclasses.is_dataclass(plain) and isinstance(value, dict):
-        return _build_entry(value, typing.cast(type, plain), key, path)
+        (value_type,) = (arg for arg in args if arg is not types.NoneType)  # our options have no other unions
+        origin, args = typing.get_origin(value_type), typing.get_args(value_type)
+    if dataclasses.is_dataclass(value_type) and isinstance(value, dict):
+        return _build_entry(value, typing.cast(type, value_type), key, path)
     if origin is list and isinstance(value, list):
-        return [convert(item, arms[0], f"{key}[{i}]", path, text_numbers) for i, item in enumerate(value)]
-    if origin is tuple and isinstance(value, list) and len(value) == len(arms):
-        items = enumerate(zip(value, arms, strict=True))
-        return tuple(convert(item, arm, f"{key}[{i}]", path, text_numbers) for i, (item, arm) in items)
-    if origin is Literal and value in arms and type(value) in map(type, arms):
+        return [convert(item, args[0], f"{key}[{i}]", path, text_numbers=text_numbers) for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list) and len(value) == len(args):
+        items = enumerate(zip(value, args, strict=True))
+        return tuple(convert(item, arg, f"{key}[{i}]", path, text_numbers=text_numbers) for i, (item, arg) in items)
+    if origin is Literal and value in args and type(value) in map(type, args):
         return value
-    if plain in (int, float) and text_numbers and isinstance(value, str):
+    if value_type in (int, float) and text_numbers and isinstance(value, str):
         with contextlib.suppress(ValueError):
-            return plain(value)
-    if plain is float and type(value) in (int, float) and math.isfinite(value):
+            return value_type(value)
+    if value_type is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if plain in (bool, int, str) and type(value) is plain:
+    if value_type in (bool, int, str) and type(value) is value_type:
         return value
-    shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
-    found = f"{shown} ({type(value).__name__})"
+    text = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
     raise InputError(
         "option of the wrong type",
         file=path,
         key=key,
-        found=found,
+        found=f"{text} ({type(value).__name__})",
         expected=spell(hint),
         remedy="write a value of that type; --help says what the option means",
     )
 
 
 def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: str | Path) -> T:
-    known = field_types(entry_class)
+    """A dataclass from a JSON object; `key` is its location in the file `path`.
+
+    `InputError` for a key that is unknown, is missing, or has a value of the wrong type.
+    """
+    hints = field_types(entry_class)
     for name in value:
-        if name not in known:
-            raise unknown_key(name, f"{key}.{name}", list(known), path)
-    missing = [f.name for f in dataclasses.fields(entry_class) if required(f) and f.name not in value]  # type: ignore[arg-type]
+        if name not in hints:
+            raise unknown_key(name, location=f"{key}.{name}", known_keys=list(hints), path=path)
+    missing = [f.name for f in dataclasses.fields(entry_class) if is_required(f) and f.name not in value]  # type: ignore[arg-type]
     if missing:
         raise InputError(
             "key missing",
             file=path,
             key=f"{key}.{missing[0]}",
             found=", ".join(value),
-            expected=spell(known[missing[0]]),
+            expected=spell(hints[missing[0]]),
             remedy="add the key",
         )
-    return entry_class(**{name: convert(item, known[name], f"{key}.{name}", path) for name, item in value.items()})
+    return entry_class(**{name: convert(item, hints[name], f"{key}.{name}", path) for name, item in value.items()})
 
 
 def spell(hint: Any) -> str:
     """A type in words for an error message."""
-    origin, arms = typing.get_origin(hint), typing.get_args(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return "one of " + ", ".join(map(str, arms))
+        return "one of " + ", ".join(map(str, args))
     if origin is list:
-        return f"list of {spell(arms[0])}"
+        return f"list of {spell(args[0])}"
     if origin is tuple:
-        return f"list of {len(arms)}: " + ", ".join(spell(arm) for arm in arms)
+        return f"list of {len(args)}: " + ", ".join(spell(arg) for arg in args)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if arm is types.NoneType else spell(arm) for arm in arms)
+        return " or ".join("null" if arg is types.NoneType else spell(arg) for arg in args)
     return "object" if dataclasses.is_dataclass(hint) else str(hint.__name__)

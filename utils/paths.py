@@ -34,41 +34,42 @@ def resolve_paths(config: Any) -> list[str]:
 
 
 def _resolve_fields(item: Any, root: str, prefix: str, notes: list[str]) -> None:
+    """Rewrite the path fields of a dataclass in place; `prefix` stands before their names in `notes`."""
     for name, metadata in field_metadata(type(item)).items():
-        value, kind, key = getattr(item, name), metadata.get("path"), prefix + name
-        separator = metadata.get("joined", ";")
-        if kind and isinstance(value, str):
-            setattr(item, name, _resolve(value, kind, separator, root, key, notes))
+        value, is_path, key = getattr(item, name), bool(metadata.get("path")), prefix + name
+        if is_path and isinstance(value, str):
+            setattr(item, name, _resolve(value, metadata, root, key, notes))
         elif isinstance(value, list):
             for i, entry in enumerate(value):
-                if kind and isinstance(entry, str):
-                    value[i] = _resolve(entry, kind, separator, root, f"{key}[{i}]", notes)
+                if is_path and isinstance(entry, str):
+                    value[i] = _resolve(entry, metadata, root, f"{key}[{i}]", notes)
                 elif dataclasses.is_dataclass(entry):
                     _resolve_fields(entry, root, f"{key}[{i}].", notes)
 
 
-def _resolve(value: str, kind: bool | str, separator: str, root: str, key: str, notes: list[str]) -> str:
-    """`value` with each of its joined parts made local."""
-    parts = []
-    for part in value.split(separator):
-        part = os.path.expanduser(part)
-        if os.path.isabs(part):
-            parts.append(_unmount(part, kind, root, key, notes))
+def _resolve(value: str, metadata: dict[str, Any], root: str, key: str, notes: list[str]) -> str:
+    """`value` with each of its joined paths made local, as the field's `metadata` says."""
+    base, separator = metadata["path"], metadata.get("joined", ";")
+    paths = []
+    for path in value.split(separator):
+        path = os.path.expanduser(path)
+        if os.path.isabs(path):
+            paths.append(_unmount(path, base, root, key, notes))
         else:
-            parts.append(os.path.join(root, part) if kind is True and part else part)
-    return separator.join(parts)
+            paths.append(os.path.join(root, path) if base is True and path else path)
+    return separator.join(paths)
 
 
-def _unmount(path: str, kind: bool | str, root: str, key: str, notes: list[str]) -> str:
-    """An absolute path below a mount of the release's container, where this machine has no such path."""
+def _unmount(path: str, base: bool | str, root: str, key: str, notes: list[str]) -> str:
+    """The local path for one below a mount of the release's container, unless this machine has the mount too."""
     _, mount, *rest = path.split("/")
     if mount not in (*MOUNTS, "src"):
         return path
     # What is still to be written counts as there when its mount is.
-    if os.path.exists(path) or (kind == "own" and mount != "src" and os.path.isdir(f"/{mount}")):
+    if os.path.exists(path) or (base == "own" and mount != "src" and os.path.isdir(f"/{mount}")):
         notes.append(f"{key}: {path} kept, because /{mount} exists on this machine")
         return path
-    base = str(CHECKOUT) if mount == "src" else os.path.join(root, MOUNTS[mount])
-    local = os.path.join(base, *rest)
-    notes.append(f"{key}: {path} (a mount of the release's container) is read as {local}")
-    return local
+    folder = str(CHECKOUT) if mount == "src" else os.path.join(root, MOUNTS[mount])
+    local_path = os.path.join(folder, *rest)
+    notes.append(f"{key}: {path} (a mount of the release's container) is read as {local_path}")
+    return local_path

@@ -13,11 +13,11 @@ class ListedStoreOptions:
     """Stores of a task that trains on several (VQA, VCR, retrieval), under the release's keys."""
 
     train_txt_dbs: list[str] = option([], path=True, help="text LMDBs to train on")
-    train_img_dbs: list[str] = option([], path=True, help="their image LMDBs, one each")
+    train_img_dbs: list[str] = option([], path=True, help="image LMDBs of the training texts, one for each text LMDB")
     val_txt_db: str | None = option(None, path=True, help="text LMDB to validate on")
-    val_img_db: str | None = option(None, path=True, help="its image LMDB")
-    test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where the task does")
-    test_img_db: str | None = option(None, path=True, help="its image LMDB")
+    val_img_db: str | None = option(None, path=True, help="image LMDB of the validation texts")
+    test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where the task has a test")
+    test_img_db: str | None = option(None, path=True, help="image LMDB of the test texts")
 
     def db_pairs(self, split: str) -> list[tuple[str, str]]:
         """(text LMDB, image LMDB) of a split, none where the options name none."""
@@ -32,21 +32,21 @@ class SplitStoreOptions:
     """Stores of a task that trains on one (NLVR2, VE, referring expressions), under the release's keys."""
 
     train_txt_db: str | None = option(None, path=True, help="text LMDB to train on")
-    train_img_db: str | None = option(None, path=True, help="its image LMDB")
+    train_img_db: str | None = option(None, path=True, help="image LMDB of the training texts")
     val_txt_db: str | None = option(None, path=True, help="text LMDB to validate on")
-    val_img_db: str | None = option(None, path=True, help="its image LMDB")
+    val_img_db: str | None = option(None, path=True, help="image LMDB of the validation texts")
     test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where it has labels")
-    test_img_db: str | None = option(None, path=True, help="its image LMDB")
+    test_img_db: str | None = option(None, path=True, help="image LMDB of the test texts")
 
     def db_pairs(self, split: str) -> list[tuple[str, str]]:
         """(text LMDB, image LMDB) of a split, none where the options name none."""
-        found = one_pair(self, split)
-        if split == "train" and not found:
+        pairs = one_pair(self, split)
+        if split == "train" and not pairs:
             raise InputError("nothing to train on", key="train_txt_db, train_img_db", remedy="name both")
-        return found
+        return pairs
 
 
-def one_pair(config: Any, split: str) -> list[tuple[str, str]]:
+def one_pair(config: ListedStoreOptions | SplitStoreOptions, split: str) -> list[tuple[str, str]]:
     """`{split}_txt_db` and `{split}_img_db` of `config`: both, or neither."""
     texts, images = getattr(config, f"{split}_txt_db"), getattr(config, f"{split}_img_db")
     if (texts is None) != (images is None):
@@ -60,13 +60,13 @@ def one_pair(config: Any, split: str) -> list[tuple[str, str]]:
 
 
 def check_paired(lists: Mapping[str, Sequence[Any]]) -> None:
-    """Two options (by name) that must list as many things, at least one."""
-    (first, a), (second, b) = lists.items()
-    if len(a) != len(b) or not a:
+    """`InputError` unless two options (name to list) have as many entries, at least one."""
+    (first_name, first), (second_name, second) = lists.items()
+    if len(first) != len(second) or not first:
         raise InputError(
             "two options that belong together differ in length, or are empty",
-            key=f"{first}, {second}",
-            found=f"{len(a)} and {len(b)} entries",
+            key=f"{first_name}, {second_name}",
+            found=f"{len(first)} and {len(second)} entries",
             expected="as many, at least one",
-            remedy=f"give every entry of {first} its own in {second}",
+            remedy=f"give every entry of {first_name} its own in {second_name}",
         )

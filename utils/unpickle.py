@@ -32,19 +32,19 @@ class _Array(np.ndarray):
     """An array that takes its content from plain data only."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, fortran, data = state
-        super().__setstate__((1, shape, *_checked(shape, kind, fortran, data)))  # type: ignore[arg-type]
+        _, shape, stub, fortran, data = state
+        super().__setstate__((1, shape, *_checked_content(shape, stub, fortran, data)))  # type: ignore[arg-type]
 
 
-def _checked(shape: Any, kind: Any, fortran: Any, data: Any) -> tuple[np.dtype, bool, bytes]:
+def _checked_content(shape: Any, stub: Any, fortran: Any, data: Any) -> tuple[np.dtype, bool, bytes]:
     """dtype, order and bytes of an array, which must fit its shape."""
     data = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 wrote it
-    known = isinstance(kind, _Dtype) and isinstance(data, bytes | bytearray) and isinstance(shape, tuple)
-    if not known or not all(type(n) is int and n >= 0 for n in shape):
+    well_typed = isinstance(stub, _Dtype) and isinstance(data, bytes | bytearray) and isinstance(shape, tuple)
+    if not well_typed or not all(type(n) is int and n >= 0 for n in shape):
         raise pickle.UnpicklingError("an array without shape, kind or bytes")
-    if math.prod(shape) * kind.dtype.itemsize != len(data):
+    if math.prod(shape) * stub.dtype.itemsize != len(data):
         raise pickle.UnpicklingError(f"an array of shape {shape} with {len(data)} bytes")
-    return kind.dtype, bool(fortran), bytes(data)
+    return stub.dtype, bool(fortran), bytes(data)
 
 
 def _reconstruct(*_: Any) -> np.ndarray:
@@ -52,15 +52,15 @@ def _reconstruct(*_: Any) -> np.ndarray:
     return np.ndarray.__new__(_Array, (0,), np.int8)
 
 
-def _frombuffer(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
+def _frombuffer(data: Any, stub: Any, shape: Any, order: Any) -> np.ndarray:
     """A whole array, as numpy's newer pickles hold it."""
-    dtype, fortran, content = _checked(shape, kind, order == "F", data)
+    dtype, fortran, content = _checked_content(shape, stub, order == "F", data)
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _scalar(kind: Any, data: Any) -> Any:
+def _scalar(stub: Any, data: Any) -> Any:
     """A numpy scalar, as Python's own number or text."""
-    dtype, _, content = _checked((), kind, False, data)
+    dtype, _, content = _checked_content((), stub, False, data)
     return np.frombuffer(content, dtype)[0].item()
 
 
@@ -84,12 +84,12 @@ for core in ("numpy.core", "numpy._core"):
 
 
 class _Unpickler(pickle.Unpickler):
-    refused: str | None = None
+    refused_global: str | None = None  # module and name
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ADMITTED:
-            self.refused = f"{module}.{name}"
-            raise pickle.UnpicklingError(f"it asks for {self.refused}")
+            self.refused_global = f"{module}.{name}"
+            raise pickle.UnpicklingError(f"it asks for {self.refused_global}")
         return ADMITTED[module, name]
 
 
@@ -103,11 +103,11 @@ def load(path: str | Path) -> Any:
     try:
         return unpickler.load()
     except Exception as error:  # a broken pickle may raise anything
-        if unpickler.refused:
+        if unpickler.refused_global:
             raise InputError(
                 "a pickle that is not plain data: not read, since such a file can run code",
                 file=path,
-                found=unpickler.refused,
+                found=unpickler.refused_global,
                 expected="lists, dicts, strings, numbers and numpy arrays only",
                 remedy="get the file from its authors again",
             ) from None

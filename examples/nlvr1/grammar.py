@@ -32,44 +32,45 @@ class Grammar:
     def add(self, name: str, wordings: str, meaning: Meaning | None = None) -> None:
         """`wordings`: alternatives, `|` between them."""
         for ending in ("1", "2") if "#" in name + wordings else ("",):
-            said = self.rules.setdefault(name.replace("#", ending), [])
+            rules = self.rules.setdefault(name.replace("#", ending), [])
             for wording in wordings.split("|"):
-                for words in _spelt(wording, ending):
+                for words in _spellings(wording, ending):
                     rule = Rule(words, meaning)
-                    assert meaning is not None or sum(map(carries, words)) <= 1, (name, words)
-                    if words not in [other.words for other in said]:
-                        said.append(rule)
+                    assert meaning is not None or sum(map(has_meaning, words)) <= 1, (name, words)
+                    if words not in [other.words for other in rules]:
+                        rules.append(rule)
 
     def check(self) -> None:
-        """Every name that is used has rules."""
-        used = {word for rules in self.rules.values() for rule in rules for word in rule.words if is_name(word)}
-        assert used <= set(self.rules), used - set(self.rules)
+        """Every name in a wording has rules."""
+        names = {word for rules in self.rules.values() for rule in rules for word in rule.words if is_name(word)}
+        assert names <= set(self.rules), names - set(self.rules)
 
 
 def is_name(word: str) -> bool:
     return word[0] == "<" or word[0].isupper()
 
 
-def carries(word: str) -> bool:
+def has_meaning(word: str) -> bool:
     """Whether a part of a wording has a meaning."""
     return word[0].isupper()
 
 
-def _spelt(wording: str, ending: str) -> list[tuple[str, ...]]:
+def _spellings(wording: str, ending: str) -> list[tuple[str, ...]]:
     """Every way to read the `(a)`, `a/b` and `#` of one wording."""
     choices: list[list[str]] = []
     for token in re.findall(r"\([^)]*\)|\S+", wording):
         options = token.strip("()").split("/")
         choices.append([*options, ""] if token[0] == "(" else options)
-    found = []
-    for words in itertools.product(*choices):
-        said = [_ended(word, ending) for part in words for word in part.split()]
-        if said:
-            found.append(tuple(said))
-    return found
+    spellings = []
+    for parts in itertools.product(*choices):
+        words = [_with_ending(word, ending) for part in parts for word in part.split()]
+        if words:
+            spellings.append(tuple(words))
+    return spellings
 
 
-def _ended(word: str, ending: str) -> str:
+def _with_ending(word: str, ending: str) -> str:
+    """The word or name in the singular (ending "1") or the plural ("2")."""
     if "#" not in word:
         return word
     if is_name(word):

@@ -15,21 +15,20 @@ from utils.options import option
 class Nlvr1Inference(InferenceConfig):
     """Flags of NLVR's inference."""
 
-    batch_size: int | None = option(256, help="examples of a batch; none: the run's val_batch_size", at_least=1)
+    batch_size: int | None = option(256, help="examples in a batch; none: the run's val_batch_size", at_least=1)
     copies: int = option(
-        8, help="symmetric copies of a sentence and its picture, scores averaged; 1: as it is", at_least=1
+        8, help="symmetric copies of a sentence and its picture to average scores over; 1: as it is", at_least=1
     )
     n_workers: int = 0
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write `results_dev/results_{checkpoint}_all.json` in the run's folder; returns the scores."""
-    run = Inference(Nlvr1Inference, Nlvr1Task, Nlvr1Config, argv, lambda config: {"copies": config.copies})
-    data = run.task.dataset(run.config.txt_db, run.config.img_db)
-    predictions = run.predict(data)
-    run.publish(predictions, data, run.results("dev"))
-    scores: dict[str, float] = run.task.score(predictions, data)
-    return scores
+    inference = Inference(Nlvr1Inference, Nlvr1Task, Nlvr1Config, argv, lambda flags: {"copies": flags.copies})
+    dataset = inference.task.dataset(inference.flags.txt_db, inference.flags.img_db)
+    predictions = inference.predict(dataset)
+    inference.publish(predictions, dataset, inference.results("dev"))
+    return inference.task.score(predictions, dataset)
 
 
 if __name__ == "__main__":

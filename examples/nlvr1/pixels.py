@@ -13,24 +13,24 @@ VISUAL_WORDS = len(PAINTS) + len(OUTLINES)
 
 
 class VisualWords:
-    """Descriptors of crops; a crop seen before is not described again."""
+    """Descriptors of crops. The descriptor of a crop is kept, so that the same crop is described once."""
 
     def __init__(self) -> None:
-        self._seen: dict[bytes, np.ndarray] = {}
+        self._descriptors: dict[bytes, np.ndarray] = {}
 
     def of(self, picture: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """(100, 400, 3) uint8 and (n, 4) int corners in pixels → (n, 6): shares of paints, nearness to outlines.
 
         Swapping two paints of the picture swaps two columns, so that a dataset may recolour without drawing again.
         """
-        rows = []
+        descriptors = []
         for x1, y1, x2, y2 in boxes:
             crop = picture[y1:y2, x1:x2].reshape(-1, 3)
             key = crop.tobytes()
-            if key not in self._seen:
-                self._seen[key] = _describe(crop.astype(float))
-            rows.append(self._seen[key])
-        return np.stack(rows)
+            if key not in self._descriptors:
+                self._descriptors[key] = _describe(crop.astype(float))
+            descriptors.append(self._descriptors[key])
+        return np.stack(descriptors)
 
 
 def _describe(crop: np.ndarray) -> np.ndarray:

@@ -20,19 +20,19 @@ import numpy as np
 from PIL import Image
 
 from data.rng import generator
-from data.txt_store import TextWriter
+from data.txt_writer import TextWriter
 from examples.nlvr1.panels import Scale, objects
 from examples.nlvr1.pixels import CANVAS, PANEL_STEP, VisualWords
 from examples.nlvr1.statements import Statements
 from examples.nlvr1.words import MARKS, Vocabulary
-from prepare.output import new_folder
 from scripts import convert_imgdir
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
+from utils.files import new_folder
 from utils.options import option
 
-MOST_OBJECTS = 32  # of a picture; eight in a panel are the most there are
-HELD_OUT = 0.05  # of the training sentences
+MAX_OBJECTS = 32  # of a picture; eight in a panel are the most there are
+HELD_OUT_SHARE = 0.05  # of the training sentences
 
 
 @dataclass(kw_only=True)
@@ -41,7 +41,9 @@ class PrepareConfig:
 
     data: str = option(help="folder of the official files (docs/ADD_A_TASK.md lists them)")
     output: str = option(help="new folder for the stores")
-    train: str = option("train_recovered.json.gz", help="training annotations in it, .json or .json.gz")
+    train: str = option(
+        "train_recovered.json.gz", help="file of training annotations in the data folder, .json or .json.gz"
+    )
     statements: int = option(
         100_000, help="generated statements, each with a picture true of it and one not", at_least=1
     )
@@ -67,7 +69,7 @@ def corners(example: dict[str, Any]) -> np.ndarray:
     return np.stack([x, y, x + side, y + side], 1)
 
 
-def ordered(boxes: np.ndarray, k: int) -> np.ndarray:
+def reorder(boxes: np.ndarray, k: int) -> np.ndarray:
     """The boxes in picture k, which shows the panels in the k-th order of `itertools.permutations`."""
     order = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)][k]
     panel = boxes[:, 0] // PANEL_STEP
@@ -75,7 +77,9 @@ def ordered(boxes: np.ndarray, k: int) -> np.ndarray:
     return boxes + np.stack([shift, 0 * shift, shift, 0 * shift], 1)
 
 
-def pictures(archive: Path, split: str, examples: list[dict[str, Any]], orders: int) -> Iterator[tuple[Any, int, Any]]:
+def pictures(
+    archive: Path, split: str, examples: list[dict[str, Any]], orders: int
+) -> Iterator[tuple[dict[str, Any], int, np.ndarray]]:
     """(example, panel order, its pixels (100, 400, 3)) of every picture."""
     try:
         with zipfile.ZipFile(archive) as file:
@@ -91,27 +95,34 @@ def write_pictures(
     archive: Path, split: str, examples: list[dict[str, Any]], orders: int, output: Path
 ) -> list[np.ndarray]:
     """The image store of a split; returns the objects of its pictures as the dataset will see them."""
-    described, seen = VisualWords(), []
+    visual_words, picture_objects = VisualWords(), []
     with new_folder(output.with_name(f"{output.name}.npz")) as folder:
         for example, k, pixels in pictures(archive, split, examples, orders):
-            boxes = ordered(corners(example), k)
-            words, shares = described.of(pixels, boxes), boxes / CANVAS
-            seen.append(objects(words, shares))
+            boxes = reorder(corners(example), k)
+            words, shares = visual_words.of(pixels, boxes), boxes / CANVAS
+            picture_objects.append(objects(words, shares))
             np.savez(
                 folder / f"{split}-{example['identifier']}-{k}.npz",
                 features=words,
                 norm_bb=np.concatenate([shares, shares[:, 2:] - shares[:, :2]], 1),
                 conf=np.ones(len(boxes), np.float16),
             )
-    options = {"nproc": 1, "compress": False, "keep_all": False, "conf_th": 0.2, "min_bb": 1, "max_bb": MOST_OBJECTS}
-    wrong = convert_imgdir.write(
+    problem = convert_imgdir.write(
         argparse.Namespace(
-            img_dir=output.with_name(f"{output.name}.npz"), output=output, num_bb=MOST_OBJECTS, **options
+            img_dir=output.with_name(f"{output.name}.npz"),
+            output=output,
+            nproc=1,
+            compress=False,
+            keep_all=False,
+            conf_th=0.2,
+            min_bb=1,
+            max_bb=MAX_OBJECTS,
+            num_bb=MAX_OBJECTS,
         )
     )
-    if wrong:
-        raise InputError("no image store", file=output, found=wrong)
-    return seen
+    if problem:
+        raise InputError("no image store", file=output, found=problem)
+    return picture_objects
 
 
 def new_texts(path: Path, vocabulary: Vocabulary) -> TextWriter:
@@ -133,42 +144,58 @@ def write_texts(path: Path, split: str, examples: list[dict[str, Any]], orders: 
 
 
 def write_statements(
-    path: Path, count: int, examples: list[dict[str, Any]], seen: list[np.ndarray], vocabulary: Vocabulary
+    path: Path, count: int, examples: list[dict[str, Any]], picture_objects: list[np.ndarray], vocabulary: Vocabulary
 ) -> None:
-    """The text store of generated statements: "said-n-1" with a picture it is true of, "said-n-0" with one not."""
+    """The text store of `count` generated statements about the pictures of the examples.
+
+    The text "said-n-1" has a picture the statement is true of, "said-n-0" one it is false of.
+    """
     sentences = [vocabulary.decode(vocabulary.read(example["sentence"])) for example in examples]
     with new_texts(path, vocabulary) as store:
-        for n, statement in enumerate(Statements(sentences, seen).draw(count)):
+        for n, statement in enumerate(Statements(sentences, picture_objects).draw(count)):
             ids = vocabulary.encode(statement.words)
-            for truth, row in ((1, statement.true), (0, statement.false)):
+            for truth, row in ((1, statement.true_picture), (0, statement.false_picture)):
                 image = f"train-{examples[row]['identifier']}-0.npz"
                 store.add(f"said-{n}-{truth}", {"input_ids": ids, "img_fname": image, "target": truth})
 
 
-def held_out(examples: list[dict[str, Any]]) -> set[str]:
-    """The sentences of the training set that nothing is trained on."""
-    numbers = sorted({example["identifier"].split("-")[0] for example in examples}, key=int)
+def sentence_number(example: dict[str, Any]) -> str:
+    """The number n of the example "n-m"."""
+    number: str = example["identifier"].split("-")[0]
+    return number
+
+
+def held_out_numbers(examples: list[dict[str, Any]]) -> set[str]:
+    """The numbers of the training sentences that nothing is trained on."""
+    numbers = sorted({sentence_number(example) for example in examples}, key=int)
     order = generator("nlvr1 held out").permutation(len(numbers))
-    return {numbers[i] for i in order[: max(1, round(HELD_OUT * len(numbers)))]}
+    return {numbers[i] for i in order[: max(1, round(HELD_OUT_SHARE * len(numbers)))]}
 
 
 def main(argv: list[str] | None = None) -> None:
     config, _ = parse(PrepareConfig, argv)
     data, output, vocabulary = Path(config.data), Path(config.output), Vocabulary()
     train, dev = read_examples(data / config.train), read_examples(data / "dev.json")
-    held = held_out(train)
-    seen = write_pictures(data / "images_train_k0.zip", "train", train, 1, output / "img_db" / "train")
-    write_pictures(data / "images_dev.zip", "dev", dev, 6, output / "img_db" / "dev")
+    held_out = held_out_numbers(train)
+    train_pictures = data / "images_train_k0.zip"
+    picture_objects = write_pictures(train_pictures, "train", train, orders=1, output=output / "img_db" / "train")
+    write_pictures(data / "images_dev.zip", "dev", dev, orders=6, output=output / "img_db" / "dev")
     parts = {
-        "train": [e for e in train if e["identifier"].split("-")[0] not in held],
-        "held_out": [e for e in train if e["identifier"].split("-")[0] in held],
+        "train": [example for example in train if sentence_number(example) not in held_out],
+        "held_out": [example for example in train if sentence_number(example) in held_out],
     }
     for name, examples in parts.items():
-        write_texts(output / "txt_db" / f"{name}.db", "train", examples, 1, vocabulary)
-    write_texts(output / "txt_db" / "dev.db", "dev", dev, 6, vocabulary)
-    used = [objects_ for example, objects_ in zip(train, seen) if example["identifier"].split("-")[0] not in held]
-    write_statements(output / "txt_db" / "statements.db", config.statements, parts["train"], used, vocabulary)
-    Scale.fit(used).save(output / "scale.npz")
+        write_texts(output / "txt_db" / f"{name}.db", "train", examples, orders=1, vocabulary=vocabulary)
+    write_texts(output / "txt_db" / "dev.db", "dev", dev, orders=6, vocabulary=vocabulary)
+    train_objects = [rows for example, rows in zip(train, picture_objects) if sentence_number(example) not in held_out]
+    write_statements(
+        output / "txt_db" / "statements.db",
+        config.statements,
+        parts["train"],
+        picture_objects=train_objects,
+        vocabulary=vocabulary,
+    )
+    Scale.fit(train_objects).save(output / "scale.npz")
     print(", ".join(f"{len(examples)} examples in {name}" for name, examples in (parts | {"dev": dev}).items()))
 
 

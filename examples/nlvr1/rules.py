@@ -2,7 +2,11 @@
 
 Parts by name: HOW, HAVE and SHARE are tests of a number; OBJ, KIND, PAINT … masks of objects; PAIR two paints.
 The wordings are those of the training sentences, mistakes included.
+In a lambda `w` is the scene and `how` a test of a number. The other letters are the meanings of the wording's parts, in
+order: mostly masks.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,9 +18,10 @@ PAINTS = {"black": 0, "blue": 1, "yellow": 2}
 SHAPES = {"circle": 0, "square": 1, "triangle": 2}
 SIZES = {"small": 10, "medium": 20, "big": 30}
 Mask = np.ndarray
+NumberTest = Callable[[np.ndarray], np.ndarray]  # counts -> bool of the same shape
 
 
-def both(_: Scene, *parts: Mask) -> Mask:
+def all_of(_: Scene, *parts: Mask) -> Mask:
     """All of the parts."""
     return np.logical_and.reduce(parts)
 
@@ -61,22 +66,22 @@ def things(g: Grammar) -> None:
         g.add("SIZE", word, lambda w, k=k: w.side == k)
     g.add("ADJ", "PAINT (color)")
     g.add("SHAPE#", "BARESHAPE item#/object#/shape#")
-    g.add("THING#", "item#|object#|block#", lambda w: w.there)
+    g.add("THING#", "item#|object#|block#", lambda w: w.all_objects)
     g.add("KIND#", "THING#|SHAPE#")
     g.add("OBJ#", "KIND#")
-    g.add("OBJ#", "ADJ KIND#|SIZE KIND#|SIZE ADJ KIND#|KIND# of SIZE size|ADJ KIND# of SIZE size", both)
+    g.add("OBJ#", "ADJ KIND#|SIZE KIND#|SIZE ADJ KIND#|KIND# of SIZE size|ADJ KIND# of SIZE size", all_of)
     g.add("OBJ1", "ADJ one|other OBJ1|another OBJ1")
-    g.add("OBJ1", "KIND2|ADJ KIND2", both)
+    g.add("OBJ1", "KIND2|ADJ KIND2", all_of)
     g.add("OBJ1", "PAINT or PAINT KIND1", lambda w, m, n, k: (m | n) & k)
-    g.add("OBJ2", "KIND1|ADJ KIND1", both)
+    g.add("OBJ2", "KIND1|ADJ KIND1", all_of)
     g.add("IS", "PAINT (in) (color)|of PAINT (color)|a OBJ1|OBJ2|SHAPE1")
-    g.add("IS", "not IS|not the color PAINT", lambda w, m: w.there & ~m)
+    g.add("IS", "not IS|not the color PAINT", lambda w, m: w.all_objects & ~m)
     g.add("WHO", "which/that is/are IS")
     g.add("WHERE", "TOUCH|that/which is/are TOUCH|is/are TOUCH")
     g.add("OBJT#", "OBJ#")
-    g.add("OBJT#", "OBJ# WHERE|OBJ# WHERE WHO", both)
+    g.add("OBJT#", "OBJ# WHERE|OBJ# WHERE WHO", all_of)
     g.add("OBJM#", "OBJT#")
-    g.add("OBJM#", "OBJ# WHO|OBJ# WHO WHERE|OBJ# TOUCH and the shape is IS", both)
+    g.add("OBJM#", "OBJ# WHO|OBJ# WHO WHERE|OBJ# TOUCH and the shape is IS", all_of)
 
 
 def walls(g: Grammar) -> None:
@@ -102,8 +107,8 @@ def walls(g: Grammar) -> None:
             wording = f"(<art>) {end} {hand} corner (<ofbox>)"
             g.add("WALL", wording, lambda w, h=hand, n=name: w.touches[h] & w.touches[n])
     g.add("TOUCH", "<touch> WALL|<touch> WALL <with>")
-    g.add("TOUCH", "not <touch> WALL", lambda w, m: w.there & ~m)
-    g.add("TOUCH", "nearly touching (<art>) wall/edge/side/line/corner", lambda w: w.near())
+    g.add("TOUCH", "not <touch> WALL", lambda w, m: w.all_objects & ~m)
+    g.add("TOUCH", "nearly touching (<art>) wall/edge/side/line/corner", lambda w: w.near_wall())
 
 
 ALL = (numbers, things, walls)

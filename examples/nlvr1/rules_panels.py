@@ -4,14 +4,13 @@ PART and PARTS are panels; a GROUP is a mask of objects and the panels that have
 rules.py.
 """
 
-from typing import Any
-
 import numpy as np
 
 from examples.nlvr1.grammar import Grammar
-from examples.nlvr1.rules import Mask, both
+from examples.nlvr1.rules import Mask, NumberTest, all_of
 from examples.nlvr1.scene import Scene
 
+Group = tuple[Mask, Mask]  # objects, and the panels that have the group
 MANY = 4  # objects, at least
 
 
@@ -23,8 +22,8 @@ def contents(g: Grammar) -> None:
     g.add("PART", "a lot of OBJ2|many OBJ2|multiple OBJ2", lambda w, m: m.sum(2) >= MANY - 1)
     g.add("HALF", "HAVE# PAINT (color)", lambda w, how, m: how(m.sum(2)))
     g.add("PARTS", "PART|PART and other items/objects|PART among other objects")
-    g.add("PARTS", "PART and PART|PART PART and PART|PART PART PART and PART|PART PART|PART and PART and PART", both)
-    g.add("PARTS", "HALF and PART|HALF HALF and PART|HALF and HALF|PART and HALF|PART with PART", both)
+    g.add("PARTS", "PART and PART|PART PART and PART|PART PART PART and PART|PART PART|PART and PART and PART", all_of)
+    g.add("PARTS", "HALF and PART|HALF HALF and PART|HALF and HALF|PART and HALF|PART with PART", all_of)
     g.add("PARTS", "HAVE# ADJ and ADJ KIND#", lambda w, how, m, n, k: how((m & k).sum(2)) & how((n & k).sum(2)))
     g.add(
         "PARTS",
@@ -33,18 +32,18 @@ def contents(g: Grammar) -> None:
     )
 
 
-def just(w: Scene, pair: tuple[int, int]) -> Mask:
+def only_paints(w: Scene, pair: tuple[int, int]) -> Mask:
     """Panels with both paints, and no other."""
-    there = [(w.paint == k).any(2) for k in range(3)]
-    return there[pair[0]] & there[pair[1]] & ~there[3 - sum(pair)]
+    has_paint = [(w.paint == k).any(2) for k in range(3)]
+    return has_paint[pair[0]] & has_paint[pair[1]] & ~has_paint[3 - sum(pair)]
 
 
-def has(w: Scene, pair: tuple[int, int], kind: Mask) -> Mask:
-    """Panels with objects of a kind in both paints."""
-    return np.logical_and(*[(kind & (w.paint == k)).any(2) for k in pair])
+def has_both_paints(w: Scene, pair: tuple[int, int], mask: Mask) -> Mask:
+    """Panels with objects of the mask in both paints."""
+    return np.logical_and(*[(mask & (w.paint == k)).any(2) for k in pair])
 
 
-def only(w: Scene, mask: Mask) -> Mask:
+def only_objects(w: Scene, mask: Mask) -> Mask:
     """Panels in which all objects are of the mask."""
     return (mask.sum(2) == w.height) & (w.height > 0)
 
@@ -53,21 +52,33 @@ def paints(g: Grammar) -> None:
     """Which paints there are."""
     g.add("<in>", "in|in color|only|color|colors|color only")
     g.add("<things>", "blocks|items|objects")
-    g.add("PARTS", "only PAIR KIND2|PAIR KIND2 only", lambda w, pair, k: just(w, pair) & only(w, k))
-    g.add("PARTS", "only PAIR color/colors|<things> (of) only PAIR (<in>)|<things> of PAIR color only", just)
-    g.add("PARTS", "PAIR KIND2", lambda w, pair, k: has(w, pair, k))
-    g.add("PARTS", "<things> of PAIR color/colors|PAIR color <things>", lambda w, pair: has(w, pair, w.there))
-    g.add("PARTS", "HAVE2 <things> of (only) PAIR color/colors", lambda w, how, pair: how(w.height) & just(w, pair))
-    g.add("PARTS", "HAVE2 PAIR <things>", lambda w, how, pair: how(w.height) & just(w, pair))
-    g.add("PARTS", "only OBJ2|OBJ2 only|only OBJ1|<things> of PAINT color only|only <things> of PAINT color", only)
+    g.add("PARTS", "only PAIR KIND2|PAIR KIND2 only", lambda w, pair, k: only_paints(w, pair) & only_objects(w, k))
+    g.add("PARTS", "only PAIR color/colors|<things> (of) only PAIR (<in>)|<things> of PAIR color only", only_paints)
+    g.add("PARTS", "PAIR KIND2", lambda w, pair, k: has_both_paints(w, pair, k))
+    g.add(
+        "PARTS",
+        "<things> of PAIR color/colors|PAIR color <things>",
+        lambda w, pair: has_both_paints(w, pair, w.all_objects),
+    )
+    g.add(
+        "PARTS", "HAVE2 <things> of (only) PAIR color/colors", lambda w, how, pair: how(w.height) & only_paints(w, pair)
+    )
+    g.add("PARTS", "HAVE2 PAIR <things>", lambda w, how, pair: how(w.height) & only_paints(w, pair))
+    g.add(
+        "PARTS", "only OBJ2|OBJ2 only|only OBJ1|<things> of PAINT color only|only <things> of PAINT color", only_objects
+    )
 
 
 def groups(g: Grammar) -> None:
     """Groups of objects, and how many paints, outlines or sizes they have."""
-    g.add("GROUP", "(at) most HAVE2 <things>|HAVE2 <things> at most", lambda w, how: (w.there, _most(how, w.height)))
-    g.add("GROUP", "multiple/many items|a lot of items", lambda w: (w.there, w.height >= MANY))
-    g.add("GROUP", "PAIR items|only PAIR items", lambda w, pair: (w.there, just(w, pair)))
-    g.add("GROUP", "only OBJ2", lambda w, m: (m, only(w, m)))
+    g.add(
+        "GROUP",
+        "(at) most HAVE2 <things>|HAVE2 <things> at most",
+        lambda w, how: (w.all_objects, _at_most(how, w.height)),
+    )
+    g.add("GROUP", "multiple/many items|a lot of items", lambda w: (w.all_objects, w.height >= MANY))
+    g.add("GROUP", "PAIR items|only PAIR items", lambda w, pair: (w.all_objects, only_paints(w, pair)))
+    g.add("GROUP", "only OBJ2", lambda w, m: (m, only_objects(w, m)))
     g.add("GROUP", "OBJ2", lambda w, m: (m, m.any(2)))
     g.add("GROUP", "HAVE# OBJ#", lambda w, how, m: (m, how(m.sum(2))))
     g.add("VALUES", "(different) color/colors", lambda w: w.paint)
@@ -77,25 +88,25 @@ def groups(g: Grammar) -> None:
     g.add("PALETTE", "(only) two|at least two", lambda w: 2)
     g.add("PALETTE", "(only) one|(the) same|(a) single", lambda w: 1)
     of = "GROUP of/with/in/having PALETTE VALUES|GROUP which/that are (all) of PALETTE VALUES|GROUP PALETTE VALUES"
-    g.add("PARTS", of, lambda w, group, k, v: group[1] & (w.kinds(group[0], v) == k))
-    g.add("PARTS", "PALETTE VALUES", lambda w, k, v: w.kinds(w.there, v) == k)
+    g.add("PARTS", of, lambda w, group, k, v: group[1] & (w.value_count(group[0], v) == k))
+    g.add("PARTS", "PALETTE VALUES", lambda w, k, v: w.value_count(w.all_objects, v) == k)
     alike = "HAVE2 <things> with the same VALUES|HAVE2 (the) same VALUES <things>"
-    g.add("PARTS", alike, lambda w, how, v: how(w.most_alike(w.there, v)))
+    g.add("PARTS", alike, lambda w, how, v: how(w.commonest_count(w.all_objects, v)))
     alike = "GROUP and they are (both) the same VALUES|GROUP and the VALUES is/are the same"
-    g.add("PARTS", alike, lambda w, group, v: group[1] & (w.kinds(group[0], v) == 1))
+    g.add("PARTS", alike, lambda w, group, v: group[1] & (w.value_count(group[0], v) == 1))
     unlike = "GROUP (of) different VALUES|GROUP and the three items has different VALUES"
-    g.add("PARTS", unlike, lambda w, group, v: group[1] & (w.kinds(group[0], v) > 1))
-    g.add("PARTS", "GROUP that are not the same", lambda w, group: group[1] & (w.kinds(group[0], w.paint) > 1))
+    g.add("PARTS", unlike, lambda w, group, v: group[1] & (w.value_count(group[0], v) > 1))
+    g.add("PARTS", "GROUP that are not the same", lambda w, group: group[1] & (w.value_count(group[0], w.paint) > 1))
     few = "GROUP but not all three different colors"
-    g.add("PARTS", few, lambda w, group: group[1] & (w.kinds(group[0], w.paint) < 3))
+    g.add("PARTS", few, lambda w, group: group[1] & (w.value_count(group[0], w.paint) < 3))
 
 
-def _most(how: Any, count: Mask) -> Mask:
+def _at_most(how: NumberTest, count: np.ndarray) -> Mask:
     """At most the number that `how` names."""
     return count <= int(np.argmax(how(np.arange(9))))
 
 
-def among(g: Grammar) -> None:
+def group_members(g: Grammar) -> None:
     """What some objects of a group are like."""
     g.add("<them>", "(of the) items/objects|blocks|item|(of the) object|block")
     g.add("LIKE", "IS|TOUCH")
@@ -105,7 +116,7 @@ def among(g: Grammar) -> None:
     )
     g.add("PARTS", some, lambda w, group, how, m: group[1] & how((group[0] & m).sum(2)))
     two = "GROUP of which SHARE is/are IS and SHARE is/are (of) IS|GROUP which are SHARE ADJ and SHARE ADJ"
-    g.add("PARTS", two, _two)
+    g.add("PARTS", two, _two_shares)
     every = (
         "GROUP and it/they is/are (all/both) LIKE|GROUP all of which are IS|GROUP which/that is/are (both) IS"
         "|GROUP and the color is/are IS|GROUP where the <things> are IS|GROUP where both blocks are IS"
@@ -115,17 +126,19 @@ def among(g: Grammar) -> None:
     g.add("PARTS", "GROUP including OBJ1", lambda w, group, m: group[1] & m.any(2))
     g.add("PARTS", "GROUP including PART|GROUP of which there are PART", lambda w, group, m: group[1] & m)
     same = "GROUP of which SHARE have the same VALUES|GROUP and the SHARE (items/blocks) are the same (in) VALUES"
-    g.add("PARTS", same + "|GROUP and the SHARE has/have the same VALUES", _same)
+    g.add("PARTS", same + "|GROUP and the SHARE has/have the same VALUES", _same_value)
     same = "GROUP and the SHARE (items/blocks) are the same"
-    g.add("PARTS", same, lambda w, group, how: _same(w, group, how, w.paint))
+    g.add("PARTS", same, lambda w, group, how: _same_value(w, group, how, w.paint))
 
 
-def _two(w: Scene, group: Any, how: Any, m: Mask, how2: Any, n: Mask) -> Mask:
+def _two_shares(_: Scene, group: Group, how: NumberTest, m: Mask, how2: NumberTest, n: Mask) -> Mask:
+    """Panels with the group, so many of it in one mask and so many in the other."""
     return group[1] & how((group[0] & m).sum(2)) & how2((group[0] & n).sum(2))
 
 
-def _same(w: Scene, group: Any, how: Any, values: Mask) -> Mask:
-    return group[1] & how(w.most_alike(group[0], values))
+def _same_value(w: Scene, group: Group, how: NumberTest, values: np.ndarray) -> Mask:
+    """Panels with the group, so many of it with the same value."""
+    return group[1] & how(w.commonest_count(group[0], values))
 
 
-ALL = (contents, paints, groups, among)
+ALL = (contents, paints, groups, group_members)

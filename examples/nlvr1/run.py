@@ -18,8 +18,8 @@ from utils.files import read_json, write_json
 from utils.options import option
 
 CONFIG = "examples/nlvr1/nlvr1.json"
-FINETUNE = ("--learning_rate", "0.0006", "--statements_weight", "4")  # what finetuning does otherwise
-DEV = ("txt_db/dev.db", "img_db/dev")
+FINETUNE_FLAGS = ("--learning_rate", "0.0006", "--statements_weight", "4")  # what finetuning does otherwise
+DEV_STORES = ("txt_db/dev.db", "img_db/dev")
 
 
 @dataclass(kw_only=True)
@@ -27,13 +27,13 @@ class BenchmarkConfig:
     """Options of the benchmark."""
 
     data: str = option(help="folder of the official files (docs/ADD_A_TASK.md lists them)")
-    output: str = option("nlvr1", help="folder of everything it makes; what is there already is not made again")
-    seeds: list[int] = option([42, 43, 44], help="one pre-training and finetuning each")
+    output: str = option("nlvr1", help="folder for all results; finished parts are not made again")
+    seeds: list[int] = option([42, 43, 44], help="seeds, each of one pre-training and one finetuning")
     pretrain_steps: int = option(4000, help="optimiser steps of pre-training", at_least=1)
     finetune_steps: int = option(1000, help="optimiser steps of finetuning", at_least=1)
-    valid_steps: int = option(200, help="steps between two looks at the held-out sentences", at_least=1)
+    valid_steps: int = option(200, help="steps between two validations on the held-out sentences", at_least=1)
     statements: int = option(100_000, help="generated statements to pre-train on", at_least=1)
-    num_threads: int = option(1, help="CPU threads of a run", at_least=0)
+    num_threads: int = option(1, help="CPU threads of a run; 0: torch decides", at_least=0)
 
 
 class Benchmark:
@@ -43,13 +43,13 @@ class Benchmark:
         self.config, self.root = config, Path(config.output)
         self.stores = self.root / "stores"
 
-    def call(self, done: Path, module: str, *flags: str | Path) -> None:
-        """Run a module of this folder, unless `done`, which it writes last, is there."""
-        if done.exists():
+    def call(self, last_file: Path, module: str, *flags: str | Path) -> None:
+        """Run a module of this folder, unless the file that it writes last exists."""
+        if last_file.exists():
             return
-        line = ["-m", f"examples.nlvr1.{module}", *map(str, flags)]
-        print("$ python", shlex.join(line), flush=True)
-        subprocess.run([sys.executable, *line], check=True)
+        arguments = ["-m", f"examples.nlvr1.{module}", *map(str, flags)]
+        print("$ python", shlex.join(arguments), flush=True)
+        subprocess.run([sys.executable, *arguments], check=True)
 
     def prepare(self) -> None:
         count = str(self.config.statements)
@@ -58,25 +58,25 @@ class Benchmark:
 
     def train(self, phase: str, seed: int, steps: int, *flags: str | Path) -> Path:
         """One phase; returns the folder of its weights."""
-        c, output = self.config, self.root / f"{phase}_{seed}"
-        options: list[str | Path] = ["--config", CONFIG, "--data_root", self.stores.resolve(), "--phase", phase]
-        options += ["--seed", str(seed)]
-        options += ["--num_train_steps", str(steps), "--valid_steps", str(c.valid_steps), *flags, "--resume"]
-        options += ["--num_threads", str(c.num_threads), "--output_dir", output]
-        self.call(output / "ckpt" / f"model_step_{steps}.pt", "train_nlvr1", *options)
+        config, output = self.config, self.root / f"{phase}_{seed}"
+        arguments: list[str | Path] = ["--config", CONFIG, "--data_root", self.stores.resolve(), "--phase", phase]
+        arguments += ["--seed", str(seed)]
+        arguments += ["--num_train_steps", str(steps), "--valid_steps", str(config.valid_steps), *flags, "--resume"]
+        arguments += ["--num_threads", str(config.num_threads), "--output_dir", output]
+        self.call(output / "ckpt" / f"model_step_{steps}.pt", "train_nlvr1", *arguments)
         return output / "ckpt"
 
-    def seed(self, seed: int) -> dict[str, float]:
+    def run_seed(self, seed: int) -> dict[str, float]:
         """Both phases and dev; the scores on dev."""
-        c = self.config
-        started = time.perf_counter()
-        weights = self.train("pretrain", seed, c.pretrain_steps) / f"model_step_{c.pretrain_steps}.pt"
-        finetune = "--checkpoint", weights.resolve(), *FINETUNE
-        output = self.train("finetune", seed, c.finetune_steps, *finetune).parent
+        config = self.config
+        start = time.perf_counter()
+        weights = self.train("pretrain", seed, config.pretrain_steps) / f"model_step_{config.pretrain_steps}.pt"
+        flags = "--checkpoint", weights.resolve(), *FINETUNE_FLAGS
+        output = self.train("finetune", seed, config.finetune_steps, *flags).parent
         answers = output / "results_dev" / "results_best_all.json"
-        txt_db, img_db = (str(self.stores / path) for path in DEV)
+        txt_db, img_db = (str(self.stores / path) for path in DEV_STORES)
         self.call(answers, "inf_nlvr1", "--txt_db", txt_db, "--img_db", img_db, "--output_dir", output)
-        minutes = (time.perf_counter() - started) / 60
+        minutes = (time.perf_counter() - start) / 60
         scores = {name: read_json(answers)["scores"][name] for name in ("acc", "consistency")}
         return scores | {"minutes": minutes}
 
@@ -85,9 +85,9 @@ def main(argv: list[str] | None = None) -> None:
     config, _ = parse(BenchmarkConfig, argv)
     benchmark = Benchmark(config)
     benchmark.prepare()
-    scores = {str(seed): benchmark.seed(seed) for seed in config.seeds}
+    scores = {str(seed): benchmark.run_seed(seed) for seed in config.seeds}
     for name in ("acc", "consistency", "minutes"):
-        values = np.array([found[name] for found in scores.values()])
+        values = np.array([seed_scores[name] for seed_scores in scores.values()])
         print(f"dev {name}: mean {values.mean():.4f}, std {values.std():.4f}, seeds {values.round(4).tolist()}")
     write_json(benchmark.root / "results.json", scores, indent=2)
 

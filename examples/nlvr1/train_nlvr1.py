@@ -7,14 +7,17 @@ python -m examples.nlvr1.train_nlvr1 --config examples/nlvr1/nlvr1.json --checkp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from data.batch import PackedBatch
+from data.dataset import Dataset
+from data.img_store import ImageStore
 from data.sampler import Entry
+from data.txt_store import TextStore
 from evaluation.metrics import accuracy
 from examples.nlvr1.data import Contrast, Judge, sentence_of
 from examples.nlvr1.head import UniterForNlvr1
@@ -34,17 +37,21 @@ class Nlvr1Config(SplitStoreOptions, RunConfig):
     """Options of NLVR, besides those of every run."""
 
     statements_txt_db: str = option(path=True, help="text LMDB of the generated statements")
-    scale: str = option(path=True, help="scale.npz of the preparation")
+    scale: str = option(path=True, help="scale.npz that examples.nlvr1.prepare wrote")
     phase: Literal["pretrain", "finetune"] = option(
-        "finetune", "pretrain: tell the picture a sentence is true of from one it is not; finetune: also judge each"
+        "finetune", "pretrain: tell a sentence's true picture from a false one; finetune: also judge each picture"
     )
-    statements_weight: int = option(4, "steps on generated statements, to one that judges", at_least=0)
-    contrast_weight: int = option(1, "steps that contrast two pictures of a sentence, to one that judges", at_least=0)
-    rewritten: float = option(0.3, "share of sentences judged in other words")
-    copies: int = option(1, "evaluation: symmetric copies of a sentence and its picture, scores averaged", at_least=1)
+    statements_weight: int = option(4, "steps on generated statements for every step that judges", at_least=0)
+    contrast_weight: int = option(
+        1, "steps that contrast two pictures of a sentence for every step that judges", at_least=0
+    )
+    rewritten: float = option(0.3, "share of training sentences that are put in other words")
+    copies: int = option(
+        1, "evaluation: symmetric copies of a sentence and its picture to average scores over", at_least=1
+    )
 
 
-class Nlvr1Task(Task):
+class Nlvr1Task(Task[Nlvr1Config]):
     """A sentence and a picture of three panels → true or false."""
 
     name = "judge"
@@ -57,23 +64,27 @@ class Nlvr1Task(Task):
         self.scale = Scale.load(config.scale)
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Judge:
-        c, opened = self.config, self._open(txt_db, img_db, train)
+        """The sentences of a text store about the pictures of an image store."""
+        c, (texts, images) = self.config, self._open(txt_db, img_db, train)
         if train:
-            return Judge(*opened, self.scale, augment=True, rewritten=c.rewritten)
-        return Judge(*opened, self.scale, augment=c.copies > 1, copies=c.copies)
+            return Judge(texts, images, self.scale, augment=True, rewrite_share=c.rewritten)
+        return Judge(texts, images, self.scale, augment=c.copies > 1, copies=c.copies)
 
-    def _open(self, txt_db: str, img_db: str, train: bool) -> tuple[Any, Any]:
-        return self.stores.texts(txt_db, train), self.stores.images(img_db)
+    def _open(self, txt_db: str, img_db: str, train: bool) -> tuple[TextStore, ImageStore]:
+        texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
+        return texts, images
 
     def train_data(self) -> list[Entry]:
+        """Statements and contrasts by weight; in finetuning also single pictures to judge."""
         c = self.config
         ((txt_db, img_db),) = c.db_pairs("train")
         weights = {"statements": c.statements_weight, "contrast": c.contrast_weight}
-        entries = [
-            Entry(name, Contrast(*self._open(texts, img_db, True), self.scale, name == "contrast"), weights[name])
-            for name, texts in (("statements", c.statements_txt_db), ("contrast", txt_db))
-            if weights[name]
-        ]
+        entries = []
+        for name, source in (("statements", c.statements_txt_db), ("contrast", txt_db)):
+            if weights[name]:
+                texts, images = self._open(source, img_db, train=True)
+                contrast = Contrast(texts, images, self.scale, augment=name == "contrast")
+                entries.append(Entry(name, contrast, weights[name]))
         if c.phase == "finetune":
             entries.append(Entry("judge", self.dataset(txt_db, img_db, train=True), 1))
         self.stores.check_against(c.checkpoint)
@@ -101,7 +112,7 @@ class Nlvr1Task(Task):
             "loss": loss.view(-1, copies).mean(1).cpu().numpy(),
         }
 
-    def score(self, predictions: dict[str, np.ndarray], data: Any) -> dict[str, float]:
+    def score(self, predictions: dict[str, np.ndarray], dataset: Dataset | None = None) -> dict[str, float]:
         """Accuracy over pictures; consistency, the share of sentences right with all their pictures; loss."""
         labels, right = predictions["labels"], predictions["logits"].argmax(1) == predictions["labels"]
         by_sentence: dict[str, bool] = {}
@@ -115,10 +126,10 @@ class Nlvr1Task(Task):
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
         """Every picture's answer by its id, and the scores of all of them."""
-        said = ["false", "true"]
-        answers = {id_: said[k] for id_, k in zip(predictions["ids"].tolist(), predictions["logits"].argmax(1))}
+        names = ["false", "true"]
+        answers = {id_: names[k] for id_, k in zip(predictions["ids"].tolist(), predictions["logits"].argmax(1))}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"scores": self.score(predictions, None), "answers": answers}, indent=0)
+        write_json(path, {"scores": self.score(predictions), "answers": answers}, indent=0)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -1,18 +1,20 @@
 """Captions of a scene: attributes, numbers, places, comparisons; all true."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from scripts.demo_world.scene import COLORS, SHAPES, TEXTURES, Scene, Thing
-from scripts.demo_world.words import NUMBERS, article, plural, say, slip
+from scripts.demo_world.words import NUMBERS, add_noise, article, plural, say
 
-RELATIONS = {
+RELATIONS: dict[str, Callable[[Thing, Thing], float]] = {  # pixels by which a is left of (above, …) b
     "left of": lambda a, b: b.x - a.x,
     "right of": lambda a, b: a.x - b.x,
     "above": lambda a, b: b.y - a.y,
     "below": lambda a, b: a.y - b.y,
 }
-CLEAR = 24  # pixels by which one object must lie beyond another for people to say so
-EXTREMES = {
+MIN_GAP = 24  # pixels by which one object must lie beyond another for people to say so
+EXTREMES: dict[str, Callable[[Thing], float]] = {  # a coordinate; the extreme object has the largest
     "leftmost": lambda thing: -thing.x,
     "rightmost": lambda thing: thing.x,
     "topmost": lambda thing: -thing.y,
@@ -22,42 +24,42 @@ EXTREMES = {
 
 def captions(scene: Scene, rng: np.random.Generator, n: int = 5) -> list[str]:
     """`n` captions, each of two or three true clauses of different kinds."""
-    kinds = (_describe, _describe, relate, relate, count_clause, count_clause, _extreme, _compare, _absent)
-    made: list[str] = []
-    while len(made) < n:
-        chosen = [kinds[k] for k in rng.choice(len(kinds), 3, replace=False)]
-        clauses = [clause for kind in chosen if (clause := kind(scene, rng)) is not None]
+    makers = (_describe, _describe, relate, relate, count_clause, count_clause, _extreme, _compare, _absent)
+    sentences: list[str] = []
+    while len(sentences) < n:
+        three = [makers[k] for k in rng.choice(len(makers), 3, replace=False)]
+        clauses = [clause for make in three if (clause := make(scene, rng)) is not None]
         if rng.random() < 0.4:
             clauses = clauses[:2]
         if clauses:
             joint = " and " if len(clauses) == 2 and rng.random() < 0.5 else " , "
-            made.append(slip(joint.join(clauses), rng) + (" ." if rng.random() < 0.3 else ""))
-    return made
+            sentences.append(add_noise(joint.join(clauses), rng) + (" ." if rng.random() < 0.3 else ""))
+    return sentences
 
 
-def name(thing: Thing, rng: np.random.Generator, most: int = 3) -> str:
-    """Some adjectives and the shape: "small striped red circle"."""
+def describe_thing(thing: Thing, rng: np.random.Generator, most: int = 3) -> str:
+    """Up to `most` adjectives and the shape: "small striped red circle"."""
     adjectives = [thing.size, thing.texture, thing.color]
-    keep = [a for a in adjectives if a == thing.color or rng.random() < (0.3 if a == "plain" else 0.45)][-most:]
-    return " ".join(say(word, rng) for word in [*keep, thing.shape])
+    some = [a for a in adjectives if a == thing.color or rng.random() < (0.3 if a == "plain" else 0.45)][-most:]
+    return " ".join(say(word, rng) for word in [*some, thing.shape])
 
 
-def _any(scene: Scene, rng: np.random.Generator) -> Thing:
+def _any_thing(scene: Scene, rng: np.random.Generator) -> Thing:
     return scene.things[int(rng.integers(len(scene.things)))]
 
 
 def _describe(scene: Scene, rng: np.random.Generator) -> str:
-    return article(name(_any(scene, rng), rng))
+    return article(describe_thing(_any_thing(scene, rng), rng))
 
 
 def relate(scene: Scene, rng: np.random.Generator) -> str | None:
     """Where one object lies from another; None where two drawn lie too close to say."""
     a, b = (scene.things[k] for k in rng.permutation(len(scene.things))[:2])
-    holds = [word for word, gap in RELATIONS.items() if gap(a, b) > CLEAR]
-    if not holds:
+    words = [word for word, gap in RELATIONS.items() if gap(a, b) > MIN_GAP]
+    if not words:
         return None
-    word = say(holds[int(rng.integers(len(holds)))], rng)
-    return f"{article(name(a, rng, 2))} is {word} {article(name(b, rng, 2))}"
+    word = say(words[int(rng.integers(len(words)))], rng)
+    return f"{article(describe_thing(a, rng, 2))} is {word} {article(describe_thing(b, rng, 2))}"
 
 
 def count(scene: Scene, **attributes: str) -> int:
@@ -67,7 +69,7 @@ def count(scene: Scene, **attributes: str) -> int:
 
 def count_clause(scene: Scene, rng: np.random.Generator) -> str:
     """How many objects share an attribute with some object."""
-    thing = _any(scene, rng)
+    thing = _any_thing(scene, rng)
     key = ("shape", "color", "texture")[int(rng.choice(3, p=(0.5, 0.35, 0.15)))]
     value = getattr(thing, key)
     n = count(scene, **{key: value})
@@ -81,9 +83,9 @@ def count_clause(scene: Scene, rng: np.random.Generator) -> str:
 def _extreme(scene: Scene, rng: np.random.Generator) -> str | None:
     word = list(EXTREMES)[int(rng.integers(len(EXTREMES)))]
     ranked = sorted(scene.things, key=EXTREMES[word], reverse=True)
-    if EXTREMES[word](ranked[0]) - EXTREMES[word](ranked[1]) < CLEAR / 3:
+    if EXTREMES[word](ranked[0]) - EXTREMES[word](ranked[1]) < MIN_GAP / 3:
         return None
-    return f"the {word} {say('thing', rng)} is {article(name(ranked[0], rng, 2))}"
+    return f"the {word} {say('thing', rng)} is {article(describe_thing(ranked[0], rng, 2))}"
 
 
 def _compare(scene: Scene, rng: np.random.Generator) -> str | None:

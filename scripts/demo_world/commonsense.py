@@ -10,26 +10,27 @@ Nobody lives in this world: objects are tagged as VCR tags persons and objects a
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from scripts.demo_world.captions import CLEAR, RELATIONS, count
+from scripts.demo_world.captions import MIN_GAP, RELATIONS, count
 from scripts.demo_world.scene import COLORS, SHAPES, Scene, Thing
 from scripts.demo_world.words import article, say
 
+T = TypeVar("T")
 Tokens = list[str | list[int]]
-MIX = {"color": 0.55, "look": 0.1, "beside": 0.15, "which": 0.12, "both": 0.08}
+MIX = {"color": 0.55, "look": 0.1, "neighbour": 0.15, "which": 0.12, "both": 0.08}
 TAGGED = 0.3  # share of the reasons that name an object by its tag
 
 
 @dataclass(frozen=True)
-class Asked:
+class Problem:
     """A question, its four answers, of which the first is right, and the objects they are about, the main one first."""
 
     question: Tokens
     answers: list[Tokens]
-    about: list[int]
+    objects: list[int]
 
 
 def left_to_right(scene: Scene) -> list[Thing]:
@@ -39,72 +40,72 @@ def left_to_right(scene: Scene) -> list[Thing]:
 
 def problems(scene: Scene, rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
     """Up to `n` different questions about a scene, as VCR's fields, each with choices in any order."""
-    found: dict[str, dict[str, Any]] = {}
+    lines: dict[str, dict[str, Any]] = {}
     things = left_to_right(scene)
     for _ in range(20 * n):
-        if len(found) == n:
+        if len(lines) == n:
             break
-        asked = _MAKERS[list(MIX)[int(rng.choice(len(MIX), p=list(MIX.values())))]](things, rng)
-        reasons = _reasons(scene, things, asked, rng) if asked else None
-        if asked and reasons:
-            line: dict[str, Any] = {"objects": [thing.shape for thing in things], "question": asked.question}
-            for what, choices in (("answer", asked.answers), ("rationale", reasons)):
+        problem = _MAKERS[list(MIX)[int(rng.choice(len(MIX), p=list(MIX.values())))]](things, rng)
+        reasons = _reasons(scene, things, problem, rng) if problem else None
+        if problem and reasons:
+            line: dict[str, Any] = {"objects": [thing.shape for thing in things], "question": problem.question}
+            for part, choices in (("answer", problem.answers), ("rationale", reasons)):
                 order = rng.permutation(len(choices)).tolist()
-                line |= {f"{what}_choices": [choices[k] for k in order], f"{what}_label": order.index(0)}
-            found.setdefault(str(asked.question), line | {"interesting_scores": [1], "answer_likelihood": "likely"})
-    return list(found.values())
+                line |= {f"{part}_choices": [choices[k] for k in order], f"{part}_label": order.index(0)}
+            lines.setdefault(str(problem.question), line | {"interesting_scores": [1], "answer_likelihood": "likely"})
+    return list(lines.values())
 
 
-def spoken(line: dict[str, Any]) -> list[str]:
+def sentences_without_tags(line: dict[str, Any]) -> list[str]:
     """The question and all choices without their tags."""
-    told = [line["question"], *line["answer_choices"], *line["rationale_choices"]]
-    return [" ".join(token for token in tokens if isinstance(token, str)) for tokens in told]
+    texts = [line["question"], *line["answer_choices"], *line["rationale_choices"]]
+    return [" ".join(token for token in tokens if isinstance(token, str)) for tokens in texts]
 
 
-def _pick(values: Iterable, rng: np.random.Generator, n: int = 1) -> list:
-    values = list(values)
-    return [values[k] for k in rng.permutation(len(values))[:n]]
+def _pick(values: Iterable[T], rng: np.random.Generator, n: int = 1) -> list[T]:
+    in_order = list(values)
+    return [in_order[k] for k in rng.permutation(len(in_order))[:n]]
 
 
 def _wrong_colors(things: list[Thing], right: str, rng: np.random.Generator, n: int = 1) -> list[str]:
     """`n` colours but the right one: first those that are in the picture."""
-    here = {thing.color for thing in things} - {right}
-    first = _pick(sorted(here), rng, n)
-    return first + _pick([c for c in COLORS if c != right and c not in here], rng, n - len(first))
+    visible = {thing.color for thing in things} - {right}
+    first = _pick(sorted(visible), rng, n)
+    return first + _pick([c for c in COLORS if c != right and c not in visible], rng, n - len(first))
 
 
 def _a(*words: str) -> Tokens:
     return [*article(" ".join(words)).split()]
 
 
-def _color(things: list[Thing], rng: np.random.Generator) -> Asked:
+def _color(things: list[Thing], rng: np.random.Generator) -> Problem:
     k = int(rng.integers(len(things)))
     colors = [things[k].color, *_wrong_colors(things, things[k].color, rng, 3)]
     answers: list[Tokens] = [["it", "is", *_a(color), [k], "."] for color in colors]
-    return Asked(["what", "color", "is", [k], "?"], answers, [k])
+    return Problem(["what", "color", "is", [k], "?"], answers, [k])
 
 
-def _look(things: list[Thing], rng: np.random.Generator) -> Asked:
+def _look(things: list[Thing], rng: np.random.Generator) -> Problem:
     k = int(rng.integers(len(things)))
     thing, (color,) = things[k], _wrong_colors(things, things[k].color, rng)
     sizes = (thing.size, "small" if thing.size == "large" else "large")
     answers: list[Tokens] = [["it", "is", *_a(s, c), [k], "."] for s in sizes for c in (thing.color, color)]
-    return Asked(["what", "does", [k], "look", "like", "?"], answers, [k])
+    return Problem(["what", "does", [k], "look", "like", "?"], answers, [k])
 
 
 def _neighbours(things: list[Thing], k: int, word: str, leave_out: list[int]) -> list[int]:
     """The objects that clearly lie left of (above, …) object k."""
     gap = RELATIONS[word]
-    return [j for j, t in enumerate(things) if j != k and j not in leave_out and gap(t, things[k]) > CLEAR]
+    return [j for j, t in enumerate(things) if j != k and j not in leave_out and gap(t, things[k]) > MIN_GAP]
 
 
-def _beside(things: list[Thing], rng: np.random.Generator) -> Asked | None:
+def _neighbour(things: list[Thing], rng: np.random.Generator) -> Problem | None:
     k, (word,) = int(rng.integers(len(things))), _pick(RELATIONS, rng)
-    found = _two_tags(things, _pick(_neighbours(things, k, word, []), rng, len(things)), rng)
-    if found is None:
+    neighbours = _pick(_neighbours(things, k, word, []), rng, len(things))
+    j, phrases = _two_tags(things, neighbours, rng) or (k, [])
+    if not phrases:
         return None
-    j, phrases = found
-    return Asked(["what", "is", *say(word, rng).split(), [k], "?"], [[*phrase, "."] for phrase in phrases], [j, k])
+    return Problem(["what", "is", *say(word, rng).split(), [k], "?"], [[*phrase, "."] for phrase in phrases], [j, k])
 
 
 def _two_tags(things: list[Thing], among: list[int], rng: np.random.Generator) -> tuple[int, list[Tokens]] | None:
@@ -118,43 +119,44 @@ def _two_tags(things: list[Thing], among: list[int], rng: np.random.Generator) -
     return None
 
 
-def _which(things: list[Thing], rng: np.random.Generator) -> Asked | None:
-    alone = [k for k, thing in enumerate(things) if sum(t.color == thing.color for t in things) == 1]
-    if len(things) < 4 or not alone:
+def _which(things: list[Thing], rng: np.random.Generator) -> Problem | None:
+    unique = [k for k, thing in enumerate(things) if sum(t.color == thing.color for t in things) == 1]
+    if len(things) < 4 or not unique:
         return None
-    (k,) = _pick(alone, rng)
+    (k,) = _pick(unique, rng)
     tags = [k, *_pick([j for j in range(len(things)) if j != k], rng, 3)]
     color = things[k].color
-    return Asked(["which", "one", "is", color, "?"], [["the", color, [tag], "."] for tag in tags], [k])
+    return Problem(["which", "one", "is", color, "?"], [["the", color, [tag], "."] for tag in tags], [k])
 
 
-def _both(things: list[Thing], rng: np.random.Generator) -> Asked:
+def _both(things: list[Thing], rng: np.random.Generator) -> Problem:
     pair = sorted(_pick(range(len(things)), rng, 2))
     one, two = ((things[k].color, *_wrong_colors(things, things[k].color, rng)) for k in pair)
     answers: list[Tokens] = [[*_a(c), [pair[0]], "and", *_a(d), [pair[1]], "."] for c in one for d in two]
-    return Asked(["what", "color", "are", pair, "?"], answers, pair)
+    return Problem(["what", "color", "are", pair, "?"], answers, pair)
 
 
-def _reasons(scene: Scene, things: list[Thing], asked: Asked, rng: np.random.Generator) -> list[Tokens] | None:
+def _reasons(scene: Scene, things: list[Thing], problem: Problem, rng: np.random.Generator) -> list[Tokens] | None:
     """What is left of (above, …) the object that the answer is about, the right one first."""
-    known = {(things[k].color, things[k].shape) for k in asked.about}
-    banned = {things[asked.about[0]].color} if asked.question[0] == "which" else set()  # nothing else has that colour
+    main = problem.objects[0]
+    looks = {(things[k].color, things[k].shape) for k in problem.objects}
+    banned = {things[main].color} if problem.question[0] == "which" else set()  # nothing else has that colour
     for word in _pick(RELATIONS, rng, len(RELATIONS)):
-        near = _neighbours(things, asked.about[0], word, asked.about)
-        near = _pick([j for j in near if (things[j].color, things[j].shape) not in known], rng, len(things))
+        near = _neighbours(things, main, word, problem.objects)
+        near = _pick([j for j in near if (things[j].color, things[j].shape) not in looks], rng, len(things))
         tagged = _two_tags(things, near, rng) if rng.random() < TAGGED else None
         phrases = tagged[1] if tagged else _two_shapes(scene, things[near[0]], banned, rng) if near else []
         if phrases and not any(part in banned for phrase in phrases for part in phrase if isinstance(part, str)):
-            where = say(word, rng).split()
-            return [["because", *phrase, "is", *where, "it", "."] for phrase in phrases]
+            relation = say(word, rng).split()
+            return [["because", *phrase, "is", *relation, "it", "."] for phrase in phrases]
     return None
 
 
 def _two_shapes(scene: Scene, thing: Thing, banned: set[str], rng: np.random.Generator) -> list[Tokens]:
     """Phrases such as "a red star": two colours with two shapes, of which the picture shows the first only."""
-    here = {t.color for t in scene.things}, {t.shape for t in scene.things}
-    colors = _pick(sorted(here[0]), rng, 8) + _pick(sorted(set(COLORS) - here[0]), rng, 8)
-    shapes = _pick(sorted(here[1]), rng, 8) + _pick(sorted(set(SHAPES) - here[1]), rng, 8)
+    visible_colors, visible_shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
+    colors = _pick(sorted(visible_colors), rng, 8) + _pick(sorted(set(COLORS) - visible_colors), rng, 8)
+    shapes = _pick(sorted(visible_shapes), rng, 8) + _pick(sorted(set(SHAPES) - visible_shapes), rng, 8)
     for color in colors:
         for shape in shapes:
             if color in (thing.color, *banned) or shape == thing.shape:
@@ -165,6 +167,10 @@ def _two_shapes(scene: Scene, thing: Thing, banned: set[str], rng: np.random.Gen
     return []
 
 
-_MAKERS: dict[str, Callable[[list[Thing], np.random.Generator], Asked | None]] = dict(
-    zip(MIX, (_color, _look, _beside, _which, _both))
-)
+_MAKERS: dict[str, Callable[[list[Thing], np.random.Generator], Problem | None]] = {
+    "color": _color,
+    "look": _look,
+    "neighbour": _neighbour,
+    "which": _which,
+    "both": _both,
+}

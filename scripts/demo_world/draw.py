@@ -43,15 +43,15 @@ def _background(scene: Scene, side: int, rng: np.random.Generator) -> np.ndarray
 def _paint(thing: Thing, side: int) -> np.ndarray:
     """A patch of the object's colour, with its texture in a lighter or darker shade."""
     color = np.array(COLORS[thing.color], np.float32)
-    other = color * 0.45 if color.mean() > 100 else color + 110
+    mark_color = color * 0.45 if color.mean() > 100 else color + 110
     y, x = np.mgrid[:side, :side].astype(np.float32) / SCALE
     if thing.texture == "striped":
-        on = ((x + y) % 8) < 3
+        mark = ((x + y) % 8) < 3
     elif thing.texture == "dotted":
-        on = (((x % 7) - 3.5) ** 2 + ((y % 7) - 3.5) ** 2) < 4
+        mark = (((x % 7) - 3.5) ** 2 + ((y % 7) - 3.5) ** 2) < 4
     else:
         return np.broadcast_to(color.astype(np.uint8), (side, side, 3)).copy()
-    return np.where(on[..., None], other, color).clip(0, 255).astype(np.uint8)
+    return np.where(mark[..., None], mark_color, color).clip(0, 255).astype(np.uint8)
 
 
 def _outline(pen: ImageDraw.ImageDraw, shape: str, r: float) -> None:

@@ -35,7 +35,7 @@ def hypotheses(
 ) -> list[dict[str, Any]]:
     """About `n` lines of SNLI-VE's jsonl, with `votes` annotators each (the first is the author)."""
     lines: list[dict[str, Any]] = []
-    numbers: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for k in range(n // 2):
         form = list(FORMS)[k % len(FORMS)]
         for _ in range(TRIES):
@@ -49,13 +49,13 @@ def hypotheses(
         for picture, label in zip(pictures, FORMS[form]):
             assert picture is not None
             image_id = gallery.ids[picture]
-            which = int(rng.integers(len(captions[image_id])))
-            caption_id = f"{image_id}.jpg#{which}"  # as SNLI names them, whatever the picture's file is called
+            number = int(rng.integers(len(captions[image_id])))
+            caption_id = f"{image_id}.jpg#{number}"  # as SNLI names them, whatever the picture's file is called
             key = f"{caption_id}r%d{label[0]}"
-            numbers[key] = numbers.get(key, 0) + 1
-            ids = {"Flickr30K_ID": str(image_id), "captionID": caption_id, "pairID": key % numbers[key]}
-            told = {"sentence1": captions[image_id][which], "sentence2": text}
-            lines.append(ids | told | {"gold_label": label, "annotator_labels": _vote(label, rng, votes)})
+            counts[key] = counts.get(key, 0) + 1
+            ids = {"Flickr30K_ID": str(image_id), "captionID": caption_id, "pairID": key % counts[key]}
+            sentences = {"sentence1": captions[image_id][number], "sentence2": text}
+            lines.append(ids | sentences | {"gold_label": label, "annotator_labels": _vote(label, rng, votes)})
     return [lines[k] for k in rng.permutation(len(lines))]
 
 

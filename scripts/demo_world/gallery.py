@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scripts.demo_world.captions import CLEAR, EXTREMES, RELATIONS
+from scripts.demo_world.captions import EXTREMES, MIN_GAP, RELATIONS
 from scripts.demo_world.scene import COLORS, SHAPES, TEXTURES, Scene, Thing
 
 VALUES = {"shape": SHAPES, "color": tuple(COLORS), "texture": TEXTURES, "size": ("small", "large")}
@@ -17,13 +17,13 @@ class Gallery:
         self.ids = list(scenes)
         self.scenes = list(scenes.values())
         self._things = [thing for scene in self.scenes for thing in scene.things]
-        self._scene = np.repeat(np.arange(len(self.scenes)), [len(scene.things) for scene in self.scenes])
-        self._has = {
+        self._scene_indices = np.repeat(np.arange(len(self.scenes)), [len(scene.things) for scene in self.scenes])
+        self._masks = {
             (key, value): np.array([getattr(thing, key) == value for thing in self._things])
             for key, values in VALUES.items()
             for value in values
         }
-        self._first: dict[str, list[Thing | None]] = {}
+        self._extremes: dict[str, list[Thing | None]] = {}
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -36,28 +36,27 @@ class Gallery:
         """(n,) how many objects have all of the attributes."""
         fits = np.ones(len(self._things), bool)
         for key, value in attributes.items():
-            fits &= self._has[key, value]
-        return np.bincount(self._scene[fits], minlength=len(self))
+            fits &= self._masks[key, value]
+        return np.bincount(self._scene_indices[fits], minlength=len(self))
 
     def extreme(self, word: str, **attributes: str) -> np.ndarray:
         """(n,) whether the leftmost (rightmost, …) object is such a one: 1, 0, or -1 where two compete for it."""
-        if word not in self._first:
-            self._first[word] = [_first(scene, EXTREMES[word]) for scene in self.scenes]
-        return np.array([-1 if thing is None else int(thing.has(**attributes)) for thing in self._first[word]])
+        if word not in self._extremes:
+            self._extremes[word] = [_extreme_thing(scene, EXTREMES[word]) for scene in self.scenes]
+        return np.array([-1 if thing is None else int(thing.has(**attributes)) for thing in self._extremes[word]])
 
-    def beside(self, relation: str, a: dict[str, str], b: dict[str, str]) -> np.ndarray:
+    def relation(self, word: str, a: dict[str, str], b: dict[str, str]) -> np.ndarray:
         """(n,) whether some `a` is left of (above, …) some `b`: 1, 0, or -1 where it is by a few pixels only."""
-        found = np.zeros(len(self), int)
+        verdicts = np.zeros(len(self), int)
         for k in np.flatnonzero((self.count(**a) > 0) & (self.count(**b) > 0)):
             things = self.scenes[k].things
-            gaps = [
-                RELATIONS[relation](s, t) for s in things if s.has(**a) for t in things if t.has(**b) and t is not s
-            ]
-            widest = max(gaps, default=0.0)
-            found[k] = 1 if widest > CLEAR else (-1 if widest > 0 else 0)
-        return found
+            pairs = [(s, t) for s in things if s.has(**a) for t in things if t.has(**b) and t is not s]
+            widest = max((RELATIONS[word](s, t) for s, t in pairs), default=0.0)
+            verdicts[k] = 1 if widest > MIN_GAP else (-1 if widest > 0 else 0)
+        return verdicts
 
 
-def _first(scene: Scene, place: Callable[[Thing], float]) -> Thing | None:
-    first, second = sorted(scene.things, key=place, reverse=True)[:2]
-    return first if place(first) - place(second) > CLEAR / 3 else None
+def _extreme_thing(scene: Scene, coordinate: Callable[[Thing], float]) -> Thing | None:
+    """The object with the largest coordinate; None where another one is close to it."""
+    first, second = sorted(scene.things, key=coordinate, reverse=True)[:2]
+    return first if coordinate(first) - coordinate(second) > MIN_GAP / 3 else None

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from data.rng import generator
-from prepare.output import new_folder
 from scripts.demo_world.captions import captions
 from scripts.demo_world.draw import draw
 from scripts.demo_world.questions import Asker, people_answer
@@ -25,7 +24,7 @@ from scripts.demo_world.tasks import Split, write_tasks
 from scripts.demo_world.words import vocabulary
 from utils.config import parse
 from utils.errors import exit_on_input_error
-from utils.files import atomic_write, write_json
+from utils.files import atomic_write, new_folder, write_json
 from utils.options import option
 
 CATEGORIES = {pair: k + 1 for k, pair in enumerate((color, shape) for color in COLORS for shape in SHAPES)}
@@ -36,28 +35,27 @@ class DemoDataConfig:
     """Options of the demo world."""
 
     output: str = option(help="new folder for the raw files")
-    seed: int = option(42, help="of everything", at_least=0)
+    seed: int = option(42, help="seed of every random choice", at_least=0)
     n_train: int = option(3000, help="pictures to train on", at_least=1)
     n_val: int = option(200, help="pictures to validate on", at_least=1)
     n_test: int = option(400, help="pictures to test on", at_least=1)
     n_captions: int = option(5, help="captions of a picture", at_least=1)
     n_questions: int = option(6, help="questions about a picture", at_least=1)
-    nproc: int = option(2, help="processes that draw", at_least=1)
+    nproc: int = option(2, help="number of processes that draw pictures", at_least=1)
 
 
-def _draw_one(job: tuple[Path, Scene, int, int]) -> None:
-    path, scene, seed, image_id = job
+def _draw_one(path: Path, scene: Scene, seed: int, image_id: int) -> None:
     # The noise hardly compresses: a higher level takes three times as long to save a twentieth.
     draw(scene, generator(seed, "noise", image_id)).save(path, compress_level=1)
 
 
-def imagine(config: DemoDataConfig, split: str, ids: range) -> Split:
-    """A split's scenes and what captions and boxes say of them."""
+def make_split(config: DemoDataConfig, split: str, ids: range) -> Split:
+    """A split's scenes, captions and boxes; nothing is drawn yet."""
     seed = config.seed
     scenes = {i: make_scene(generator(seed, "scene", i)) for i in ids}
-    told = {i: captions(scene, generator(seed, "captions", i), config.n_captions) for i, scene in scenes.items()}
+    texts = {i: captions(scene, generator(seed, "captions", i), config.n_captions) for i, scene in scenes.items()}
     images = [{"id": i, "file_name": image_name(split, i), "width": SIZE, "height": SIZE} for i in ids]
-    return Split(split, scenes, told, _instances(images, scenes))
+    return Split(name=split, scenes=scenes, captions=texts, instances=_instances(images, scenes))
 
 
 def write_split(config: DemoDataConfig, output: Path, split: Split) -> list[str]:
@@ -67,28 +65,19 @@ def write_split(config: DemoDataConfig, output: Path, split: Split) -> list[str]
     folder.mkdir(parents=True)
     with Pool(config.nproc) as pool:
         jobs = [(folder / image_name(name, i), scene, seed, i) for i, scene in split.scenes.items()]
-        pool.map(_draw_one, jobs, chunksize=16)
+        pool.starmap(_draw_one, jobs, chunksize=16)
     write_json(output / f"instances_{name}.json", split.instances)
     entries: list[dict[str, Any]] = [
-        {"image_id": i, "caption": caption} for i, told in split.captions.items() for caption in told
+        {"id": 100 * image_id + k, "image_id": image_id, "caption": caption}
+        for image_id, texts in split.captions.items()
+        for k, caption in enumerate(texts)
     ]
-    annotations = [{"id": 100 * entry["image_id"] + k} | entry for k, entry in _numbered(entries, "image_id")]
-    write_json(output / f"captions_{name}.json", {"images": split.instances["images"], "annotations": annotations})
-    asked = _questions(config, split.scenes)
-    about = {"info": {"description": f"demo world, seed {seed}"}, "data_type": "demo", "data_subtype": name}
-    for kind, rows in (("questions", asked[0]), ("annotations", asked[1])):
-        write_json(output / f"{kind}_{name}.json", about | {kind: rows})
-    return [entry["caption"] for entry in entries] + [question["question"] for question in asked[0]]
-
-
-def _numbered(entries: list[dict[str, Any]], key: str) -> list[tuple[int, dict[str, Any]]]:
-    """Entries with their number among those of the same `key`."""
-    seen: dict[Any, int] = {}
-    numbered = []
-    for entry in entries:
-        seen[entry[key]] = seen.get(entry[key], -1) + 1
-        numbered.append((seen[entry[key]], entry))
-    return numbered
+    write_json(output / f"captions_{name}.json", {"images": split.instances["images"], "annotations": entries})
+    questions, annotations = _questions(config, split.scenes)
+    header = {"info": {"description": f"demo world, seed {seed}"}, "data_type": "demo", "data_subtype": name}
+    write_json(output / f"questions_{name}.json", header | {"questions": questions})
+    write_json(output / f"annotations_{name}.json", header | {"annotations": annotations})
+    return [entry["caption"] for entry in entries] + [question["question"] for question in questions]
 
 
 def _instances(images: list[dict[str, Any]], scenes: dict[int, Scene]) -> dict[str, Any]:
@@ -105,7 +94,7 @@ def _instances(images: list[dict[str, Any]], scenes: dict[int, Scene]) -> dict[s
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _questions(config: DemoDataConfig, scenes: dict[int, Scene]) -> tuple[list[dict], list[dict]]:
+def _questions(config: DemoDataConfig, scenes: dict[int, Scene]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """VQA v2 questions and annotations."""
     asker, questions, annotations = Asker(), [], []
     for i, scene in scenes.items():
@@ -117,8 +106,8 @@ def _questions(config: DemoDataConfig, scenes: dict[int, Scene]) -> tuple[list[d
                 {"answer": answer, "answer_confidence": str(rng.choice(["yes", "yes", "maybe"])), "answer_id": n + 1}
                 for n, answer in enumerate(people_answer(question, rng))
             ]
-            kind = {"question_type": question.type, "answer_type": question.answer_type}
-            annotations.append(ids | kind | {"multiple_choice_answer": question.answer, "answers": answers})
+            types = {"question_type": question.type, "answer_type": question.answer_type}
+            annotations.append(ids | types | {"multiple_choice_answer": question.answer, "answers": answers})
     return questions, annotations
 
 
@@ -126,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     config, _ = parse(DemoDataConfig, argv)
     sizes = np.cumsum([0, config.n_train, config.n_val, config.n_test]).tolist()
     bounds = zip(("train", "val", "test"), sizes, sizes[1:])
-    splits = [imagine(config, name, range(start + 1, stop + 1)) for name, start, stop in bounds]
+    splits = [make_split(config, name, range(start + 1, stop + 1)) for name, start, stop in bounds]
     with new_folder(config.output) as output:
         sentences = [write_split(config, output, split) for split in splits]
         more = write_tasks(output, splits, config.seed)

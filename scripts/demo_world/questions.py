@@ -5,15 +5,18 @@ sees no picture stays near the prior of the type.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
-from scripts.demo_world.captions import CLEAR, EXTREMES, RELATIONS, count
+from scripts.demo_world.captions import EXTREMES, MIN_GAP, RELATIONS, count
 from scripts.demo_world.scene import COLORS, SHAPES, TEXTURES, Scene, Thing
 from scripts.demo_world.words import article, plural, say
+
+T = TypeVar("T")
 
 # How often each type is tried; some scenes have no such question, so what comes out differs. The first four look at one
 # object; the rest, 52 % of what comes out, need several.
@@ -48,31 +51,30 @@ class Question:
 
 
 class Asker:
-    """Asks about scene after scene, choosing among the answers a scene allows the one given least so far."""
+    """Asks about scene after scene, choosing among the answers a scene allows the rarest so far."""
 
     def __init__(self) -> None:
-        self.given: dict[str, Counter[str]] = {kind: Counter() for kind in MIX}
+        self.counts: dict[str, Counter[str]] = {question_type: Counter() for question_type in MIX}
 
     def ask(self, scene: Scene, rng: np.random.Generator, n: int) -> list[Question]:
         """`n` different questions."""
-        asked: dict[str, Question] = {}
+        questions: dict[str, Question] = {}
         for _ in range(60 * n):
-            if len(asked) == n:
+            if len(questions) == n:
                 break
-            kind = list(MIX)[int(rng.choice(len(MIX), p=list(MIX.values())))]
-            candidates = {q.answer: q for q in _CANDIDATES[kind](scene, rng)}  # one question an answer
-            candidates = {a: q for a, q in candidates.items() if q.text not in asked}
+            question_type = list(MIX)[int(rng.choice(len(MIX), p=list(MIX.values())))]
+            counts = self.counts[question_type]
+            candidates = {q.answer: q for q in _CANDIDATES[question_type](scene, rng)}  # one question an answer
+            candidates = {a: q for a, q in candidates.items() if q.text not in questions}
             if candidates:
-                rarest = min(candidates, key=lambda answer: (self.given[kind][answer], answer))
+                rarest = min(candidates, key=lambda answer: (counts[answer], answer))
                 question = candidates[rarest]
                 # Where even the rarest is common, most scenes cannot give the others: leave it out now and then.
-                if self.given[kind][rarest] <= 1.15 * self._even(kind) + 3:
-                    asked[question.text] = question
-                    self.given[kind][rarest] += 1
-        return list(asked.values())
-
-    def _even(self, kind: str) -> float:
-        return sum(self.given[kind].values()) / len(_ANSWERS[kind])
+                even = sum(counts.values()) / len(_ANSWERS[question_type])
+                if counts[rarest] <= 1.15 * even + 3:
+                    questions[question.text] = question
+                    counts[rarest] += 1
+        return list(questions.values())
 
 
 def people_answer(question: Question, rng: np.random.Generator) -> list[str]:
@@ -93,29 +95,29 @@ def people_answer(question: Question, rng: np.random.Generator) -> list[str]:
     return answers
 
 
-def _shuffled(values, rng: np.random.Generator) -> list:
-    values = list(values)
-    return [values[k] for k in rng.permutation(len(values))]
+def _shuffled(values: Iterable[T], rng: np.random.Generator) -> list[T]:
+    in_order = list(values)
+    return [in_order[k] for k in rng.permutation(len(in_order))]
 
 
 def _unique(scene: Scene, rng: np.random.Generator) -> list[tuple[Thing, str]]:
     """Objects that colour and shape, or shape alone, single out, with such a phrase."""
-    found = []
+    phrases = []
     for thing in _shuffled(scene.things, rng):
         if count(scene, shape=thing.shape) == 1 and rng.random() < 0.6:
-            found.append((thing, say(thing.shape, rng)))
+            phrases.append((thing, say(thing.shape, rng)))
         elif count(scene, shape=thing.shape, color=thing.color) == 1:
-            found.append((thing, f"{say(thing.color, rng)} {say(thing.shape, rng)}"))
-    return found
+            phrases.append((thing, f"{say(thing.color, rng)} {say(thing.shape, rng)}"))
+    return phrases
 
 
 def _existence(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
-    here = {(thing.color, thing.shape) for thing in scene.things}
-    colors, shapes = {color for color, _ in here}, {shape for _, shape in here}
-    near = [(c, s) for c in sorted(colors) for s in sorted(shapes) if (c, s) not in here]
-    far = [(c, s) for c in COLORS for s in SHAPES if (c, s) not in here]
+    present = {(thing.color, thing.shape) for thing in scene.things}
+    colors, shapes = {color for color, _ in present}, {shape for _, shape in present}
+    near = [(c, s) for c in sorted(colors) for s in sorted(shapes) if (c, s) not in present]
+    far = [(c, s) for c in COLORS for s in SHAPES if (c, s) not in present]
     absent = near if near and rng.random() < 0.5 else far
-    for answer, pairs in (("yes", sorted(here)), ("no", absent)):
+    for answer, pairs in (("yes", sorted(present)), ("no", absent)):
         color, shape = pairs[int(rng.integers(len(pairs)))]
         phrase = article(f"{say(color, rng)} {say(shape, rng)}")
         yield Question("is there a", f"is there {phrase} ?", answer)
@@ -151,23 +153,24 @@ def _number(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
 
 
 def _extreme(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
-    for word, place in EXTREMES.items():
-        first, second = sorted(scene.things, key=place, reverse=True)[:2]
-        if place(first) - place(second) >= CLEAR / 3:
+    for word, coordinate in EXTREMES.items():
+        first, second = sorted(scene.things, key=coordinate, reverse=True)[:2]
+        if coordinate(first) - coordinate(second) >= MIN_GAP / 3:
             text = f"what color is the {word} {say('thing', rng)} ?"
             yield Question("what color is at the", text, first.color)
 
 
 def _relation(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
-    named = _unique(scene, rng)[:2]
-    if len(named) < 2:
+    phrases = _unique(scene, rng)[:2]
+    if len(phrases) < 2:
         return
+    (thing, phrase), (other_thing, other_phrase) = phrases
     for word, gap in _shuffled(RELATIONS.items(), rng):
-        distance = gap(named[0][0], named[1][0])
-        if abs(distance) > CLEAR:
-            for (a, b), answer in ((named, "yes"), (named[::-1], "no")):
-                answer = answer if distance > 0 else {"yes": "no", "no": "yes"}[answer]
-                yield Question("is the _ beside the", f"is the {a[1]} {say(word, rng)} the {b[1]} ?", answer)
+        distance = gap(thing, other_thing)
+        if abs(distance) > MIN_GAP:
+            answers = ("yes", "no") if distance > 0 else ("no", "yes")
+            for (a, b), answer in zip(((phrase, other_phrase), (other_phrase, phrase)), answers):
+                yield Question("is the _ beside the", f"is the {a} {say(word, rng)} the {b} ?", answer)
             return
 
 
@@ -183,9 +186,9 @@ def _more(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
 
 
 def _bigger(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
-    named = _unique(scene, rng)
-    large = [phrase for thing, phrase in named if thing.size == "large"]
-    small = [phrase for thing, phrase in named if thing.size == "small"]
+    phrases = _unique(scene, rng)
+    large = [phrase for thing, phrase in phrases if thing.size == "large"]
+    small = [phrase for thing, phrase in phrases if thing.size == "small"]
     if large and small:
         for a, b, answer in ((large[0], small[0], "yes"), (small[0], large[0], "no")):
             yield Question("is the _ bigger than", f"is the {a} bigger than the {b} ?", answer)
@@ -198,25 +201,28 @@ def _same_color(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
         yield Question("do they share a color", text, "yes" if a.color == b.color else "no")
 
 
-_CANDIDATES = dict(
-    zip(MIX, (_existence, _color, _shape, _pattern, _number, _extreme, _relation, _more, _bigger, _same_color))
-)
+_CANDIDATES: dict[str, Callable[[Scene, np.random.Generator], Iterator[Question]]] = {
+    "is there a": _existence,
+    "what color is the": _color,
+    "what shape is the": _shape,
+    "what pattern is on the": _pattern,
+    "how many": _number,
+    "what color is at the": _extreme,
+    "is the _ beside the": _relation,
+    "are there more": _more,
+    "is the _ bigger than": _bigger,
+    "do they share a color": _same_color,
+}
 _YES_NO = ("yes", "no")
-_COLORS = tuple(COLORS)
-_ANSWERS = dict(
-    zip(
-        MIX,
-        (
-            _YES_NO,
-            _COLORS,
-            SHAPES,
-            TEXTURES,
-            tuple("01234"),
-            _COLORS,
-            _YES_NO,
-            _YES_NO,
-            _YES_NO,
-            _YES_NO,
-        ),
-    )
-)
+_ANSWERS: dict[str, tuple[str, ...]] = {
+    "is there a": _YES_NO,
+    "what color is the": tuple(COLORS),
+    "what shape is the": SHAPES,
+    "what pattern is on the": TEXTURES,
+    "how many": tuple("01234"),
+    "what color is at the": tuple(COLORS),
+    "is the _ beside the": _YES_NO,
+    "are there more": _YES_NO,
+    "is the _ bigger than": _YES_NO,
+    "do they share a color": _YES_NO,
+}

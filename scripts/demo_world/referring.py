@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
+import toolz
 
-from scripts.demo_world.captions import CLEAR, EXTREMES, RELATIONS, count
-from scripts.demo_world.claims import noun
+from scripts.demo_world.captions import EXTREMES, MIN_GAP, RELATIONS, count
+from scripts.demo_world.claims import noun_phrase
 from scripts.demo_world.scene import Scene, Thing, image_name
 from scripts.demo_world.words import say
 
@@ -23,37 +24,37 @@ CROWDED = 6  # objects from which a test picture is of testB
 
 def expressions(scene: Scene, thing: Thing, rng: np.random.Generator, n: int) -> list[str]:
     """Up to `n` different expressions that are true of this object alone."""
-    found: list[str] = []
+    phrases: list[str] = []
     for k in rng.choice(len(MIX), len(MIX), replace=False, p=list(MIX.values())):
         kind = list(MIX)[k]
         if kind in ATTRIBUTES:
             phrase = _attributes(scene, thing, ATTRIBUTES[kind], rng)
         else:
             phrase = (_extreme if kind == "extreme" else _relation)(scene, thing, rng)
-        if phrase is not None and phrase not in found:
-            found.append(phrase)
-        if len(found) == n:
+        if phrase is not None and phrase not in phrases:
+            phrases.append(phrase)
+        if len(phrases) == n:
             break
-    return found
+    return phrases
 
 
 def _attributes(scene: Scene, thing: Thing, sets: tuple[tuple[str, ...], ...], rng: np.random.Generator) -> str | None:
     """The first set of attributes that no other object has, as a phrase."""
     for keys in sets:
-        kind = {key: getattr(thing, key) for key in keys}
-        if count(scene, **kind) == 1:
-            return f"the {noun(kind, rng)}"
+        attributes = {key: getattr(thing, key) for key in keys}
+        if count(scene, **attributes) == 1:
+            return f"the {noun_phrase(attributes, rng)}"
     return None
 
 
 def _extreme(scene: Scene, thing: Thing, rng: np.random.Generator) -> str | None:
     """The leftmost object of all, or of those of its shape."""
-    for kind in ({"shape": thing.shape}, {}) if rng.random() < 0.5 else ({}, {"shape": thing.shape}):
-        rivals = [t for t in scene.things if t.has(**kind) and t is not thing]
+    for attributes in ({"shape": thing.shape}, {}) if rng.random() < 0.5 else ({}, {"shape": thing.shape}):
+        rivals = [t for t in scene.things if t.has(**attributes) and t is not thing]
         for k in rng.permutation(len(EXTREMES)):
-            word, place = list(EXTREMES.items())[k]
-            if rivals and place(thing) - max(map(place, rivals)) > CLEAR / 3:
-                return f"the {word} {noun(kind, rng)}"
+            word, coordinate = list(EXTREMES.items())[k]
+            if rivals and coordinate(thing) - max(map(coordinate, rivals)) > MIN_GAP / 3:
+                return f"the {word} {noun_phrase(attributes, rng)}"
     return None
 
 
@@ -66,8 +67,8 @@ def _relation(scene: Scene, thing: Thing, rng: np.random.Generator) -> str | Non
             continue
         for k in rng.permutation(len(RELATIONS)):
             word, gap = list(RELATIONS.items())[k]
-            if gap(thing, other) > CLEAR and all(gap(rival, other) <= 0 for rival in rivals):
-                anchor = noun({"color": other.color, "shape": other.shape}, rng)
+            if gap(thing, other) > MIN_GAP and all(gap(rival, other) <= 0 for rival in rivals):
+                anchor = noun_phrase({"color": other.color, "shape": other.shape}, rng)
                 return f"the {say(thing.shape, rng)} {say(word, rng)} the {anchor}"
     return None
 
@@ -79,34 +80,32 @@ def references(
 
     `annotations`: COCO's, of these pictures, an image's objects in the order of its scene.
     """
-    of_image: dict[int, list[dict[str, Any]]] = {}
-    for annotation in annotations:
-        of_image.setdefault(annotation["image_id"], []).append(annotation)
+    annotations_by_image = toolz.groupby("image_id", annotations)
     refs = []
     for image_id, scene in scenes.items():
         part = split if split != "test" else ("testB" if len(scene.things) >= CROWDED else "testA")
-        told = 0
-        for k in _targets(scene, rng):
-            phrases = expressions(scene, scene.things[k], rng, 1 + int(rng.random() < 0.3)) if told < n else []
+        n_objects = 0
+        for k in _by_preference(scene, rng):
+            phrases = expressions(scene, scene.things[k], rng, 1 + int(rng.random() < 0.3)) if n_objects < n else []
             if not phrases:
                 continue
-            told += 1
-            annotation = of_image[image_id][k]
+            n_objects += 1
+            annotation = annotations_by_image[image_id][k]
             stem = image_name(split, image_id).removesuffix(".png")
             ids = {"ann_id": annotation["id"], "image_id": image_id, "category_id": annotation["category_id"]}
-            said = [{"raw": phrase, "sent": phrase, "tokens": phrase.split()} for phrase in phrases]
-            refs.append(ids | {"file_name": f"{stem}_{k}.png", "split": part, "sentences": said})
+            sentences = [{"raw": phrase, "sent": phrase, "tokens": phrase.split()} for phrase in phrases]
+            refs.append(ids | {"file_name": f"{stem}_{k}.png", "split": part, "sentences": sentences})
     return refs
 
 
-def _targets(scene: Scene, rng: np.random.Generator) -> list[int]:
+def _by_preference(scene: Scene, rng: np.random.Generator) -> list[int]:
     """All objects in any order, but mostly those first that colour and shape tell from all others."""
-    alone = [count(scene, color=thing.color, shape=thing.shape) == 1 for thing in scene.things]
-    order = rng.permutation(len(alone)).tolist()
-    return order if rng.random() < 0.2 else sorted(order, key=lambda k: not alone[k])
+    unique = [count(scene, color=thing.color, shape=thing.shape) == 1 for thing in scene.things]
+    order = rng.permutation(len(unique)).tolist()
+    return order if rng.random() < 0.2 else sorted(order, key=lambda k: not unique[k])
 
 
-def numbered(refs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def number_references(refs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The entries with `ref_id`, `sent_ids` and the sentences' `sent_id`, counted through all of them."""
     sent_id = 0
     for ref_id, ref in enumerate(refs):

@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from scripts.demo_world.captions import count_clause, name, relate
+from scripts.demo_world.captions import count_clause, describe_thing, relate
 from scripts.demo_world.scene import Scene, Thing, image_name
 from scripts.demo_world.words import article
 
-MOST = {"train": 2000, "val": 100, "test": 100}  # pictures
+MAX_PICTURES = {"train": 2000, "val": 100, "test": 100}  # of a split
 RESTVAL = 0.25  # share of the training pictures that COCO's file calls so
 
 
-def telling_captions(scene: Scene, rng: np.random.Generator, n: int) -> list[str]:
+def specific_captions(scene: Scene, rng: np.random.Generator, n: int) -> list[str]:
     """`n` captions of three or four objects that differ in colour or shape, where there are as many.
 
     Four in five only name them, of the rest one clause says where two of them lie or counts.
@@ -21,37 +21,37 @@ def telling_captions(scene: Scene, rng: np.random.Generator, n: int) -> list[str
 
 
 def _caption(scene: Scene, rng: np.random.Generator) -> str:
-    kinds: dict[tuple[str, str], Thing] = {}
+    by_look: dict[tuple[str, str], Thing] = {}
     for k in rng.permutation(len(scene.things)):
         thing = scene.things[k]
-        kinds.setdefault((thing.color, thing.shape), thing)
-    things = list(kinds.values())[: 3 + int(rng.random() < 0.5)]
-    clauses = [article(name(thing, rng, 2)) for thing in things]
+        by_look.setdefault((thing.color, thing.shape), thing)
+    things = list(by_look.values())[: 3 + int(rng.random() < 0.5)]
+    clauses = [article(describe_thing(thing, rng, 2)) for thing in things]
     if rng.random() < 0.2 or len(things) < 3:
         extra = (relate, count_clause)[int(rng.integers(2))](scene, rng)
         clauses = clauses[:3] + ([extra] if extra else [])
     return " , ".join(clauses)
 
 
-def karpathy(told: dict[str, dict[int, list[str]]], style: str) -> dict[str, Any]:
-    """The dataset JSON of `captions by image id` of every split; `style` is coco (with `restval`) or flickr30k.
+def karpathy(captions: dict[str, dict[int, list[str]]], style: str) -> dict[str, Any]:
+    """The dataset JSON; `captions`: split → image id → captions; `style` is coco (with `restval`) or flickr30k.
 
     As in the originals, COCO's pictures have a folder and COCO's number, Flickr's are called by their number.
     """
     images: list[dict[str, Any]] = []
     sent_id = 0
-    for split, captions in told.items():
-        for place, (image_id, sentences) in enumerate(captions.items()):
+    for split, by_image in captions.items():
+        for position, (image_id, sentences) in enumerate(by_image.items()):
             part = split
-            if style == "coco" and split == "train" and place >= (1 - RESTVAL) * len(captions):
+            if style == "coco" and split == "train" and position >= (1 - RESTVAL) * len(by_image):
                 part = "restval"
             ids = list(range(sent_id, sent_id + len(sentences)))
             sent_id += len(sentences)
-            said = [
+            entries = [
                 {"tokens": s.replace(",", "").split(), "raw": s, "imgid": len(images), "sentid": i}
                 for s, i in zip(sentences, ids)
             ]
-            image = {"sentids": ids, "imgid": len(images), "sentences": said, "split": part}
+            image = {"sentids": ids, "imgid": len(images), "sentences": entries, "split": part}
             if style == "coco":
                 image |= {"filename": image_name(split, image_id), "filepath": split, "cocoid": image_id}
             else:

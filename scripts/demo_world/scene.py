@@ -20,7 +20,7 @@ TEXTURES = ("plain", "striped", "dotted")
 RADII = {"small": (13, 17), "large": (25, 32)}  # pixels, half of a box's side
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Thing:
     """One object; `box` is (x1, y1, x2, y2) in pixels."""
 
@@ -69,15 +69,16 @@ def make_scene(rng: np.random.Generator) -> Scene:
         size = str(rng.choice(list(RADII)))
         radius = float(rng.uniform(*RADII[size]))
         x, y = (float(v) for v in rng.uniform(radius + 2, SIZE - radius - 2, 2))
-        if all(_apart(x, y, radius, other) for other in things):
-            kind = (str(rng.choice(shapes)), str(rng.choice(colors)), str(rng.choice(TEXTURES, p=(0.5, 0.25, 0.25))))
-            things.append(Thing(*kind, size, x, y, radius))
+        if all(_leaves_visible(x, y, radius, other) for other in things):
+            shape, color = str(rng.choice(shapes)), str(rng.choice(colors))
+            texture = str(rng.choice(TEXTURES, p=(0.5, 0.25, 0.25)))
+            things.append(Thing(shape=shape, color=color, texture=texture, size=size, x=x, y=y, radius=radius))
         elif rng.random() < 0.02:  # a crowded picture: begin again rather than search for ever
             things.clear()
     tint = tuple(int(v) for v in rng.integers(95, 200) + rng.integers(-25, 26, 3))
     return Scene(tuple(things), str(rng.choice(BACKGROUNDS)), tint)  # type: ignore[arg-type]
 
 
-def _apart(x: float, y: float, radius: float, other: Thing) -> bool:
-    """Objects may overlap at their rims, never hide each other."""
+def _leaves_visible(x: float, y: float, radius: float, other: Thing) -> bool:
+    """Whether an object of this middle and radius leaves the other one visible: they may overlap at their rims."""
     return bool(np.hypot(x - other.x, y - other.y) > 0.8 * (radius + other.radius))

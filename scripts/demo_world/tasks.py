@@ -8,24 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import toolz
 
 from data.rng import generator
-from scripts.demo_world.commonsense import left_to_right, problems, spoken
+from scripts.demo_world.commonsense import left_to_right, problems, sentences_without_tags
 from scripts.demo_world.entailment import hypotheses
 from scripts.demo_world.gallery import Gallery
-from scripts.demo_world.referring import numbered, references
-from scripts.demo_world.retrieval import MOST, karpathy, telling_captions
+from scripts.demo_world.referring import number_references, references
+from scripts.demo_world.retrieval import MAX_PICTURES, karpathy, specific_captions
 from scripts.demo_world.scene import SIZE, Scene, image_name
 from scripts.demo_world.statements import statements
 from utils.files import atomic_write, write_json
 
-A_PICTURE = {"train": 2.0, "val": 3.0, "test": 2.5}  # examples of NLVR2, VE and VCR
+EXAMPLES_PER_PICTURE = {"train": 2.0, "val": 3.0, "test": 2.5}  # of NLVR2, VE and VCR
 NLVR2_NAMES = {"train": "train", "val": "dev", "test": "test1"}  # as its identifiers call the splits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Split:
-    """The pictures of a split, by image id, and what has been said of them."""
+    """The pictures of a split, by image id, with their captions and boxes."""
 
     name: str
     scenes: dict[int, Scene]
@@ -35,19 +36,19 @@ class Split:
     @property
     def size(self) -> int:
         """How many examples of a task to make."""
-        return round(A_PICTURE[self.name] * len(self.scenes))
+        return round(EXAMPLES_PER_PICTURE[self.name] * len(self.scenes))
 
 
 def write_tasks(output: Path, splits: list[Split], seed: int) -> list[str]:
     """Write the raw files of all five; returns the sentences of the training splits, for the vocabulary."""
-    sentences: list[str] = []
+    training_sentences: list[str] = []
     for split in splits:
         gallery = Gallery(split.scenes)
-        said = _nlvr2(output, split, gallery, generator(seed, "nlvr2", split.name))
-        said += _entailment(output, split, gallery, generator(seed, "entailment", split.name))
-        said += _commonsense(output, split, seed)
-        sentences += said if split.name == "train" else []
-    return sentences + _retrieval(output, splits, seed) + _referring(output, splits, seed)
+        sentences = _nlvr2(output, split, gallery, generator(seed, "nlvr2", split.name))
+        sentences += _entailment(output, split, gallery, generator(seed, "entailment", split.name))
+        sentences += _commonsense(output, split, seed)
+        training_sentences += sentences if split.name == "train" else []
+    return training_sentences + _retrieval(output, splits, seed) + _referring(output, splits, seed)
 
 
 def _write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
@@ -61,15 +62,15 @@ def _nlvr2(output: Path, split: Split, gallery: Gallery, rng: np.random.Generato
     """
     lines: list[dict[str, Any]] = []
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-    for made in statements(gallery, rng, split.size, NLVR2_NAMES[split.name]):
-        files = [image_name(split.name, gallery.ids[picture]) for picture in made["pair"]]
-        line = {key: made[key] for key in ("identifier", "sentence", "label")}
+    for example in statements(gallery, rng, split.size, NLVR2_NAMES[split.name]):
+        files = [image_name(split.name, gallery.ids[picture]) for picture in example["pair"]]
+        line = {key: example[key] for key in ("identifier", "sentence", "label")}
         for side, file in zip(("left", "right"), files):
             line |= {f"{side}_url": f"images/{split.name}/{file}", f"{side}_image": file}
-        line |= {"synset": made["subject"], "query": f"{made['subject']}0", "writer": "0"}
-        line |= {"validation": {"1": made["label"]}}
+        line |= {"synset": example["subject"], "query": f"{example['subject']}0", "writer": "0"}
+        line |= {"validation": {"1": example["label"]}}
         lines.append(line)
-        parts[made["balanced"]].append(line)
+        parts[example["balanced"]].append(line)
     _write_lines(output / f"nlvr2_{split.name}.json", lines)
     if split.name != "train":
         _write_lines(output / f"balanced_{split.name}.json", parts[True])
@@ -79,36 +80,36 @@ def _nlvr2(output: Path, split: Split, gallery: Gallery, rng: np.random.Generato
 
 def _entailment(output: Path, split: Split, gallery: Gallery, rng: np.random.Generator) -> list[str]:
     """`snli_ve_{split}.jsonl`; one annotator in training, five elsewhere."""
-    lines = hypotheses(gallery, split.captions, rng, split.size, 1 if split.name == "train" else 5)
+    votes = 1 if split.name == "train" else 5
+    lines = hypotheses(gallery, split.captions, rng, n=split.size, votes=votes)
     _write_lines(output / f"snli_ve_{split.name}.jsonl", lines)
     return [line["sentence2"] for line in lines]
 
 
 def _retrieval(output: Path, splits: list[Split], seed: int) -> list[str]:
     """`dataset_coco.json` and `dataset_flickr30k.json`, with the same captions."""
-    told: dict[str, dict[int, list[str]]] = {}
+    captions: dict[str, dict[int, list[str]]] = {}
     for split in splits:
-        scenes = list(split.scenes.items())[: MOST[split.name]]
-        told[split.name] = {i: telling_captions(scene, generator(seed, "retrieval", i), 5) for i, scene in scenes}
+        scenes = list(split.scenes.items())[: MAX_PICTURES[split.name]]
+        captions[split.name] = {i: specific_captions(scene, generator(seed, "retrieval", i), 5) for i, scene in scenes}
     for style in ("coco", "flickr30k"):
-        write_json(output / f"dataset_{style}.json", karpathy(told, style))
-    return [caption for captions in told["train"].values() for caption in captions]
+        write_json(output / f"dataset_{style}.json", karpathy(captions, style))
+    return [caption for five in captions["train"].values() for caption in five]
 
 
 def _referring(output: Path, splits: list[Split], seed: int) -> list[str]:
     """`refs(demo).p`, `instances.json` of all splits, and `iid_to_ann_ids.json`, the order of an image's objects."""
-    merged: dict[str, Any] = {"images": [], "annotations": [], "categories": splits[0].instances["categories"]}
+    instances: dict[str, Any] = {"images": [], "annotations": [], "categories": splits[0].instances["categories"]}
     refs: list[dict[str, Any]] = []
     for split in splits:
         for key in ("images", "annotations"):
-            merged[key] += split.instances[key]
+            instances[key] += split.instances[key]
         rng = generator(seed, "referring", split.name)
-        refs += references(split.scenes, split.instances["annotations"], split.name, rng, 2)
-    objects: dict[str, list[int]] = {}
-    for annotation in merged["annotations"]:
-        objects.setdefault(str(annotation["image_id"]), []).append(annotation["id"])
-    atomic_write(output / "refs(demo).p", pickle.dumps(numbered(refs), protocol=2))
-    write_json(output / "instances.json", merged)
+        refs += references(split.scenes, split.instances["annotations"], split=split.name, rng=rng, n=2)
+    by_image = toolz.groupby("image_id", instances["annotations"])
+    objects = {str(image_id): [annotation["id"] for annotation in group] for image_id, group in by_image.items()}
+    atomic_write(output / "refs(demo).p", pickle.dumps(number_references(refs), protocol=2))
+    write_json(output / "instances.json", instances)
     write_json(output / "iid_to_ann_ids.json", {"iid_to_ann_ids": objects})
     return [sentence["sent"] for ref in refs if ref["split"] == "train" for sentence in ref["sentences"]]
 
@@ -120,18 +121,18 @@ def _commonsense(output: Path, split: Split, seed: int) -> list[str]:
     lines: list[dict[str, Any]] = []
     for k, (image_id, scene) in enumerate(split.scenes.items()):
         stem = image_name(split.name, image_id).removesuffix(".png")
-        where = {"img_fn": f"images/{split.name}/{stem}.png", "metadata_fn": f"vcr_metadata/{split.name}/{stem}.json"}
+        files = {"img_fn": f"images/{split.name}/{stem}.png", "metadata_fn": f"vcr_metadata/{split.name}/{stem}.json"}
         # No fsync a file: the whole output folder is flushed before it appears.
-        (output / where["metadata_fn"]).write_text(json.dumps(_metadata(scene)))
-        wanted = int((k + 1) * A_PICTURE[split.name]) - int(k * A_PICTURE[split.name])
-        for number, line in enumerate(problems(scene, generator(seed, "commonsense", image_id), wanted)):
+        (output / files["metadata_fn"]).write_text(json.dumps(_metadata(scene)))
+        n = int((k + 1) * EXAMPLES_PER_PICTURE[split.name]) - int(k * EXAMPLES_PER_PICTURE[split.name])
+        for number, line in enumerate(problems(scene, generator(seed, "commonsense", image_id), n)):
             numbers = {"img_id": f"{split.name}-{k}", "question_number": number, "movie": "DEMO"}
             folds = {"match_fold": f"{split.name}-0", "match_index": len(lines)}
-            lines.append({"annot_id": f"{split.name}-{len(lines)}"} | where | numbers | folds | line)
-    sentences = [sentence for line in lines for sentence in spoken(line)]
+            lines.append({"annot_id": f"{split.name}-{len(lines)}"} | files | numbers | folds | line)
+    sentences = [sentence for line in lines for sentence in sentences_without_tags(line)]
     if split.name == "test":
-        hidden = ("answer_label", "rationale_label")
-        labels = [{"annot_id": line["annot_id"]} | {key: line.pop(key) for key in hidden} for line in lines]
+        label_keys = ("answer_label", "rationale_label")
+        labels = [{"annot_id": line["annot_id"]} | {key: line.pop(key) for key in label_keys} for line in lines]
         _write_lines(output / "vcr_labels_test.jsonl", labels)
     _write_lines(output / f"vcr_{split.name}.jsonl", lines)
     return sentences

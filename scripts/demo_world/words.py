@@ -1,7 +1,8 @@
-"""The demo's language: synonyms, plurals, slips of the pen, and the vocabulary of word pieces that spells all of it."""
+"""The demo's language: synonyms, plurals, misspellings, and the vocabulary of word pieces that spells all of it."""
 
 import itertools
 import string
+from collections import Counter
 
 import numpy as np
 
@@ -48,15 +49,15 @@ def article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
-def slip(sentence: str, rng: np.random.Generator, p: float = 0.03) -> str:
-    """Now and then, the tail of real text: two letters swapped, or a rare word put in."""
+def add_noise(sentence: str, rng: np.random.Generator, p: float = 0.03) -> str:
+    """Now and then swap two letters or put in a rare word: the tail of real text."""
     words = sentence.split()
     if rng.random() < p:
-        at = int(rng.integers(len(words)))
-        word = words[at]
+        position = int(rng.integers(len(words)))
+        word = words[position]
         if len(word) > 3:
             k = int(rng.integers(1, len(word) - 2))
-            words[at] = word[:k] + word[k + 1] + word[k] + word[k + 2 :]
+            words[position] = word[:k] + word[k + 1] + word[k] + word[k + 2 :]
     if rng.random() < p:
         words.insert(int(rng.integers(len(words))), RARE[int(rng.integers(len(RARE)))])
     return " ".join(words)
@@ -72,14 +73,11 @@ def vocabulary(sentences: list[str], more: list[str] | None = None) -> list[str]
     fillers = (piece for pair in pairs for piece in (pair, f"##{pair}"))
     base = list(dict.fromkeys(itertools.chain(pieces, fillers)))[:SIZE]
     new = [word for word in _frequent(more or []) if word not in pieces]
-    kept = SIZE - len(new)  # the last fillers make room: what stood before them keeps its number
-    return list(dict.fromkeys([*base[:kept], *new, *base[kept:]]))[:SIZE]
+    n_old = SIZE - len(new)  # the last fillers make room: what stood before them keeps its number
+    return list(dict.fromkeys([*base[:n_old], *new, *base[n_old:]]))[:SIZE]
 
 
 def _frequent(sentences: list[str]) -> list[str]:
     """Words that come up 20 times or more, the most frequent first."""
-    counts: dict[str, int] = {}
-    for sentence in sentences:
-        for word in sentence.replace("?", " ").replace(".", " ").split():
-            counts[word] = counts.get(word, 0) + 1
-    return sorted((w for w, n in counts.items() if n >= 20), key=lambda w: (-counts[w], w))
+    counts = Counter(word for s in sentences for word in s.replace("?", " ").replace(".", " ").split())
+    return sorted((word for word, n in counts.items() if n >= 20), key=lambda word: (-counts[word], word))

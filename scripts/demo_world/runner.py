@@ -1,0 +1,115 @@
+"""The commands that make the demo: data, stores, training, answers, scores. What is finished is not done again."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from utils.errors import InputError
+from utils.files import read_json
+
+Command = list[str | Path]  # a command line, or a part of one
+SPLITS = ("train", "val", "test")
+MICRO_BATCHES = 2  # micro-batches of a step, on one rank or two: the same result
+IMG_NAME = "demo_{split}_{image_id:012}.npz"
+DETECTED_BOXES: Command = ["--conf_th", "0.2", "--max_bb", "12", "--min_bb", "3"]
+
+
+class DemoRunner:
+    """Prints each command and runs it, as a user would type it."""
+
+    def __init__(self, root: str | Path, ranks: int | None = None, log: TextIO | None = None):
+        """`root`: folder of everything; `ranks` of a training run, by default one a core.
+
+        The output of the commands goes to `log`, else to the terminal.
+        """
+        self.root, self.log = Path(root), log
+        self.ranks = ranks or min(MICRO_BATCHES, os.cpu_count() or 1)
+
+    def call(self, last_output: Path, command: Command) -> None:
+        """Run a module or script of this checkout, unless `last_output`, the file it writes last, exists."""
+        if last_output.exists():
+            return
+        line = [str(part) for part in command]
+        print("\n$ python " + shlex.join(line), file=self.log, flush=True)
+        started = time.monotonic()
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as many processes as cores, one thread each
+        if subprocess.run([sys.executable, *line], env=environment, stdout=self.log, stderr=self.log).returncode:
+            remedy = f"its own message is in {self.log.name}" if self.log else "its own message is above"
+            raise InputError("a step of the demo failed", key=shlex.join(line), remedy=remedy)
+        print(f"({time.monotonic() - started:.0f} s)", file=self.log, flush=True)
+
+    def make_data(self, *, n_pictures: dict[str, int]) -> None:
+        """Make the raw files, and the stores of pre-training and VQA; `n_pictures` of each split."""
+        raw = self.root / "raw"
+        sizes = [f"--n_{split}={n_pictures[split]}" for split in SPLITS]
+        self.call(raw / "vocab.txt", ["-m", "scripts.demo_world.make_demo_data", "--output", raw, *sizes])
+        for split in SPLITS:
+            self.make_image_store(
+                f"demo_{split}",
+                pictures=[raw / "images" / split],
+                boxes=["--imitate_detector", raw / f"instances_{split}.json"],
+                naming=["--img_name", IMG_NAME, "--split", split],
+                selection=DETECTED_BOXES,
+            )
+        for split in ("train", "val"):
+            captions: Command = ["--annotations", raw / f"captions_{split}.json"]
+            self.make_text_store("captions", split, flags=[*captions, "--img_name", IMG_NAME, "--split", split])
+        for split in SPLITS:
+            flags: Command = ["--questions", raw / f"questions_{split}.json"]
+            if split != "test":
+                flags += ["--annotations", raw / f"annotations_{split}.json"]
+            if split == "val":
+                flags += ["--ans2label", self.root / "txt_db" / "vqa_train.db" / "ans2label.json"]
+            self.make_text_store("vqa", split, flags=[*flags, "--img_name", IMG_NAME, "--split", split])
+
+    def make_image_store(
+        self, name: str, *, pictures: list[Path], boxes: Command, naming: Command, selection: Command
+    ) -> None:
+        """Describe the pictures and convert the result.
+
+        The flags say where boxes come from (`boxes`), how records are named (`naming`), which boxes are kept
+        (`selection`).
+        """
+        npz, store = self.root / "npz" / name, self.root / "img_db" / name
+        source: Command = ["--images", *pictures, *boxes, *naming]
+        self.call(npz / "provenance.json", ["-m", "scripts.describe_regions", *source, "--output", npz])
+        conversion: Command = ["--img_dir", npz, "--output", store, *selection, "--nproc", "2"]
+        self.call(store, ["scripts/convert_imgdir.py", *conversion])
+
+    def make_text_store(self, task: str, split: str, *, flags: Command) -> None:
+        """Prepare the texts of one split; `flags` name the annotations and the pictures."""
+        store, vocab = self.root / "txt_db" / f"{task}_{split}.db", self.root / "raw" / "vocab.txt"
+        self.call(store / "meta.json", ["prepro.py", task, *flags, "--vocab", vocab, "--output", store])
+
+    def train(self, script: str, *, config: str, output: Path, steps: int, flags: Command) -> None:
+        """Run a training script on all ranks, or resume it; `steps` 0: as many as `config` says."""
+        steps = steps or read_json(config)["num_train_steps"]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.ranks)]
+        command: Command = [*launcher, script, "--config", config, "--data_root", self.root, "--output_dir", output]
+        command += ["--num_train_steps", str(steps)]
+        command += ["--gradient_accumulation_steps", str(MICRO_BATCHES // self.ranks), *flags]
+        if output.exists():
+            command.append("--resume")
+        self.call(output / "ckpt" / f"train_state_{steps}.pt", command)
+
+    def pretrain(self, *, steps: int) -> Path:
+        """Pre-train; returns the last weights."""
+        output = self.root / "output" / "pretrain"
+        self.train("pretrain.py", config="config/demo-pretrain.json", output=output, steps=steps, flags=[])
+        return max((output / "ckpt").glob("model_step_[0-9]*.pt"), key=lambda path: int(path.stem.split("_")[-1]))
+
+    def finetune_vqa(self, name: str, *, steps: int, flags: Command) -> dict[str, Any]:
+        """Finetune, answer the test split, score it; returns the official accuracies, in percent."""
+        output = self.root / "output" / name
+        self.train("train_vqa.py", config="config/demo-vqa.json", output=output, steps=steps, flags=flags)
+        results = output / "results_test" / "results_best_all.json"
+        texts, images = self.root / "txt_db" / "vqa_test.db", self.root / "img_db" / "demo_test"
+        inference: Command = ["inf_vqa.py", "--txt_db", texts, "--img_db", images, "--output_dir", output]
+        self.call(results, [*inference, "--checkpoint", "best", "--n_workers", "1"])
+        scores, annotations = results.with_name("scores.json"), self.root / "raw" / "annotations_test.json"
+        self.call(scores, ["-m", "scripts.eval_vqa", results, annotations, "--json", scores])
+        return read_json(scores)
