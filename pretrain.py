@@ -149,9 +149,7 @@ class Pretraining(Task[PretrainConfig]):
 
     def train_data(self) -> list[Entry]:
         """Every task of every dataset, mixed by `mix_ratio`."""
-        entries = [entry for source in self.config.train_datasets for entry in self._entries(source, train=True)]
-        self.stores.check_against(self.config.checkpoint)
-        return entries
+        return [entry for source in self.config.train_datasets for entry in self._entries(source, train=True)]
 
     def eval_data(self) -> dict[str, Dataset]:
         """Every task of every dataset to validate on, and, with `wrong_picture`, a second time as a control."""

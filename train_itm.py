@@ -83,21 +83,26 @@ class ItmTask(Task[ItmConfig]):
     def train_data(self) -> Sequence[Entry]:
         """All stores of the options, end to end, as for every task; mining needs their datasets one by one."""
         self.parts = [self.dataset(txt_db, img_db, train=True) for txt_db, img_db in self.config.db_pairs("train")]
-        self.stores.check_against(self.config.checkpoint)
         return [Entry(self.name, self.parts[0] if len(self.parts) == 1 else Concat(self.parts))]
 
     def eval_data(self) -> dict[str, Dataset]:
         """Validation as the release's: each caption's picture among `inf_minibatch_size`, or among all."""
-        c, captions = self.config, self.split_datasets("val")
+        c, captions = self.config, self._captions("val")
         make = RetrievalMatrix if c.full_val else validation_candidates
         return {split: make(captions[split], c.val_batch_size, c.inf_minibatch_size) for split in captions}
 
     def final_data(self) -> dict[str, Dataset]:
         """Val, where the last validation was not of all of it, and test: all texts with all pictures."""
         c, names = self.config, {"test": "test"} | ({} if self.config.full_val else {"val": "val_full"})
-        captions = self.split_datasets(*names)
+        captions = self._captions(*names)
         return {
             names[split]: RetrievalMatrix(captions[split], c.val_batch_size, c.inf_minibatch_size) for split in captions
+        }
+
+    def _captions(self, *splits: str) -> dict[str, Retrieval]:
+        """The captions and pictures of each of these splits for which the options name stores."""
+        return {
+            split: self.dataset(txt_db, img_db) for split in splits for txt_db, img_db in self.config.db_pairs(split)
         }
 
     def micro_batches(self) -> MicroBatches:

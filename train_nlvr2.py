@@ -43,7 +43,7 @@ class Nlvr2Task(Task[Nlvr2Config]):
 
     name = "nlvr2"
     metric = "acc"
-    validated = ("val", "test")
+    validation_splits = ("val", "test")
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Nlvr2:
         """The sentences of a text store about the pictures of an image store."""

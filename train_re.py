@@ -6,7 +6,7 @@ python train_re.py --config config/train-refcoco-base-1gpu.json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -55,8 +55,8 @@ class ReTask(Task[ReConfig]):
     name = "re"
     metric = "acc"
     head = "re_output"
-    tested = ("test",)
-    saves = "epoch"
+    test_splits = ("test",)
+    numbered_by = "epoch"
     final_weights = True
 
     def dataset(
@@ -78,7 +78,7 @@ class ReTask(Task[ReConfig]):
         images = self.stores.images(img_db, blind=False, **variant)
         return ReferringExpressions(self.stores.texts(txt_db, train), images, source, blind=self.config.blind)
 
-    def split_datasets(self, *splits: str) -> dict[str, Any]:
+    def split_datasets(self, *splits: str) -> dict[str, Dataset]:
         """As for every task, with the boxes that the options say."""
         boxes = {"val": self.config.val_boxes, "test": self.config.test_boxes}
         return {

@@ -51,7 +51,7 @@ class VcrTask(Task[VcrConfig]):
     name = "vcr"
     metric = "acc"
     head = "vcr_output"
-    tested = ("test",)
+    test_splits = ("test",)
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False, choices: Choices = "both") -> Dataset:
         """Training: the answers of all questions, then their rationales. Else `choices` of every question."""

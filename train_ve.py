@@ -37,7 +37,7 @@ class VeTask(Task[VeConfig]):
 
     name = "ve"
     metric = "acc"
-    validated = ("val", "test")
+    validation_splits = ("val", "test")
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The hypotheses of a text store about the pictures of an image store."""

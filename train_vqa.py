@@ -42,20 +42,21 @@ class VqaTask(Task[VqaConfig]):
     name = "vqa"
     metric = "score"
     head = "vqa_output"
-    tested = ("test",)
+    test_splits = ("test",)
 
     def __init__(self, config: VqaConfig):
         super().__init__(config)
-        self.ans2label = find_ans2label(config)
-        self.answers = label2ans(read_ans2label(self.ans2label))
+        self.ans2label_file = find_ans2label(config)
+        self.answers = label2ans(read_ans2label(self.ans2label_file))  # by label
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The questions of a text store about the pictures of an image store."""
-        check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label)
+        check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label_file)
         texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
         return Vqa(texts, images, len(self.answers), require_labels=train)
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
+        """UNITER with a classifier over the answers."""
         return UniterForVisualQuestionAnswering(self.model_config, len(self.answers))
 
     def loss(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> Tensor:
@@ -64,18 +65,17 @@ class VqaTask(Task[VqaConfig]):
         return loss.mean() * len(self.answers)
 
     def predict(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """Logits (E, answers), and the soft score (E,) and loss (E,), which mean something where there are answers."""
-        scores, loss = model.losses(batch)
-        targets = batch.targets["answer_scores"]
+        """Logits (E, answers), and the soft accuracy (E,) and loss (E,) of questions that have answers."""
+        logits, loss = model.losses(batch)
         return {
             "ids": np.array(batch.ids),
-            "logits": scores.float().cpu().numpy(),
-            "score": vqa_soft_score(scores, targets).cpu().numpy(),
+            "logits": logits.float().cpu().numpy(),
+            "score": vqa_soft_score(logits, batch.targets["answer_scores"]).cpu().numpy(),
             "loss": loss.sum(-1).cpu().numpy(),
         }
 
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
-        """The soft score of the best answers, as the release validates, and the loss; {} of a split without answers."""
+        """Mean soft accuracy, as the release validates, and mean loss; {} of a split without answers."""
         if not dataset.has_labels:
             return {}
         return {name: float(predictions[name].mean(dtype=np.float64)) for name in ("score", "loss")}
@@ -86,14 +86,14 @@ class VqaTask(Task[VqaConfig]):
         write_vqa(path, best_answers, ids)
 
     def write_logits(self, predictions: dict[str, np.ndarray], path: Path) -> None:
-        """In half precision, as the release has them."""
+        """Write the logits in half precision, as the release does."""
         write_logits_npz(path, predictions["ids"].tolist(), predictions["logits"], np.float16)
 
     def write_inference_files(self, output_dir: Path) -> None:
         """Write to the output folder what inference needs: the answers, and the vocabulary's marks."""
         super().write_inference_files(output_dir)
         (output_dir / "ckpt").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.ans2label, output_dir / "ckpt" / "ans2label.json")
+        shutil.copyfile(self.ans2label_file, output_dir / "ckpt" / "ans2label.json")
 
 
 def find_ans2label(config: VqaConfig) -> Path:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IMG_TYPE = 1  # the modality embedding of regions
-HOST = ("seqlens", "txt_lens")  # fields that stay on the host
+IMG_TYPE = 1  # the token type of regions; text has 0
+HOST_FIELDS = ("seqlens", "txt_lens")  # fields that stay on the host
 
 
 @dataclass(kw_only=True)
@@ -30,9 +30,9 @@ class Image:
 class Seq:
     """One sequence: its tokens, [CLS] and [SEP] among them, then the regions of its pictures.
 
-    Targets of a batch have one name each, whichever of the three dictionaries they come from. They say what `collate`
-    does with them: it joins `targets` along their first axis as they are, and moves the two others to their places in
-    the batch.
+    A target's name is in one of the three dictionaries, the same for all sequences of a task. `collate` concatenates
+    the arrays of all sequences along their first axis. To those that count units or regions it adds where the sequence
+    begins in the batch.
     """
 
     input_ids: np.ndarray  # (t,) int64
@@ -40,14 +40,17 @@ class Seq:
     txt_type_ids: np.ndarray | None = None  # (t,) int64, zeros when None
     img_types: Sequence[int] | None = None  # one a picture, `IMG_TYPE` when None
     img_mask: np.ndarray | None = None  # (r,) bool over the regions of all its pictures
-    targets: dict[str, np.ndarray] = field(default_factory=dict)
+    targets: dict[str, np.ndarray] = field(default_factory=dict)  # as they are; one value a sequence: (1, …)
     unit_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64, count units from the sequence's start
-    region_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64, count regions from its first picture's
+    region_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64, count regions of its one picture
 
 
 @dataclass
 class Example:
-    """What a task's dataset makes of one text: one sequence or several, and targets of the example as a whole."""
+    """What a dataset makes of one text: one sequence or several, and targets of the example as a whole.
+
+    `collate` concatenates targets along their first axis: one value an example has the shape (1, …).
+    """
 
     id: str
     seqs: list[Seq]
@@ -56,7 +59,10 @@ class Example:
 
 @dataclass(kw_only=True)
 class PackedBatch:
-    """See the module; DESIGN section 2 lists every field. Lengths live on the host, so that no shape needs a sync."""
+    """Examples of one task as one stream of units, ready for the model. DESIGN section 2 explains every field.
+
+    Lengths stay on the host, so that no shape needs to wait for the device.
+    """
 
     task: str
     ids: list[str]
@@ -78,12 +84,12 @@ class PackedBatch:
     targets: dict[str, Tensor]
 
     def __len__(self) -> int:
-        """Examples."""
+        """The number of examples."""
         return len(self.ids)
 
     @property
     def units(self) -> int:
-        """Text tokens and image regions in the batch."""
+        """The number of text tokens and image regions in the batch."""
         return int(self.seqlens.sum())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "PackedBatch":
@@ -91,13 +97,13 @@ class PackedBatch:
         tensors: dict[str, Any] = {
             f.name: function(value)
             for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor) and f.name not in HOST
+            if isinstance(value := getattr(self, f.name), Tensor) and f.name not in HOST_FIELDS
         }
         return replace(self, **tensors, targets={name: function(value) for name, value in self.targets.items()})
 
     def tensors(self) -> list[Tensor]:
         """All tensors that move with the batch."""
-        values = [getattr(self, f.name) for f in fields(self) if f.name not in HOST]
+        values = [getattr(self, f.name) for f in fields(self) if f.name not in HOST_FIELDS]
         return [value for value in (*values, *self.targets.values()) if isinstance(value, Tensor)]
 
     def to(self, device: torch.device, non_blocking: bool = True) -> "PackedBatch":
@@ -116,7 +122,7 @@ class PackedBatch:
         """
         index = sequences.cpu()
         txt_lens, img_lens = self.txt_lens[index].numpy(), (self.seqlens - self.txt_lens)[index].numpy()
-        ends = np.concatenate([[0], np.cumsum(txt_lens + img_lens)]).astype(np.int32)
+        bounds = np.concatenate([[0], np.cumsum(txt_lens + img_lens)]).astype(np.int32)
         group = self.group.cpu()[index].tolist()
         new_group = {old: new for new, old in enumerate(dict.fromkeys(group))}
         device = self.input_ids.device
@@ -136,9 +142,9 @@ class PackedBatch:
             img_row=self.img_row[regions],
             img_masks=None if self.img_masks is None else self.img_masks[regions],
             img_type_ids=self.img_type_ids[regions],
-            txt_index=move(_ranges(list(zip(ends[:-1], txt_lens)))),
-            img_index=move(_ranges(list(zip(ends[:-1] + txt_lens, img_lens)))),
-            cu_seqlens=move(ends),
+            txt_index=move(_ranges(list(zip(bounds[:-1], txt_lens)))),
+            img_index=move(_ranges(list(zip(bounds[:-1] + txt_lens, img_lens)))),
+            cu_seqlens=move(bounds),
             seqlens=self.seqlens[index],
             txt_lens=self.txt_lens[index],
             max_seqlen=int(self.seqlens[index].max()),
@@ -157,17 +163,17 @@ class PackedBatch:
 def collate(task: str, examples: Sequence[Example], img_dim: int) -> PackedBatch:
     """Pack examples into one stream: THE collate function. `img_dim` is the width D, known also of text alone."""
     seqs = [seq for example in examples for seq in example.seqs]
-    first_row, feat, pos = _distinct_regions(seqs, img_dim)
+    first_rows, feat, pos = _distinct_regions(seqs, img_dim)
     txt_lens = np.array([len(seq.input_ids) for seq in seqs], np.int32)
     img_lens = np.array([sum(len(image.feat) for image in seq.images) for seq in seqs], np.int32)
     seqlens = txt_lens + img_lens
-    ends = np.concatenate([[0], np.cumsum(seqlens)]).astype(np.int32)
+    bounds = np.concatenate([[0], np.cumsum(seqlens)]).astype(np.int32)  # (B + 1,): cu_seqlens
     txt_types = [np.zeros(n) if seq.txt_type_ids is None else seq.txt_type_ids for seq, n in zip(seqs, txt_lens)]
     img_types = [
         np.repeat(seq.img_types or [IMG_TYPE] * len(seq.images), [len(image.feat) for image in seq.images])
         for seq in seqs
     ]
-    img_rows = [_ranges([(first_row[image.key], len(image.feat)) for image in seq.images]) for seq in seqs]
+    img_rows = [_ranges([(first_rows[image.key], len(image.feat)) for image in seq.images]) for seq in seqs]
     img_masks = [np.zeros(n, bool) if seq.img_mask is None else seq.img_mask for seq, n in zip(seqs, img_lens)]
     return PackedBatch(
         task=task,
@@ -181,30 +187,30 @@ def collate(task: str, examples: Sequence[Example], img_dim: int) -> PackedBatch
         img_row=_concat(img_rows, np.int64),
         img_masks=None if all(seq.img_mask is None for seq in seqs) else _concat(img_masks, bool),
         img_type_ids=_concat(img_types, np.int64),
-        txt_index=torch.from_numpy(_ranges(list(zip(ends[:-1], txt_lens)))),
-        img_index=torch.from_numpy(_ranges(list(zip(ends[:-1] + txt_lens, img_lens)))),
-        cu_seqlens=torch.from_numpy(ends),
+        txt_index=torch.from_numpy(_ranges(list(zip(bounds[:-1], txt_lens)))),
+        img_index=torch.from_numpy(_ranges(list(zip(bounds[:-1] + txt_lens, img_lens)))),
+        cu_seqlens=torch.from_numpy(bounds),
         seqlens=torch.from_numpy(seqlens),
         txt_lens=torch.from_numpy(txt_lens),
         max_seqlen=int(seqlens.max()),
-        targets=_batch_targets(examples, seqs, ends, first_row),
+        targets=_batch_targets(examples, seqs, bounds[:-1], first_rows),
     )
 
 
 def _distinct_regions(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable, int], Tensor, Tensor]:
-    """The regions of every distinct picture, copied once, into memory that leaves a worker without another copy.
+    """Copy the regions of every distinct picture once, in a worker into shared memory.
 
-    Returns the row of each picture's first region, by its key, the features (U, D) and the positions (U, 7).
+    Returns the row of each picture's first region by the picture's key, features (U, D), and positions (U, 7).
     """
-    distinct = {image.key: image for seq in seqs for image in seq.images}
-    sizes = [len(image.feat) for image in distinct.values()]
-    ends = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-    dtype = torch.from_numpy(np.empty(0, next(iter(distinct.values())).feat.dtype)).dtype if distinct else torch.float16
-    feat, pos = _empty((int(ends[-1]), img_dim), dtype), _empty((int(ends[-1]), 7), torch.float32)
+    images = {image.key: image for seq in seqs for image in seq.images}
+    sizes = [len(image.feat) for image in images.values()]
+    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+    dtype = torch.from_numpy(np.empty(0, next(iter(images.values())).feat.dtype)).dtype if images else torch.float16
+    feat, pos = _empty((int(bounds[-1]), img_dim), dtype), _empty((int(bounds[-1]), 7), torch.float32)
     feat_view, pos_view = feat.numpy(), pos.numpy()
-    for image, (lo, hi) in zip(distinct.values(), pairwise(ends)):
-        feat_view[lo:hi], pos_view[lo:hi] = image.feat, image.pos
-    return dict(zip(distinct, ends[:-1].tolist())), feat, pos
+    for image, (start, stop) in zip(images.values(), pairwise(bounds)):
+        feat_view[start:stop], pos_view[start:stop] = image.feat, image.pos
+    return dict(zip(images, bounds[:-1].tolist())), feat, pos
 
 
 def _empty(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
@@ -216,22 +222,26 @@ def _empty(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
 
 
 def _batch_targets(
-    examples: Sequence[Example], seqs: Sequence[Seq], ends: np.ndarray, first_row: dict[Hashable, int]
+    examples: Sequence[Example], seqs: Sequence[Seq], starts: np.ndarray, first_rows: dict[Hashable, int]
 ) -> dict[str, Tensor]:
-    """Targets by name, joined over the batch; places in a sequence become places in the stream (see `Seq`)."""
+    """Targets by name, of all sequences and examples; places in a sequence become places in the batch (see `Seq`).
+
+    `starts` (B,): where sequences begin in the stream; `first_rows`: where pictures begin in `img_feat`, by key.
+    """
     parts: dict[str, list[np.ndarray]] = {}
     for name in seqs[0].targets:
         parts[name] = [seq.targets[name] for seq in seqs]
     for name in seqs[0].unit_targets:
-        parts[name] = [seq.unit_targets[name] + start for seq, start in zip(seqs, ends)]
+        parts[name] = [seq.unit_targets[name] + start for seq, start in zip(seqs, starts)]
     for name in seqs[0].region_targets:
-        parts[name] = [seq.region_targets[name] + first_row[seq.images[0].key] for seq in seqs]
+        assert all(len(seq.images) == 1 for seq in seqs), "rows of several pictures need not follow each other"
+        parts[name] = [seq.region_targets[name] + first_rows[seq.images[0].key] for seq in seqs]
     for name in examples[0].targets:
         parts[name] = [example.targets[name] for example in examples]
     return {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()}
 
 
-def _concat(arrays: Sequence[np.ndarray], dtype: Any) -> Tensor:
+def _concat(arrays: Sequence[np.ndarray], dtype: type) -> Tensor:
     return torch.from_numpy(np.concatenate(arrays).astype(dtype, copy=False))
 
 

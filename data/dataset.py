@@ -1,4 +1,4 @@
-"""The contract of a dataset: what batches are planned by and what an example is made of (DESIGN section 3).
+"""The contract of a dataset: how to plan batches of it, and how to build one example (DESIGN section 3).
 
     draws (n, 3) → pairs (n, 1 + k) → lens, units (n,) → batches of rows → example(row) → collate
 
@@ -20,13 +20,13 @@ BatchUnit = Literal["units", "examples"]  # what a batch size counts
 class Draw(IntEnum):
     """Columns of the uniform numbers in [0, 1) that `pairs` may use: (n, len(Draw)), a row for each example."""
 
-    NEGATIVE = 0  # does the pair become a negative?
-    SIDE = 1  # is its text or its picture replaced?
-    OTHER = 2  # by which of the others?
+    NEGATIVE = 0  # below the share of negatives: the pair becomes a negative
+    SIDE = 1  # below the share of replaced texts: the text is replaced, else the picture
+    OTHER = 2  # times their number: which of the other texts or pictures replaces it
 
 
 class Column(IntEnum):
-    """Columns of `pairs`: the number of a text, then rows of image stores, -1 where there is no picture."""
+    """Columns of `pairs`: the number of a text in its store, then rows of image stores; -1: no picture."""
 
     TEXT = 0
     PICTURE = 1  # NLVR2: the left one; VCR: the ground-truth boxes
@@ -65,7 +65,10 @@ class Dataset(Protocol):
         """(n,) int64 units of every example as the 2020 release counts them, for `batching: "release"`."""
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) int64 units of every example, all of its sequences, [CLS] and [SEP] included; never too few."""
+        """(n,) int64 units of every example, all of its sequences, [CLS] and [SEP] included: an upper bound.
+
+        A record may hold fewer regions than its store announces (`data.img_store.ImageStore.n_stored`).
+        """
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """The example of one row of `pairs`; every random choice in it, such as masks, comes from `rng`."""

@@ -65,5 +65,7 @@ class Itm(TextImage):
         text, picture = row
         tokens = self.tokens(self.texts.read(text))
         label = np.array([int(self.pictures[text] == picture)], np.int64)
-        seq = Seq(input_ids=self.framed(tokens), images=self.image(picture), targets={"itm_labels": label})
+        seq = Seq(
+            input_ids=self.add_special_tokens(tokens), images=self.images_of(picture), targets={"itm_labels": label}
+        )
         return Example(self.id(text), [seq])

@@ -18,7 +18,7 @@ class Mlm(TextImage):
     """
 
     task = "mlm"
-    min_regions = 0
+    needs_pictures = False
 
     def __init__(
         self,
@@ -37,10 +37,10 @@ class Mlm(TextImage):
         text, picture = row
         tokens, meta = self.tokens(self.texts.read(text)), self.texts.meta
         masked, places = mask_words(tokens, meta.mask, meta.v_range, rng)
-        images = self.image(picture)
+        images = self.images_of(picture)
         joint = self.masking == "joint" and images
         seq = Seq(
-            input_ids=self.framed(masked),
+            input_ids=self.add_special_tokens(masked),
             images=images,
             img_mask=mask_regions(len(images[0].feat), rng, self.mrm_prob) if joint else None,
             targets={"mlm_labels": tokens[places]},

@@ -39,11 +39,11 @@ class Mrm(TextImage):
         """One sequence: the text, masked too where `masking` is joint, and the masked picture."""
         text, picture = row
         tokens, meta = self.tokens(self.texts.read(text)), self.texts.meta
-        (image,) = self.image(picture, soft_labels=self.task != "mrfr")
+        (image,) = self.images_of(picture, soft_labels=self.task != "mrfr")
         mask = mask_regions(len(image.feat), rng, self.mrm_prob)
         if self.masking == "joint":
             tokens, _ = mask_words(tokens, meta.mask, meta.v_range, rng)
-        return Example(self.id(text), [masked_regions(self.framed(tokens), image, mask, task=self.task)])
+        return Example(self.id(text), [masked_regions(self.add_special_tokens(tokens), image, mask, task=self.task)])
 
 
 def masked_regions(

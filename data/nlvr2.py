@@ -8,7 +8,7 @@ import numpy as np
 from data.batch import IMG_TYPE, Example, Image, Seq
 from data.dataset import Column
 from data.img_store import ImageStore
-from data.text_image import TextImage, join
+from data.text_image import TextImage, rows_of_pictures
 from data.txt_store import TextStore
 from utils.formats import UNLABELLED
 
@@ -23,7 +23,7 @@ class Nlvr2(TextImage):
     """
 
     task = "nlvr2"
-    pictures_of_a_text = ("left", "right")
+    picture_kinds = ("left", "right")
     labels_in_records = True
 
     def __init__(
@@ -37,7 +37,7 @@ class Nlvr2(TextImage):
     ):
         super().__init__(texts, images, require_labels=require_labels)
         self._store = images
-        self.right_pictures = join(texts, images, column=1)
+        self.right_pictures = rows_of_pictures(texts, images, nth=1)
         self.paired = layout != "triplet"
         self.img_types = [IMG_TYPE, IMG_TYPE + 1] if use_img_type else [IMG_TYPE, IMG_TYPE]
 
@@ -47,17 +47,17 @@ class Nlvr2(TextImage):
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units without [CLS] and [SEP]; the sentence counts once a sequence."""
-        return self.words(pairs) * (1 + self.paired) + self._store.n_announced[pairs[:, Column.PICTURE :]].sum(1)
+        return self.n_words(pairs) * (1 + self.paired) + self._store.n_announced[pairs[:, Column.PICTURE :]].sum(1)
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of every example, both of its sequences where there are two."""
-        return (self.words(pairs) + 2) * (1 + self.paired) + self._store.n_stored[pairs[:, Column.PICTURE :]].sum(1)
+        return (self.n_words(pairs) + 2) * (1 + self.paired) + self._store.n_stored[pairs[:, Column.PICTURE :]].sum(1)
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """One sequence or two: the sentence with its pictures."""
         text, left, right = row
         record = self.texts.read(text)
-        words, both = self.framed(self.tokens(record)), [*self.image(left), *self.image(right)]
+        words, both = self.add_special_tokens(self.tokens(record)), [*self.images_of(left), *self.images_of(right)]
         label = self.target(text, record)
         labels = np.array([UNLABELLED if label is None else label], np.int64)
         return Example(self.id(text), self._sequences(words, both), {"labels": labels})

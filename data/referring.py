@@ -9,7 +9,7 @@ import numpy as np
 
 from data.batch import Example, Seq
 from data.img_store import ImageStore
-from data.text_image import TextImage, join
+from data.text_image import TextImage, rows_of_pictures
 from data.txt_store import TextStore
 from utils.errors import InputError
 from utils.files import read_json
@@ -67,8 +67,8 @@ class ReferringExpressions(TextImage):
     def picture_rows(self, texts: TextStore, images: ImageStore) -> np.ndarray:
         """By name, or else by the number that ends it: the same texts serve the stores of both kinds of boxes."""
         if (images.rows(texts.img_names) >= 0).all():
-            return join(texts, images)
-        return join(texts, images, rename=self._release_name)
+            return rows_of_pictures(texts, images)
+        return rows_of_pictures(texts, images, rename=self._release_name)
 
     def _release_name(self, name: str) -> str:
         number = re.search(r"(\d+)\.npz$", name)
@@ -79,7 +79,7 @@ class ReferringExpressions(TextImage):
         text, picture = row
         record = self.texts.read(text)
         words = np.zeros(0, np.int64) if self.blind else self.tokens(record)
-        (image,) = self.image(picture)
+        (image,) = self.images_of(picture)
         ann_ids, width, height = self._picture(text, record)
         scale = np.array([width, height, width, height], np.float32)
         boxes = image.pos[:, [0, 1, 4, 5]] * scale
@@ -87,7 +87,7 @@ class ReferringExpressions(TextImage):
             "region_labels": np.array([self._label(text, record, ann_ids, len(boxes))], np.int64),
             "tgt_box": np.array([record["bbox"]], np.float64),
         }
-        seq = Seq(input_ids=self.framed(words), images=[image], targets={"boxes": boxes})
+        seq = Seq(input_ids=self.add_special_tokens(words), images=[image], targets={"boxes": boxes})
         return Example(self.id(text), [seq], targets)
 
     def _picture(self, text: int, record: dict) -> tuple[list[int], int, int]:

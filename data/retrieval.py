@@ -109,12 +109,12 @@ class Retrieval(TextImage):
     def _sequences(self, matches: list[tuple[int, int]]) -> list[Seq]:
         """The sequences of (text, column) pairs, every text and picture read once."""
         texts, columns = np.array(matches, np.int64).T
-        images = {p: self.image(p)[0] for p in np.unique(self.columns[columns]).tolist()}
+        images = {p: self.images_of(p)[0] for p in np.unique(self.columns[columns]).tolist()}
         return self.sequences(texts, self.columns[columns], images)
 
     def sequences(self, texts: np.ndarray, pictures: np.ndarray, images: Mapping[int, Image]) -> list[Seq]:
         """(n,) texts and (n,) rows of the image store → n sequences; `images` holds the pictures, by row."""
-        input_ids = {t: self.framed(self.tokens(self.texts.read(t))) for t in np.unique(texts).tolist()}
+        input_ids = {t: self.add_special_tokens(self.tokens(self.texts.read(t))) for t in np.unique(texts).tolist()}
         pairs = zip(texts.tolist(), pictures.tolist())
         return [Seq(input_ids=input_ids[text], images=[images[picture]]) for text, picture in pairs]
 

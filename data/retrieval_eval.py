@@ -73,7 +73,7 @@ class RetrievalTiles:
         return Example(self.id(tile), self.captions.sequences(texts, pictures, self._images))
 
     def _read(self, picture: int) -> Image:
-        (image,) = self.captions.image(picture)
+        (image,) = self.captions.images_of(picture)
         # A copy, because a view into the LMDB would not outlive its closing.
         return Image(key=image.key, feat=image.feat.copy(), pos=image.pos)
 

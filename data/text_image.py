@@ -15,15 +15,15 @@ Masking = Literal["conditional", "joint"]
 
 
 class TextImage:
-    """Text `i` and the picture it is about: a `data.dataset.Dataset` but for `example`, which a task's subclass makes.
+    """Text `i` and the picture it is about. A `data.dataset.Dataset` without `example`, which subclasses write.
 
-    `pairs` decides, once an epoch, which text meets which picture: by default each its own.
+    Texts and pictures go by their numbers: `text` is a number of the text store, `picture` a row of the image store.
     """
 
     task = ""
     batch_unit: BatchUnit = "units"
-    min_regions = 1  # what a task needs of an image store: 0 for tasks that also run on text alone
-    pictures_of_a_text: tuple[str, ...] = ("its picture",)  # what the pictures are that a text is about
+    needs_pictures = True  # False: the task also runs on text alone
+    picture_kinds: tuple[str, ...] = ("its picture",)  # a name for each picture of a text, for messages
     labels_in_records = False  # whether labels are the records' `target`; else the task makes them itself
 
     def __init__(
@@ -31,7 +31,7 @@ class TextImage:
     ):
         """`images` None: text alone. `wrong_picture`: every text meets another text's picture (a control).
         `require_labels`: a record without `target` is an error, as in training."""
-        if images is None and (self.min_regions or wrong_picture):
+        if images is None and (self.needs_pictures or wrong_picture):
             raise InputError(
                 f"the task {self.task} needs pictures",
                 file=texts.path,
@@ -43,9 +43,9 @@ class TextImage:
         self.wrong_picture, self.require_labels = wrong_picture, require_labels
         self.pictures = np.full(len(texts), -1, np.int32)  # (n,) row of the image store, -1 for text alone
         if images is not None:
-            check_pictures(texts, self.task, self.pictures_of_a_text)
+            check_pictures(texts, self.task, self.picture_kinds)
             self.pictures = self.picture_rows(texts, images)
-        self._distinct_pictures = np.unique(self.pictures)  # those that can stand in for a text's own
+        self._picture_pool = np.unique(self.pictures)  # (m,) distinct, from which other pictures are drawn
         if require_labels and len(texts):
             self.target(0, texts.read(0))
             texts.close()  # not open when workers fork
@@ -59,36 +59,36 @@ class TextImage:
 
     def picture_rows(self, texts: TextStore, images: ImageStore) -> np.ndarray:
         """(n,) int32: the row of the image store of every text's own picture."""
-        return join(texts, images)
+        return rows_of_pictures(texts, images)
 
     def pairs(self, draws: np.ndarray) -> np.ndarray:
-        """Uniform `draws` (n, 3) → (n, 2) int32: every text with its own picture, or with another's."""
+        """Uniform `draws` (n, 3) → (n, 2) int32: every text with its own picture, or, by `wrong_picture`, another's."""
         texts = np.arange(len(self), dtype=np.int32)
         pictures = self.other_pictures(draws[:, Draw.OTHER]) if self.wrong_picture else self.pictures
         return np.stack([texts, pictures], axis=1)
 
     def other_pictures(self, uniform: np.ndarray) -> np.ndarray:
         """(n,) uniform numbers → for every text a picture of another text, never its own."""
-        if len(self._distinct_pictures) < 2:
+        if len(self._picture_pool) < 2:
             raise InputError(
                 "no other picture to pair a text with", file=self.texts.path, found="1 picture", expected="2 or more"
             )
-        own_place = np.searchsorted(self._distinct_pictures, self.pictures)
-        other_place = (uniform * (len(self._distinct_pictures) - 1)).astype(np.int64)
-        return self._distinct_pictures[other_place + (other_place >= own_place)]
+        own_index = np.searchsorted(self._picture_pool, self.pictures)
+        other_index = (uniform * (len(self._picture_pool) - 1)).astype(np.int64)
+        return self._picture_pool[other_index + (other_index >= own_index)]  # the text's own picture is stepped over
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of every example without [CLS] and [SEP], which is how the release counts."""
         regions = 0 if self.images is None else self.images.n_announced[pairs[:, Column.PICTURE]]
-        return self.words(pairs) + regions
+        return self.n_words(pairs) + regions
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) units of every example, all of its sequences and [CLS] and [SEP] included; never too few."""
+        """(n,) units of every example, all of its sequences, [CLS] and [SEP] included: an upper bound."""
         regions = 0 if self.images is None else self.images.n_stored[pairs[:, Column.PICTURE]]
-        return self.words(pairs) + regions + 2
+        return self.n_words(pairs) + regions + 2
 
-    def words(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) word pieces of every example's text."""
+    def n_words(self, pairs: np.ndarray) -> np.ndarray:
+        """(n,) number of word pieces of every example's text."""
         return self.texts.lens[pairs[:, Column.TEXT]].astype(np.int64)
 
     @property
@@ -96,7 +96,7 @@ class TextImage:
         """Feature width; 1 where there are no pictures."""
         return 1 if self.images is None else self.images.img_dim
 
-    def image(self, picture: int, soft_labels: bool = False) -> list[Image]:
+    def images_of(self, picture: int, soft_labels: bool = False) -> list[Image]:
         """The regions of the picture in row `picture` of the image store; an empty list for text alone."""
         return [] if self.images is None else [read_image(self.images, picture, soft_labels)]
 
@@ -127,7 +127,7 @@ class TextImage:
             )
         return target
 
-    def framed(self, tokens: np.ndarray) -> np.ndarray:
+    def add_special_tokens(self, tokens: np.ndarray) -> np.ndarray:
         """[CLS] tokens [SEP]."""
         meta = self.texts.meta
         return np.concatenate([[meta.cls], tokens, [meta.sep]]).astype(np.int64)
@@ -144,33 +144,33 @@ def read_image(images: ImageStore, picture: int, soft_labels: bool = False) -> I
     return Image(key=key, feat=regions.features, pos=regions.pos, soft_labels=regions.soft_labels)
 
 
-def check_pictures(texts: TextStore, task: str, pictures_of_a_text: Sequence[str]) -> None:
+def check_pictures(texts: TextStore, task: str, picture_kinds: Sequence[str]) -> None:
     """`InputError` unless every text names as many pictures as a task's texts are about."""
-    named_pictures = texts.img_index.shape[1]
-    if named_pictures != len(pictures_of_a_text):
+    n_pictures = texts.img_index.shape[1]
+    if n_pictures != len(picture_kinds):
         raise InputError(
             f"not a text store of {task}",
             file=texts.path / "txt2img.json",
-            found=f"{named_pictures} pictures a text",
-            expected=f"{len(pictures_of_a_text)}: {', '.join(pictures_of_a_text)}",
+            found=f"{n_pictures} pictures a text",
+            expected=f"{len(picture_kinds)}: {', '.join(picture_kinds)}",
             remedy="prepare it with prepro.py's own command for this task",
         )
 
 
-def join(
-    texts: TextStore, images: ImageStore, column: int = 0, rename: Callable[[str], str] | None = None
+def rows_of_pictures(
+    texts: TextStore, images: ImageStore, nth: int = 0, rename: Callable[[str], str] | None = None
 ) -> np.ndarray:
-    """(n,) int32: the row of the image store of every text's picture `column` (of k), by name.
+    """(n,) int32: the row of the image store of every text's `nth` picture (of k, from 0), by name.
 
     `rename`: from the name that the text store has to the image store's. Texts without picture there are an error.
     """
     names = texts.img_names
     if rename is not None:
         names = np.array([rename(name.decode()).encode() for name in names])
-    rows = images.rows(names)[texts.img_index[:, column]]
+    rows = images.rows(names)[texts.img_index[:, nth]]
     absent = np.flatnonzero(rows < 0)
     if len(absent):
-        missing = np.unique(names[texts.img_index[absent, column]])
+        missing = np.unique(names[texts.img_index[absent, nth]])
         raise InputError(
             f"{len(missing)} pictures that the texts name are not in the image store",
             file=images.path,

@@ -10,7 +10,7 @@ from data.batch import Example, Image, Seq
 from data.dataset import BatchUnit, Column, Draw
 from data.img_store import ImageStore
 from data.stores import GT_VARIANT, Stores
-from data.text_image import check_pictures, join, read_image
+from data.text_image import check_pictures, read_image, rows_of_pictures
 from data.txt_store import Meta, TextStore
 from utils.errors import InputError
 from utils.formats import CHOICES, UNLABELLED
@@ -84,7 +84,7 @@ class VcrData:
         self.pictures = np.full((len(texts), 2), -1, np.int32)  # rows of both image stores, -1: not read
         for column, images in enumerate(self.image_stores):
             if images is not None:
-                self.pictures[:, column] = join(texts, images, column)
+                self.pictures[:, column] = rows_of_pictures(texts, images, column)
 
     def __len__(self) -> int:
         return len(self.texts)

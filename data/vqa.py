@@ -28,7 +28,7 @@ class Vqa(TextImage):
         """One sequence: the question and its picture."""
         text, picture = row
         record = self.texts.read(text)
-        seq = Seq(input_ids=self.framed(self.tokens(record)), images=self.image(picture))
+        seq = Seq(input_ids=self.add_special_tokens(self.tokens(record)), images=self.images_of(picture))
         return Example(self.id(text), [seq], {"answer_scores": self._answer_scores(record, text)[None]})
 
     def _answer_scores(self, record: dict, text: int) -> np.ndarray:

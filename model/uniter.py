@@ -66,19 +66,25 @@ class ImageEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, img_feat: Tensor, img_pos_feat: Tensor, img_row: Tensor, img_masks: Tensor | None, types: Tensor
+        self,
+        img_feat: Tensor,
+        img_pos_feat: Tensor,
+        img_row: Tensor,
+        img_masks: Tensor | None,
+        type_embeddings: Tensor,
     ) -> Tensor:
-        """Distinct rows (U, D) and (U, 7), their use (R,), masks (R,) or None, type embeddings (R, H) -> (R, H).
+        """Features (U, D) and positions (U, 7) of distinct regions, the row (R,) of each region of the stream, masks
+        (R,) or None, type embeddings (R, H) -> (R, H).
 
-        A masked region's feature is zero plus the learned mask embedding, the same vector for all of them, so it is
-        projected once. Row 0 of `mask_embedding` means "not masked" and is never added.
+        The feature of every masked region is the learned mask embedding, row 1 of `mask_embedding`, so that it is
+        projected once. Row 0 would mean "not masked" and is never used.
         """
         feature = rows(self.img_layer_norm(self.img_linear(img_feat.to(self.img_linear.weight.dtype))), img_row)
         if img_masks is not None:
-            masked = self.img_layer_norm(self.img_linear(self.mask_embedding.weight[1]))
-            feature = torch.where(img_masks[:, None], masked.to(feature.dtype), feature)
-        place = rows(self.pos_layer_norm(self.pos_linear(img_pos_feat.to(self.pos_linear.weight.dtype))), img_row)
-        return self.dropout(self.LayerNorm(feature + place + types))
+            mask_feature = self.img_layer_norm(self.img_linear(self.mask_embedding.weight[1]))
+            feature = torch.where(img_masks[:, None], mask_feature.to(feature.dtype), feature)
+        location = rows(self.pos_layer_norm(self.pos_linear(img_pos_feat.to(self.pos_linear.weight.dtype))), img_row)
+        return self.dropout(self.LayerNorm(feature + location + type_embeddings))
 
 
 class SelfAttention(nn.Module):
@@ -156,8 +162,10 @@ class UniterModel(nn.Module):
         text = self.embeddings(batch.input_ids, batch.position_ids, batch.txt_type_ids)
         if len(batch.img_row) == 0:
             return text
-        types = self.embeddings.token_type_embeddings(batch.img_type_ids)
-        image = self.img_embeddings(batch.img_feat, batch.img_pos_feat, batch.img_row, batch.img_masks, types)
+        type_embeddings = self.embeddings.token_type_embeddings(batch.img_type_ids)
+        image = self.img_embeddings(
+            batch.img_feat, batch.img_pos_feat, batch.img_row, batch.img_masks, type_embeddings=type_embeddings
+        )
         stream = text.new_zeros(len(text) + len(image), text.shape[1])
         return stream.index_copy(0, batch.txt_index, text).index_copy(0, batch.img_index, image.to(text.dtype))
 

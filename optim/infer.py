@@ -80,7 +80,7 @@ class Inference(Generic[F, T]):
         `changes(flags)`: options of the run that inference sets otherwise.
         """
         self.flags, self.world = parse_and_join(flags_type, argv)
-        self.run_config = finished_run_config(self.flags, config_type, task_type.saves)
+        self.run_config = finished_run_config(self.flags, config_type, task_type.numbered_by)
         for key, value in changes(self.flags).items():
             setattr(self.run_config, key, value)
         self.task = task_type(self.run_config)
@@ -145,10 +145,10 @@ def parse_and_join(flags_type: type[P], argv: list[str] | None) -> tuple[P, Worl
     return flags, world
 
 
-def weight_file(run_dir: Path, checkpoint: str, saves: str) -> Path:
+def weight_file(run_dir: Path, checkpoint: str, numbered_by: str) -> Path:
     """The weight file that `checkpoint` means: of a run's step or epoch, its best, or a path."""
     if checkpoint.isdigit() or checkpoint == "best":
-        return run_dir / "ckpt" / f"model_{saves}_{checkpoint}.pt"
+        return run_dir / "ckpt" / f"model_{numbered_by}_{checkpoint}.pt"
     return Path(checkpoint)
 
 
@@ -160,7 +160,7 @@ def read_run_config(path: Path, config_type: type[R]) -> R:
     return config
 
 
-def finished_run_config(flags: InferenceConfig, config_type: type[R], saves: str) -> R:
+def finished_run_config(flags: InferenceConfig, config_type: type[R], numbered_by: str) -> R:
     """The options of the finished run in `flags.run_dir`, with the weights and the stores' kind that `flags` say."""
     log = flags.run_dir / "log"
     if not (log / "hps.json").exists():
@@ -173,6 +173,6 @@ def finished_run_config(flags: InferenceConfig, config_type: type[R], saves: str
         )
     config = read_run_config(log / "hps.json", config_type)
     config.model_config = str(log / "model.json")
-    config.checkpoint = str(weight_file(flags.run_dir, flags.checkpoint, saves))
+    config.checkpoint = str(weight_file(flags.run_dir, flags.checkpoint, numbered_by))
     config.compressed_db, config.fp16, config.precision = flags.compressed_db, flags.fp16, flags.precision
     return config

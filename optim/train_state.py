@@ -50,15 +50,21 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, *, saves: Literal["step", "epoch"], final_weights: bool, valid_steps: int, keep_states: int
+        self,
+        folder: Path,
+        *,
+        numbered_by: Literal["step", "epoch"],
+        final_weights: bool,
+        valid_steps: int,
+        keep_states: int,
     ):
-        """`final_weights`: the last weights are also saved as `model_{saves}_{STEP}_final.pt`."""
-        self.folder, self.saves, self.final_weights = folder, saves, final_weights
+        """`final_weights`: the last weights are also saved as `model_{numbered_by}_{STEP}_final.pt`."""
+        self.folder, self.numbered_by, self.final_weights = folder, numbered_by, final_weights
         self.valid_steps, self.keep_states = valid_steps, keep_states
 
     def weights_path(self, step: int) -> Path:
         """The weight file of a step."""
-        if self.saves == "step":
+        if self.numbered_by == "step":
             return self.folder / f"model_step_{step}.pt"
         if step % self.valid_steps:
             return self.folder / f"model_epoch_{step}_final.pt"
@@ -68,9 +74,9 @@ class Checkpoints:
         """Write the weights, then the train state: whatever instant a kill comes at, the last state is whole."""
         paths = [self.weights_path(state.step)]
         if is_best:
-            paths.append(self.folder / f"model_{self.saves}_best.pt")
+            paths.append(self.folder / f"model_{self.numbered_by}_best.pt")
         if is_last and self.final_weights:
-            paths.append(self.folder / f"model_{self.saves}_{state.step}_final.pt")
+            paths.append(self.folder / f"model_{self.numbered_by}_{state.step}_final.pt")
         weights = model.state_dict()
         for path in dict.fromkeys(paths):
             checkpoint.save(path, weights)
@@ -78,7 +84,7 @@ class Checkpoints:
 
     def resume(self, model: nn.Module, updater: Updater) -> TrainState | None:
         """Load the newest whole train state, with its weights, into model and optimiser; None: there is none."""
-        if self.saves == "epoch":
+        if self.numbered_by == "epoch":
             self._check_epochs()
         newest = checkpoint.newest_train_state(self.folder, self.weights_path, LOG)
         if newest is None:

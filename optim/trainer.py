@@ -1,7 +1,8 @@
 """THE training loop: accumulation, schedule, logging, validation, checkpoints. It knows no task.
 
-A task (`optim.task.Task`) decides what is learned from what; everything else about a run is decided here, once. What a
-run saves and resumes is in `optim.train_state`, what it logs in `optim.log_window`.
+A task (`optim.task.Task`) decides what is learned from which data; everything else about a run is decided here, once.
+Beside the loop: the optimiser step with clipping and schedule (`optim.update`), the train state and the weight files
+(`optim.train_state`), the numbers of a log record (`optim.log_window`).
 """
 
 import logging
@@ -35,8 +36,8 @@ Batches = Iterator[tuple[BatchPlan, PackedBatch]]
 class Trainer:
     """One training run of a task on this rank.
 
-    `__init__` opens all data, builds the model and resumes an interrupted run where the options say so; it writes
-    nothing. `train` does the rest.
+    `__init__` opens all data, builds the model and, with the option `resume`, loads the state of an interrupted run; it
+    writes nothing to the output folder. `train` does the rest.
     """
 
     def __init__(self, task: Task[Any], config: RunConfig, world: World):
@@ -44,6 +45,7 @@ class Trainer:
         self.precision = Precision(config.precision, config.fp16, world.device)
         torch.manual_seed(config.seed)
         self.entries = list(task.train_data())
+        task.stores.check_against(config.checkpoint)  # the vocabulary of the texts is that of the weights
         self.eval_sets, self.final_sets = task.eval_data(), task.final_data()
         self.model = self.precision.cast(task.build_model())
         self.predictor = Predictor(
@@ -65,7 +67,7 @@ class Trainer:
             self.state.valid_steps = self._stream().steps_per_epoch()
         self.checkpoints = Checkpoints(
             Path(config.output_dir) / "ckpt",
-            saves=task.saves,
+            numbered_by=task.numbered_by,
             final_weights=task.final_weights,
             valid_steps=self.state.valid_steps,
             keep_states=config.keep_states,
@@ -77,7 +79,7 @@ class Trainer:
         self.window = LogWindow()
 
     def train(self) -> dict[str, float]:
-        """Run to `num_train_steps` from where the run stands; returns the last scores."""
+        """Train from the present step to `num_train_steps`; returns the scores of the last validation and test."""
         c, state, task = self.config, self.state, self.task
         metrics = Metrics(c.output_dir, self.world.rank, state.step if c.resume else None)
         progress = Progress(c.num_train_steps, state.step, self.world.rank)
@@ -94,10 +96,10 @@ class Trainer:
                 batches = batches or self._batches()
                 self._train_step(batches)
                 progress.advance()
-                due = state.step % state.valid_steps == 0 or state.step == c.num_train_steps
-                if due or state.step % c.log_steps == 0:
+                validate = state.step % state.valid_steps == 0 or state.step == c.num_train_steps
+                if validate or state.step % c.log_steps == 0:
                     self._log(metrics, progress)
-                if due:
+                if validate:
                     scores = self._validate_and_save(metrics)
             scores = scores or self.predictor.evaluate(self.eval_sets)
             if self.final_sets:
@@ -106,7 +108,7 @@ class Trainer:
         return scores
 
     def _stream(self) -> TrainStream:
-        """The sequence of this rank's micro-batches from where the run stands."""
+        """The plans of this rank's micro-batches from the present step on."""
         return TrainStream(
             self.entries,
             seed=self.config.seed,
@@ -119,7 +121,7 @@ class Trainer:
         )
 
     def _batches(self) -> Batches:
-        """This rank's micro-batches from where the run stands, on the device."""
+        """This rank's micro-batches from the present step on, each with its plan, on the device."""
         builder = BatchBuilder([entry.dataset for entry in self.entries], by_id=False)
         batches = load_batches(builder, self._stream(), self.config.n_workers, self.config.pin_mem)
         return to_device(batches, self.world.device)
@@ -129,21 +131,21 @@ class Trainer:
         losses = []
         for _ in range(self.micro_batches.per_step):
             plan, batch = next(batches)
-            # Dropout belongs to the micro-batch, not to the rank or process that computes it.
+            # Dropout, and what else is random in a loss, depends on the micro-batch, not on the rank that computes it.
             torch.manual_seed(torch_seed(self.config.seed, "dropout", plan.step, plan.micro))
             with self.precision.autocast():
                 loss = self.task.loss(self.model, batch)
             self.precision.backward(loss)
             losses.append(loss.detach())
             self.window.add_batch(batch)
-        self.state.stream = plan.state
+        self.state.stream = plan.state  # the last plan of a step carries the position of the training data
         self.state.step += 1
-        grad_norm = self.updater.step(self.state.step, losses)
+        grad_norm = self.updater.step(self.state.step, losses)  # all-reduce, clip, optimiser step, zero gradients
         self.window.add_step(self.entries[plan.source].name, torch.stack(losses).mean(), grad_norm)
 
     def _log(self, metrics: Metrics, progress: Progress) -> None:
         """One record of the steps since the last, over all ranks."""
-        if not len(self.window):
+        if not len(self.window):  # logged at this step already
             return
         step, summary = self.state.step, self.window.summarize(self.world)
         units_per_s, examples_per_s = summary.units / summary.seconds, summary.examples / summary.seconds

@@ -68,7 +68,7 @@ def names(data, columns):
 def check_sequences(data, text, columns, golden):
     """A text with pictures, unit by unit, as the reference's batch."""
     pictures = data.columns[columns]
-    seqs = data.sequences(np.full(len(columns), text), pictures, {p: data.image(p)[0] for p in pictures.tolist()})
+    seqs = data.sequences(np.full(len(columns), text), pictures, {p: data.images_of(p)[0] for p in pictures.tolist()})
     batch = collate("itm_rank", [Example("0", seqs)], IMG_DIM)
     tokens, _ = to_padded(batch.input_ids, batch.txt_lens)
     np.testing.assert_array_equal(tokens.numpy(), golden["input_ids"])
@@ -150,7 +150,7 @@ def texts_of(data):
     """Token ids → the texts that they may be."""
     found: dict[tuple, set] = {}
     for text in range(len(data)):
-        found.setdefault(tuple(data.framed(data.tokens(data.texts.read(text)))), set()).add(text)
+        found.setdefault(tuple(data.add_special_tokens(data.tokens(data.texts.read(text)))), set()).add(text)
     return found
 
 

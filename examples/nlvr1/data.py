@@ -83,7 +83,9 @@ class Judge(TextImage):
             ids = self.vocabulary.encode(words)
             images = self.scale.images(things, (text, copy))  # a picture has other features in another example
         targets = {"labels": np.array([label], np.int64)}
-        return Seq(input_ids=self.framed(np.array(ids)), images=images, img_types=PANEL_TYPES, targets=targets)
+        return Seq(
+            input_ids=self.add_special_tokens(np.array(ids)), images=images, img_types=PANEL_TYPES, targets=targets
+        )
 
 
 class Contrast(Judge):
@@ -119,7 +121,7 @@ class Contrast(Judge):
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) units of every example, both sequences."""
-        return 2 * (self.words(pairs) + 2 + PANELS) + self.store.n_stored[self.pictures[pairs]].sum(1)
+        return 2 * (self.n_words(pairs) + 2 + PANELS) + self.store.n_stored[self.pictures[pairs]].sum(1)
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """Two sequences: the true picture, then the false one."""

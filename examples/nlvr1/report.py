@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.img_store import ImageStore
-from data.text_image import join
+from data.text_image import rows_of_pictures
 from data.txt_store import TextStore
 from examples.nlvr1.panels import objects, shows_towers
 from examples.nlvr1.parsing import Habits, grammar
@@ -45,7 +45,7 @@ class LabelledTexts:
         self.picture_objects: list[np.ndarray] = []
         if images:
             store = ImageStore(images, max_bb=MAX_OBJECTS, min_bb=1)
-            pictures = [store.read(row) for row in join(texts, store).tolist()]
+            pictures = [store.read(row) for row in rows_of_pictures(texts, store).tolist()]
             self.picture_objects = [objects(picture.features, picture.pos[:, :4]) for picture in pictures]
 
 

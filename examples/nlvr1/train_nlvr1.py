@@ -87,7 +87,6 @@ class Nlvr1Task(Task[Nlvr1Config]):
                 entries.append(Entry(name, contrast, weights[name]))
         if c.phase == "finetune":
             entries.append(Entry("judge", self.dataset(txt_db, img_db, train=True), 1))
-        self.stores.check_against(c.checkpoint)
         return entries
 
     def new_model(self) -> UniterForNlvr1:
