@@ -69,9 +69,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 def training_options(config: ItmInference) -> ItmConfig:
     """The options of the finetuned run, or the defaults, set to `config`'s weights and regions."""
     model_config = config.model_config
-    if model_config is None and config.train_config:
+    if not model_config and config.train_config:
         model_config = str(Path(config.train_config).parent / "model.json")
-    if model_config is None:
+    if not model_config:
         raise InputError("which model?", key="model_config", remedy="give --model_config, or --train_config of a run")
     options = ItmConfig(output_dir=config.output_dir, model_config=model_config)
     if config.train_config:

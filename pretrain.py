@@ -98,7 +98,7 @@ class Pretraining(Task[PretrainConfig]):
 
     def _entries(self, source: DataEntry, train: bool, wrong_picture: bool = False) -> list[Entry]:
         """An entry for each task of a dataset; none of text alone where wrong pictures are asked for."""
-        if wrong_picture and (source.img is None or None in source.img):
+        if wrong_picture and (not source.img or None in source.img):
             return []
         if not self._is_vcr(source):
             return self._caption_entries(source, train, wrong_picture)

@@ -1,5 +1,6 @@
 """From a command line to a run: options, ranks, output folder, log, then the loop."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -55,6 +56,7 @@ def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str,
     datasets = task.eval_data()
     torch.manual_seed(config.seed)
     precision = Precision(config.precision, config.fp16, world.device)
+    logging.getLogger("uniter").info("%d ranks, precision %s on %s", world.size, precision.name, world.device)
     predictor = Predictor(
         task,
         precision.cast(task.build_model()),
@@ -70,7 +72,7 @@ def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str,
 def describe_batches(trainer: Trainer) -> str:
     """The log's line about the global batch."""
     config, world, micro_batches = trainer.config, trainer.world, trainer.micro_batches
-    unit = trainer.entries[0].dataset.batch_unit
+    unit = trainer.entries[0].dataset.batch_unit if trainer.entries else "units"
     size = world.size * micro_batches.per_step * micro_batches.batch_size
     return (
         f"{world.size} ranks × {micro_batches.per_step} micro-batches × {micro_batches.batch_size} {unit}: "

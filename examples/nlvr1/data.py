@@ -30,6 +30,7 @@ class Judge(TextImage):
 
     task = "judge"
     batch_unit: BatchUnit = "examples"
+    labels_in_records = True
     img_dim = IMG_DIM
 
     def __init__(
