@@ -1,7 +1,8 @@
-"""Rank all pictures for every text and all texts for every picture: recalls and the matrix of scores.
+"""Image-text retrieval: score all texts with all images of a split; writes the recalls and the score matrix.
 
 python inf_itm.py --txt_db … --img_db … --checkpoint RUN/ckpt/model_step_best.pt --train_config RUN/log/hps.json \
-    --output_dir results/itm; zero-shot: --checkpoint of pre-training, --model_config, no --train_config
+    --output_dir results/itm
+Zero-shot: give --checkpoint of pre-training and --model_config, without --train_config.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -26,38 +27,57 @@ from utils.files import write_json
 from utils.options import option
 
 REGION_OPTIONS = ("conf_th", "max_bb", "min_bb", "num_bb")
-OF_THE_RUN = "; none: the finetuned run's, else the default of training"
+DEFAULT_HELP = "; None: as in --train_config, or the training default"
 
 
 @dataclass(kw_only=True)
 class ItmInference(InferenceFlags):
-    """Flags of retrieval inference under the release's names."""
+    """Score all texts of a split with all its images: image-text retrieval with a finetuned or a pretrained model."""
 
-    checkpoint: str = option(help="weight file: finetuned, or of pre-training (zero-shot)", path="own")
-    output_dir: str = option(help="folder for config.json, scores.json and results.npz", path="own")
+    checkpoint: str = option(
+        help="weight file of a finetuned model, or of a pretrained model for zero-shot retrieval", path="own"
+    )
+    output_dir: str = option(
+        help="folder for scores.json (recalls), results.npz (all scores) and config.json (these options)", path="own"
+    )
     model_config: str | None = option(
-        None, help="JSON file of the model's sizes; none: model.json beside --train_config", path="own"
+        None, help="JSON file of the model's sizes; None: model.json in the folder of --train_config", path="own"
     )
-    train_config: str | None = option(None, help="log/hps.json of a finetuned run", path="own")
-    conf_th: float | None = option(None, help="read image regions above this confidence" + OF_THE_RUN)
-    max_bb: int | None = option(None, help="read at most this many regions of a picture" + OF_THE_RUN, at_least=1)
-    min_bb: int | None = option(None, help="read at least this many regions of a picture" + OF_THE_RUN, at_least=1)
+    train_config: str | None = option(
+        None,
+        help="log/hps.json of the finetuned run, whose options are then used; leave it out for zero-shot",
+        path="own",
+    )
+    conf_th: float | None = option(
+        None, help="keep regions above this detector confidence (0 to 1); -1: use num_bb" + DEFAULT_HELP
+    )
+    max_bb: int | None = option(None, help="keep at most this many regions of an image" + DEFAULT_HELP, at_least=1)
+    min_bb: int | None = option(None, help="keep at least this many regions of an image" + DEFAULT_HELP, at_least=1)
     num_bb: int | None = option(
-        None, help="read this many regions of a picture when conf_th is -1" + OF_THE_RUN, at_least=1
+        None, help="number of regions of every image when conf_th is -1" + DEFAULT_HELP, at_least=1
     )
-    save_logits: bool = option(False, help="changes nothing: results.npz has all scores, for scripts/ensemble.py")
-    batch_size: int = option(400, help="most pictures in a mini-batch", at_least=1)
-    batch_units: int = option(16384, help="size of a batch, in text tokens plus image regions", at_least=1)
+    save_logits: bool = option(
+        False, help="has no effect here: results.npz always has all scores, as scripts/ensemble.py needs"
+    )
+    batch_size: int = option(
+        400, help="maximal number of images in a batch; batch_units limits it too; seldom needs a change", at_least=1
+    )
+    batch_units: int = option(
+        16384, help="size of a batch, in text tokens plus image regions; lower it if memory runs out", at_least=1
+    )
     chunk_texts: int = option(
-        1000, help="save scores after every so many texts, so that an interrupted run can continue", at_least=1
+        1000, help="save the scores after every so many texts, so that an interrupted run can continue", at_least=1
     )
     score: Literal["matching", "difference"] = option(
-        "matching", help="zero-shot: score by the matching head's logit of a match, or by the difference of its logits"
+        "matching", help="zero-shot only: the matching head's logit of a match, or the difference of its two logits"
     )
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write `config.json`, `results.npz` and `scores.json`; returns the recalls."""
+    """Write `config.json`, `results.npz` and `scores.json`; returns the recalls by name (rank 0; {} on other ranks).
+
+    `argv`: the flags; default: the command line. Raises `InputError` for wrong flags, stores and checkpoints.
+    """
     config, world = parse_and_join(ItmInference, argv)
     task = ItmTask(training_options(config))
     captions = task.dataset(config.txt_db, config.img_db)
@@ -67,12 +87,18 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 def training_options(config: ItmInference) -> ItmConfig:
-    """The options of the finetuned run, or the defaults, set to `config`'s weights and regions."""
+    """The options of the finetuned run, or the defaults of training, with the checkpoint and regions of `config`."""
     model_config = config.model_config
     if not model_config and config.train_config:
         model_config = str(Path(config.train_config).parent / "model.json")
     if not model_config:
-        raise InputError("which model?", key="model_config", remedy="give --model_config, or --train_config of a run")
+        raise InputError(
+            "the sizes of the model are unknown",
+            key="model_config, train_config",
+            found="neither option was given",
+            expected="one of them",
+            remedy="give --train_config RUN/log/hps.json of a finetuned run, or --model_config for zero-shot retrieval",
+        )
     options = ItmConfig(output_dir=config.output_dir, model_config=model_config)
     if config.train_config:
         options = read_run_config(Path(config.train_config), ItmConfig)
@@ -82,7 +108,7 @@ def training_options(config: ItmInference) -> ItmConfig:
 
 
 def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World) -> Chunks:
-    """Score every text with every picture, chunk by chunk of texts, those that are there left out."""
+    """Score every text with every image, in chunks of texts; chunks that an interrupted run finished are kept."""
     chunks = Chunks(
         folder=Path(config.output_dir) / "chunks",
         rows=len(captions),
@@ -107,35 +133,48 @@ def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World
         scores = matrix.table(predictor.predict(matrix))
         if world.is_main:
             chunks.save(texts, scores)
-            LOG.info("texts %d to %d of %d scored", texts.start + 1, texts.stop, len(captions))
+            LOG.info("scored texts %d to %d of %d", texts.start + 1, texts.stop, len(captions))
     return chunks
 
 
 def fingerprint(config: ItmInference, task: ItmTask, precision: Precision) -> dict[str, Any]:
-    """What scores depend on: not the number of ranks or loader processes."""
+    """The files and options that the scores depend on; the number of ranks and loader processes is not among them."""
     images = task.stores.images(config.img_db)
-    files: dict[str, str | Path] = {"checkpoint": config.checkpoint, "txt_db": config.txt_db, "img_db": images.folder}
-    marks = {key: file_fingerprint(path) for key, path in files.items()}
+    paths: dict[str, str | Path] = {"checkpoint": config.checkpoint, "txt_db": config.txt_db, "img_db": images.folder}
+    files = {key: file_fingerprint(path) for key, path in paths.items()}
     options = {key: getattr(task.config, key) for key in (*REGION_OPTIONS, "blind", "model_config")}
     options |= {key: getattr(config, key) for key in ("score", "batch_size", "batch_units", "chunk_texts")}
-    return marks | options | {"precision": precision.name}
+    return files | options | {"precision": precision.name}
 
 
 def ranking_model(task: ItmTask, score: str) -> nn.Module:
-    """The model; zero-shot, its rank head is made of the matching head's logit of a match, or of the difference."""
+    """The model with a rank head. Zero-shot, the rank head is made from the matching head of pre-training.
+
+    `score`: "matching" takes the logit of a match, "difference" that logit minus the logit of no match. Raises
+    `InputError` for a checkpoint without both heads, and for "difference" with a finetuned checkpoint.
+    """
     model: Any = task.build_model()
     checkpoint = task.config.checkpoint
     assert task.report is not None
     zero_shot = "rank_output.weight" in task.report.missing_keys
     if zero_shot and "itm_output.weight" in task.report.missing_keys:
-        expected = "weights of retrieval finetuning, or of pre-training with ITM"
         raise InputError(
-            "the checkpoint has no head that says what belongs together", file=checkpoint, expected=expected
+            "the checkpoint has no head for image-text matching",
+            file=checkpoint,
+            found="neither rank_output nor itm_output",
+            expected="weights of retrieval finetuning, or of pre-training with ITM",
+            remedy="give another --checkpoint",
         )
     if score == "difference":
         if not zero_shot:
-            expected = "a checkpoint of pre-training; this one has a rank head, which gives the scores"
-            raise InputError("nothing to take a difference of", file=checkpoint, key="score", expected=expected)
+            raise InputError(
+                "--score difference needs a pretrained checkpoint, and this one is finetuned",
+                file=checkpoint,
+                key="score",
+                found="a rank head, which gives one score instead of two logits",
+                expected="a checkpoint of pre-training without a rank head",
+                remedy="leave out --score",
+            )
         with torch.no_grad():
             for rank, match in zip(model.rank_output.parameters(), model.itm_output.parameters()):
                 rank.sub_(match[:1])
@@ -143,7 +182,7 @@ def ranking_model(task: ItmTask, score: str) -> nn.Module:
 
 
 def publish(config: ItmInference, captions: Retrieval, chunks: Chunks) -> dict[str, float]:
-    """The files of the finished matrix; the chunks go when all are there."""
+    """Write the output files from the finished score matrix, then remove the chunks; returns the recalls."""
     folder, matrix = Path(config.output_dir), chunks.matrix()
     scores = retrieval_recalls(matrix, captions.own_columns)
     write_json(folder / "config.json", asdict(config), indent=4)

@@ -1,4 +1,4 @@
-"""Judge the sentences of an NLVR2 split: the leaderboard's file.
+"""Predict true or false for the sentences of an NLVR2 split, and write the leaderboard's file.
 
 python inf_nlvr2.py --txt_db … --img_db … --train_dir FOLDER_OF_A_RUN --ckpt best --output_dir results/nlvr2
 """
@@ -15,35 +15,41 @@ from utils.options import option
 
 @dataclass(kw_only=True)
 class Nlvr2Inference(InferenceConfig):
-    """Flags of NLVR2 inference under the release's names."""
+    """Predict true or false for the sentences of an NLVR2 split, with a finetuned model."""
 
-    train_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
-    ckpt: str = option("", help="a step of that run, `best` (the default), or the path of a weight file")
+    train_dir: str = option(
+        help="output folder of the training run to use: log/hps.json, log/model.json, ckpt/", path="own"
+    )
+    ckpt: str = option("", help="weights to use: a step of that run, best (the default), or the path of a weight file")
     checkpoint: str = option("", help="the same as --ckpt, under the name that the other scripts use")
-    output_dir: str = option(help="folder for results.csv", path="own")
+    output_dir: str = option(help="folder for results.csv, the leaderboard's file", path="own")
     batch_size: int | None = option(
-        None, help="size of a batch, in text tokens plus image regions; none: the run's val_batch_size", at_least=1
+        None,
+        help="size of a batch, in text tokens plus image regions; None: the val_batch_size of the training run",
+        at_least=1,
     )
 
     @property
     def run_dir(self) -> Path:
-        """The finished run."""
+        """The output folder of the finished run."""
         return Path(self.train_dir)
 
     def __post_init__(self) -> None:
+        """Join the two flags for the weights; `InputError` where they differ."""
         checkpoints = {self.ckpt, self.checkpoint} - {""}
         if len(checkpoints) > 1:
             raise InputError(
-                "which weights?",
+                "two different checkpoints were given",
                 key="ckpt, checkpoint",
                 found=f"{self.ckpt} and {self.checkpoint}",
-                expected="one of the two flags: they mean the same",
+                expected="one checkpoint, because the two flags mean the same",
+                remedy="leave out one of the flags",
             )
         self.checkpoint = checkpoints.pop() if checkpoints else "best"
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Write `results.csv`; returns its path."""
+    """Write `results.csv` to the output folder; returns its path."""
     inference = Inference(Nlvr2Inference, Nlvr2Task, Nlvr2Config, argv)
     return inference.predict_split(Path(inference.flags.output_dir) / "results.csv")
 

@@ -1,4 +1,4 @@
-"""Choose the boxes that the expressions of one or more splits mean.
+"""Predict the box that each referring expression describes, for one or more splits.
 
 python inf_re.py --txt_db refcoco_val.db:refcoco_testA.db --img_db … --output_dir FOLDER_OF_A_RUN --checkpoint best
 """
@@ -15,16 +15,23 @@ from utils.options import option
 
 @dataclass(kw_only=True)
 class ReInference(InferenceConfig):
-    """Flags of referring-expression inference under the release's names."""
+    """Predict the box that each referring expression describes, with a finetuned model."""
 
-    txt_db: str = option(help="text LMDBs to predict for, joined by ':'", path="own", joined=":")
-    batch_size: int | None = option(256, help="expressions in a batch; none: the run's val_batch_size", at_least=1)
+    txt_db: str = option(help="text LMDBs to predict for, with ':' between them", path="own", joined=":")
+    batch_size: int | None = option(
+        256, help="expressions in a batch; None: the val_batch_size of the training run", at_least=1
+    )
     boxes: Boxes | None = option(None, help=BOXES_HELP)
-    tmp_file: str | None = option(None, help="append the accuracies to this file, one line a call", path="own")
+    tmp_file: str | None = option(
+        None, help="file to append a line with the accuracies to, such as a file for many runs", path="own"
+    )
 
 
 def main(argv: list[str] | None = None) -> list[Path]:
-    """Write a results file for every text store and append the accuracies to `--tmp_file`; returns their paths."""
+    """Write a results file for every text store, and append the accuracies to `--tmp_file`; returns the files' paths.
+
+    `argv`: the flags; default: the command line.
+    """
     inference = Inference(ReInference, ReTask, ReConfig, argv)
     flags, paths, accuracies = inference.flags, [], ""
     for txt_db in flags.txt_db.split(":"):
@@ -42,7 +49,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
 
 
 def split_name(txt_db: str) -> str:
-    """The split in a store's name, as the release names stores: `refcoco_testA.db` → testA."""
+    """The split in the name of a text store, as in the release: `refcoco_testA.db` → testA."""
     name, *rest = Path(txt_db).stem.split("_")
     return rest[0] if rest else name
 

@@ -1,4 +1,4 @@
-"""Label the pairs of a visual-entailment split.
+"""Predict the label of each image-hypothesis pair of a visual-entailment split.
 
 python inf_ve.py --txt_db … --img_db … --output_dir FOLDER_OF_A_RUN --checkpoint best
 """
@@ -11,7 +11,7 @@ from utils.distributed import launch
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Write `results_test/results_{checkpoint}_all.json` in the run's folder; returns its path."""
+    """Write `results_test/results_{checkpoint}_all.json` to the run's folder; returns its path."""
     return Inference(InferenceConfig, VeTask, VeConfig, argv).predict_split()
 
 

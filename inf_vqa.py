@@ -1,4 +1,4 @@
-"""Answer the questions of a split: the VQA leaderboard's file.
+"""Answer the questions of a VQA split, and write the leaderboard's file.
 
 python inf_vqa.py --txt_db … --img_db … --output_dir FOLDER_OF_A_RUN --checkpoint best
 """
@@ -11,12 +11,12 @@ from utils.distributed import launch
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Write `results_test/results_{checkpoint}_all.json` in the run's folder; returns its path."""
-    return Inference(InferenceConfig, VqaTask, VqaConfig, argv, answers_of_the_run).predict_split()
+    """Write `results_test/results_{checkpoint}_all.json` to the run's folder; returns its path."""
+    return Inference(InferenceConfig, VqaTask, VqaConfig, argv, answer_vocabulary).predict_split()
 
 
-def answers_of_the_run(flags: InferenceConfig) -> dict[str, str]:
-    """The head's outputs stand for the answers that the run left beside its weights."""
+def answer_vocabulary(flags: InferenceConfig) -> dict[str, str]:
+    """The option `ans2label`: the vocabulary that training saved in `ckpt/`, which names the outputs of the head."""
     return {"ans2label": str(flags.run_dir / "ckpt" / "ans2label.json")}
 
 

@@ -1,4 +1,4 @@
-"""Official annotation files to a text store (text LMDB), one subcommand a dataset.
+"""Convert official annotation files to a text store (text LMDB), with one subcommand per dataset.
 
     python prepro.py captions --annotations captions_val2014.json --output txt_db/coco.db --vocab vocab.txt
     python prepro.py captions --jsonl my_captions.jsonl --output txt_db/mine.db --vocab vocab.txt
@@ -11,9 +11,9 @@
         --split val --output txt_db/refcoco_val.db --vocab vocab.txt
     python prepro.py vcr --annotations val.jsonl --metadata vcr1images --output txt_db/vcr_val.db --vocab vocab.txt
 
-A text becomes one record: `input_ids` (word pieces without [CLS] and [SEP]), `img_fname` (its picture's key in
-the image store) and what its task needs. None is dropped for its length: training does that (`max_txt_len`).
-Every file may be gzipped. The release's own command, `--task nlvr|re` in place of a subcommand, is understood too.
+Each text becomes one record: `input_ids` (word pieces without [CLS] and [SEP]), `img_fname` (the key of its image
+in the image store) and the fields of its task. Long texts are kept; training leaves them out (`max_txt_len`).
+Every input file may be gzipped. The release's command line (`--task nlvr|re`, no subcommand) works too.
 """
 
 import argparse
@@ -44,32 +44,34 @@ PREPARE = {
     "nlvr2": prepare_nlvr2,
     "re": prepare_re,
     "vcr": prepare_vcr,
-    "nlvr": prepare_nlvr2,  # the release's name for it
+    "nlvr": prepare_nlvr2,  # the release's name of NLVR2
 }
 Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the subcommand of the command line."""
+    """Run the subcommand that the command line names."""
     argv = sys.argv[1:] if argv is None else list(argv)
     is_release_form = bool(argv) and argv[0].startswith("-") and any(word.split("=")[0] == "--task" for word in argv)
     args = parse_release_form(argv) if is_release_form else command_line().parse_args(argv)
     if Path(args.output).exists():
-        raise InputError("the output exists already", file=args.output, remedy="remove it, or name another")
+        raise InputError("the output exists already", file=args.output, remedy="remove it, or give another --output")
     PREPARE[args.task](args)
 
 
 def parse_release_form(argv: Sequence[str]) -> argparse.Namespace:
-    """The options of the release's command line, which knows two tasks; `re`'s split is in the output's name."""
-    parser = argparse.ArgumentParser(parents=[shared_options("the task's own")])
-    parser.add_argument("--annotations", nargs="+", required=True, help="re: refs, instances, iid_to_ann_ids")
+    """Parse the release's command line, which has two tasks. For `re` the split is part of the output's name."""
+    parser = argparse.ArgumentParser(parents=[shared_options("the dataset's own")])
+    parser.add_argument(
+        "--annotations", nargs="+", required=True, help="annotation files; re: refs, instances, iid_to_ann_ids"
+    )
     parser.add_argument("--task", required=True, choices=["nlvr", "nlvr2", "re"], help="dataset of the annotations")
-    parser.add_argument("--missing_imgs", metavar="JSON", help="nlvr: list of pictures without features")
+    parser.add_argument("--missing_imgs", metavar="JSON", help="nlvr: JSON list of the images without features")
     args = parser.parse_args(argv)
     if args.task == "re":
         if len(args.annotations) != 3:
             raise InputError(
-                "--task re takes three files",
+                "--task re needs three annotation files",
                 key="--annotations",
                 found=" ".join(args.annotations),
                 expected="refs(*).p, instances.json, iid_to_ann_ids.json, in this order",
@@ -78,42 +80,42 @@ def parse_release_form(argv: Sequence[str]) -> argparse.Namespace:
         dataset, *split = Path(args.output).name.split(".")[0].split("_")
         if not split:
             raise InputError(
-                "no split in the name of the output",
+                "the name of the output contains no split",
                 key="--output",
                 found=args.output,
                 expected=f"{dataset}_SPLIT_….db, such as refcoco_testA_bert-base-cased.db",
-                remedy="name it so, or use the subcommand: prepro.py re --split SPLIT",
+                remedy="give the output such a name, or use the subcommand: prepro.py re --split SPLIT",
             )
         args.split = split[0]
     return args
 
 
 def shared_options(img_name: str) -> argparse.ArgumentParser:
-    """The options of every subcommand; `img_name`: its rule for names of pictures."""
+    """A parser with the options that all subcommands share. `img_name`: the default format of image names."""
     shared = argparse.ArgumentParser(add_help=False)
     add = shared.add_argument
-    add("--output", required=True, metavar="NAME.db", help="folder to write; must not exist")
+    add("--output", required=True, metavar="NAME.db", help="text store to write; it must not exist yet")
     add(
         "--vocab",
         "--toker",
         required=True,
         metavar="PATH",
-        help="vocab.txt of the BERT weights to be used, or a folder that holds it; nothing is downloaded",
+        help="vocab.txt of the BERT weights, or the folder that holds it; nothing is downloaded",
     )
-    add("--do_lower_case", action="store_true", help="for uncased vocabularies (the release's is cased)")
+    add("--do_lower_case", action="store_true", help="lower-case the text, for uncased vocabularies")
     add(
         "--img_name",
         metavar="FORMAT",
-        help=f"keys of the image store, over {{split}}, {{image_id}}, {{file_name}}, {{stem}}; default: {img_name}",
+        help=f"format of image keys, from {{split}}, {{image_id}}, {{file_name}}, {{stem}}; default: {img_name}",
     )
-    add("--image_list", metavar="FILE", help="keep only these images: a file name or number a line (or both)")
-    add("--exclude_images", metavar="FILE", help="leave these images out, listed in the same way")
-    add("--skip_empty", action="store_true", help="leave out texts without words instead of refusing the file")
+    add("--image_list", metavar="FILE", help="keep only the images in this file: each line a file name or number")
+    add("--exclude_images", metavar="FILE", help="leave out the images in this file (same format)")
+    add("--skip_empty", action="store_true", help="leave out texts without words; default: they are an error")
     return shared
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The parser with one subcommand a dataset, each with the shared options; .gz files are read too."""
+    """The parser of the command line, with one subcommand per dataset."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="DATASET")
     add_captions(tasks)
@@ -127,69 +129,97 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def subcommand(tasks: Subcommands, name: str, img_name: str, help: str) -> argparse.ArgumentParser:
-    """A subcommand with the shared options."""
+    """Add a subcommand with the shared options."""
     return tasks.add_parser(name, parents=[shared_options(img_name)], help=help, description=help)
 
 
 def add_captions(tasks: Subcommands) -> None:
+    """Add the subcommand `captions`."""
     names = f"{COCO_IMG_NAME} for COCO, {OWN_IMG_NAME} for --jsonl"
-    captions = subcommand(tasks, "captions", names, "COCO captions, or a jsonl of your own")
-    captions.add_argument("--split", help="COCO split in image names, such as val2014; default: what the file says")
+    captions = subcommand(tasks, "captions", names, "COCO captions, or a jsonl file of your own")
+    captions.add_argument("--split", help="COCO split in image names, such as val2014; default: from the file")
     source = captions.add_mutually_exclusive_group(required=True)
-    source.add_argument("--annotations", nargs="+", metavar="JSON", help="COCO captions files; .gz is read too")
+    source.add_argument("--annotations", nargs="+", metavar="JSON", help="COCO captions files, plain or .gz")
     source.add_argument(
-        "--jsonl", nargs="+", metavar="FILE", help='one {"id": ..., "image": file name, "text": ...} a line'
+        "--jsonl",
+        nargs="+",
+        metavar="FILE",
+        help='your own captions: each line is {"id": ..., "image": file name, "text": ...}',
     )
 
 
 def add_itm(tasks: Subcommands) -> None:
+    """Add the subcommand `itm`."""
     names = f"{COCO_IMG_NAME} for COCO, {FLICKR_IMG_NAME} for Flickr30k"
     add = subcommand(tasks, "itm", names, "captions of a Karpathy split, for retrieval").add_argument
     add("--karpathy", required=True, metavar="JSON", help="Karpathy's dataset_coco.json or dataset_flickr30k.json")
-    add("--part", required=True, nargs="+", choices=["train", "restval", "val", "test"], help="parts of the split")
+    add(
+        "--part",
+        required=True,
+        nargs="+",
+        choices=["train", "restval", "val", "test"],
+        help="splits to take from that file",
+    )
 
 
 def add_vqa(tasks: Subcommands) -> None:
+    """Add the subcommand `vqa`."""
     add = subcommand(tasks, "vqa", COCO_IMG_NAME, "VQA v2 questions and answers").add_argument
-    add("--split", help="COCO split in image names, such as val2014; default: what the questions file says")
-    add("--questions", nargs="+", required=True, metavar="JSON", help="questions files; .gz is read too")
-    add("--annotations", nargs="+", default=[], metavar="JSON", help="their annotations files; none for test")
+    add("--split", help="COCO split in image names, such as val2014; default: from the questions file")
+    add("--questions", nargs="+", required=True, metavar="JSON", help="VQA v2 questions files, plain or .gz")
+    add(
+        "--annotations",
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="annotations of the questions; omit in a test split",
+    )
     add(
         "--ans2label",
         metavar="FILE",
-        help="use this answer vocabulary (for validation: the training store's ans2label.json); "
-        '"release": the 3,129 answers of the release, which its finetuned checkpoints need',
+        help="answer vocabulary; for validation: ans2label.json of the training store; "
+        '"release": the 3,129 answers that the release\'s finetuned checkpoints need',
     )
     add(
         "--num_answers",
         type=int,
         default=3129,
-        help="otherwise: make a vocabulary of this many most frequent majority answers (paper A.2: 3129); "
-        "ties in alphabetical order",
+        help="size of a new vocabulary of the most frequent majority answers, without --ans2label (paper A.2: 3129)",
     )
 
 
 def add_ve(tasks: Subcommands) -> None:
+    """Add the subcommand `ve`."""
     add = subcommand(tasks, "ve", FLICKR_IMG_NAME, "visual entailment (SNLI-VE, on Flickr30k)").add_argument
-    add("--annotations", nargs="+", required=True, metavar="JSONL", help="any of snli_ve_{train,dev,test}.jsonl")
+    add(
+        "--annotations", nargs="+", required=True, metavar="JSONL", help="one or more of snli_ve_{train,dev,test}.jsonl"
+    )
 
 
 def add_nlvr2(tasks: Subcommands) -> None:
-    add = subcommand(tasks, "nlvr2", NLVR2_IMG_NAME, "NLVR2 sentences about two pictures").add_argument
-    add("--annotations", nargs="+", required=True, metavar="JSONL", help="any of train.json, dev.json, test1.json")
-    add("--missing_imgs", metavar="JSON", help="list of keys of pictures without features: their texts are left out")
+    """Add the subcommand `nlvr2`."""
+    add = subcommand(tasks, "nlvr2", NLVR2_IMG_NAME, "NLVR2 sentences about two images").add_argument
+    add(
+        "--annotations",
+        nargs="+",
+        required=True,
+        metavar="JSONL",
+        help="one or more of train.json, dev.json, test1.json",
+    )
+    add("--missing_imgs", metavar="JSON", help="JSON list of image keys without features; their texts are left out")
 
 
 def add_re(tasks: Subcommands) -> None:
+    """Add the subcommand `re`."""
     help = "referring expressions: RefCOCO, RefCOCO+ (refs(unc).p), RefCOCOg (refs(umd).p: the UMD split)"
     add = subcommand(tasks, "re", RE_IMG_NAME, help).add_argument
-    add("--refs", required=True, metavar="P", help="refs(unc).p or refs(umd).p; read without running what is in it")
-    add("--instances", required=True, metavar="JSON", help="instances.json that lies beside it")
+    add("--refs", required=True, metavar="P", help="refs(unc).p or refs(umd).p; no code in the pickle is run")
+    add("--instances", required=True, metavar="JSON", help="instances.json from the same folder")
     add(
         "--iid_to_ann_ids",
         metavar="JSON",
-        help="the order in which each picture's ground-truth boxes were extracted; describe_regions.py --boxes "
-        "writes it beside the features",
+        help="order in which the ground-truth boxes were extracted; describe_regions.py --boxes writes this file "
+        "beside the features",
     )
     add(
         "--split",
@@ -200,21 +230,27 @@ def add_re(tasks: Subcommands) -> None:
 
 
 def add_vcr(tasks: Subcommands) -> None:
+    """Add the subcommand `vcr`."""
     add = subcommand(tasks, "vcr", VCR_IMG_NAME, "VCR questions, answers and rationales").add_argument
     add("--annotations", nargs="+", required=True, metavar="JSONL", help="train.jsonl, val.jsonl or test.jsonl")
-    add("--metadata", required=True, metavar="FOLDER", help="vcr1images: metadata_fn of the jsonl is a file under it")
-    add("--gt_img_name", metavar="FORMAT", help=f"keys of ground-truth boxes; default: {VCR_GT_IMG_NAME}")
+    add(
+        "--metadata",
+        required=True,
+        metavar="FOLDER",
+        help="folder vcr1images, which holds the files named by metadata_fn",
+    )
+    add("--gt_img_name", metavar="FORMAT", help=f"format of the keys of ground-truth boxes; default: {VCR_GT_IMG_NAME}")
     add(
         "--tags",
         choices=["place", "index"],
         default="place",
-        help="special token of an object: the cell, of 9 × 9 over the picture, of its box; or its index (80 at most)",
+        help="special token of an object: the cell of its box in a 9 × 9 grid, or its index (at most 80)",
     )
     add(
         "--object_names",
         choices=["before", "none"],
         default="before",
-        help="write the object's name (person) before its special token, or not",
+        help="write the object's name, such as person, before its special token, or leave it out",
     )
 
 

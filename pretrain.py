@@ -1,4 +1,4 @@
-"""Pre-train UNITER on any mix of tasks and datasets (paper section 3.2), VCR's second stage among them (A.2).
+"""Pre-train UNITER on any mix of tasks and datasets (paper section 3.2), also VCR's second stage (paper A.2).
 
 python pretrain.py --config config/pretrain-indomain-base-8gpu.json
 torchrun --nproc_per_node 8 pretrain.py --config …
@@ -26,47 +26,52 @@ from model.pretrain import UniterForPretraining, wra_loss
 from model.vcr import VCR_TYPES
 from optim.run import run_training
 from optim.task import Task
-from utils.config import DataEntry, RunConfig, option
 from utils.distributed import launch
 from utils.errors import InputError
 from utils.formats import VCR_TOKENS
+from utils.options import option
+from utils.run_config import DataEntry, RunConfig
 from utils.store_options import check_paired
 
 TASKS = ("mlm", "mrfr", "mrc", "mrckl", "itm")
-VCR_TASKS = TASKS[:4]  # a VCR text does not describe its picture: no ITM (paper A.2)
+VCR_TASKS = TASKS[:4]  # without ITM, because a VCR text does not describe its image (paper A.2)
 
 
 @dataclass(kw_only=True)
 class PretrainConfig(RunConfig):
-    """Options of pre-training, besides those of every run."""
+    """Options of pre-training (paper section 3.2). Datasets are given in the JSON file, under train_datasets."""
 
-    train_datasets: list[DataEntry] = option([], help="corpora to train on (JSON only)")
-    val_datasets: list[DataEntry] = option([], help="corpora to validate on (JSON only)")
-    mrm_prob: float = option(0.15, help="share of image regions that is masked")
-    itm_neg_prob: float = option(0.5, help="share of image-text pairs that do not match")
-    itm_negative: Literal["image", "text", "both"] = option("image", help="the side of a pair that a negative replaces")
-    itm_ot_lambda: float = option(0.0, help="weight of the word-region alignment loss; 0: no such loss")
+    train_datasets: list[DataEntry] = option([], help="corpora to train on, with their tasks (in the JSON file only)")
+    val_datasets: list[DataEntry] = option([], help="corpora to validate on, with their tasks (in the JSON file only)")
+    mrm_prob: float = option(0.15, help="share of image regions to mask, from 0 to 1")
+    itm_neg_prob: float = option(0.5, help="share of image-text pairs that do not match, from 0 to 1")
+    itm_negative: Literal["image", "text", "both"] = option(
+        "image", help="what to replace in a pair to make a negative: the image, the text, or either of them (both)"
+    )
+    itm_ot_lambda: float = option(0.0, help="weight of the word-region alignment loss, added to ITM's; 0: no such loss")
     masking: Literal["conditional", "joint"] = option(
-        "conditional", help="mask words or regions of a pair (conditional), or both at once (joint; paper table 3)"
+        "conditional",
+        help="mask tokens or regions of a pair (conditional), or both (joint, an ablation; paper table 3)",
     )
     mrckl_reduction: Literal["mean", "sum"] = option(
-        "mean", help="how the mrckl loss reduces over the classes; released weights were trained with mean"
+        "mean", help="mean or sum of the mrckl loss over the classes; released weights were trained with mean"
     )
     optim: Literal["adam", "adamax", "adamw"] = "adamw"
     weight_decay: float = 0.01
     warmup_steps: int = 10000
-    wrong_picture: bool = option(False, help="validate a second time, with every text beside another text's picture")
-    vcr: bool = option(False, help='treat every dataset as VCR\'s; one with "GT_DIR;DET_DIR" among its img always is')
+    wrong_picture: bool = option(False, help="as a control, validate also with the image of another text")
+    vcr: bool = option(False, help='treat every dataset as VCR; one with "GT_DIR;DET_DIR" in img is VCR in any case')
     vcr_text: Literal["qar", "both"] = option(
-        "qar", help="VCR: texts with rationales (qar, as in the release), or both with and without"
+        "qar", help="VCR only: train on texts with rationales (qar, as in the release), or with and without (both)"
     )
-    regions: RegionSource | None = option(None, help=f"VCR: {REGIONS_HELP}")
+    regions: RegionSource | None = option(None, help=f"VCR only: {REGIONS_HELP}")
 
 
 class Pretraining(Task[PretrainConfig]):
-    """All objectives over all datasets; each (task, dataset) is an entry of its own, such as `mlm_coco`."""
+    """Pre-training: each task on each dataset is an entry of the training data, such as `mlm_coco`."""
 
     def __init__(self, config: PretrainConfig):
+        """Check the datasets' names and tasks; `InputError` for what is wrong, before any store is opened."""
         super().__init__(config)
         sources = config.train_datasets + config.val_datasets
         for datasets in (config.train_datasets, config.val_datasets):
@@ -76,11 +81,11 @@ class Pretraining(Task[PretrainConfig]):
         self.has_vcr = any(self._is_vcr(source) for source in sources)
 
     def _is_vcr(self, source: DataEntry) -> bool:
-        """Whether a dataset is VCR's: all are by the option `vcr`, one is that names two image stores as one."""
+        """Whether a dataset is VCR: by the option `vcr`, or because an image store is given as "GT_DIR;DET_DIR"."""
         return self.config.vcr or any(";" in img for img in source.img or [] if img)
 
     def _check(self, source: DataEntry) -> None:
-        """What can be seen wrong before a store is opened."""
+        """Raise `InputError` for lists of different lengths and for unknown tasks in one dataset."""
         images: list[Any] = source.img or [None] * len(source.db)
         ratios: list[Any] = source.mix_ratio or [1] * len(source.tasks)
         check_paired({f"db of {source.name}": source.db, f"img of {source.name}": images})
@@ -93,11 +98,11 @@ class Pretraining(Task[PretrainConfig]):
                 key=f"tasks of {source.name}",
                 found=impossible[0],
                 expected=", ".join(possible),
-                remedy="name tasks of that list",
+                remedy="use tasks of that list only" + (" (VCR has no itm)" if possible == VCR_TASKS else ""),
             )
 
     def _entries(self, source: DataEntry, train: bool, wrong_picture: bool = False) -> list[Entry]:
-        """An entry for each task of a dataset; none of text alone where wrong pictures are asked for."""
+        """The entries of a dataset, one for each task. With `wrong_picture`, [] for text without images."""
         if wrong_picture and (not source.img or None in source.img):
             return []
         if not self._is_vcr(source):
@@ -109,7 +114,7 @@ class Pretraining(Task[PretrainConfig]):
         return [*entries[0], *entries[1]]
 
     def _caption_entries(self, source: DataEntry, train: bool, wrong_picture: bool) -> list[Entry]:
-        """An entry for each task of a dataset of captions; its stores are opened once for all tasks."""
+        """The entries of a dataset of captions, one for each task. Its stores are opened once for all tasks."""
         images = source.img or [None] * len(source.db)
         stores = [(self.stores.texts(db, train), self.stores.images(img)) for db, img in zip(source.db, images)]
         return [
@@ -124,7 +129,7 @@ class Pretraining(Task[PretrainConfig]):
     def _caption_dataset(
         self, task: Any, texts: TextStore, images: ImageStore | None, wrong_picture: bool
     ) -> Itm | Mlm | Mrm:
-        """The examples of one task."""
+        """The dataset of one task on one pair of stores."""
         c = self.config
         if task == "itm":
             return Itm(texts, images, wrong_picture=wrong_picture, negative=c.itm_negative, neg_prob=c.itm_neg_prob)
@@ -133,7 +138,7 @@ class Pretraining(Task[PretrainConfig]):
         return Mrm(texts, images, task, wrong_picture=wrong_picture, masking=c.masking, mrm_prob=c.mrm_prob)
 
     def _vcr_entries(self, source: DataEntry, name: str, part: Part, train: bool, wrong_picture: bool) -> list[Entry]:
-        """An entry for each task of a dataset of VCR, for one kind of its texts."""
+        """The entries of a VCR dataset, one for each task, for texts with (`qar`) or without (`qa`) rationales."""
         c, images = self.config, source.img or [None] * len(source.db)
         stores = [
             open_vcr(self.stores, db, img, part=part, regions=c.regions, train=train)
@@ -148,11 +153,18 @@ class Pretraining(Task[PretrainConfig]):
         return entries
 
     def train_data(self) -> list[Entry]:
-        """Every task of every dataset, mixed by `mix_ratio`."""
+        """One entry for every task of every dataset, drawn in proportion to `mix_ratio`."""
+        if not self.config.train_datasets and self.config.num_train_steps:
+            raise InputError(
+                "no training data was given",
+                key="train_datasets",
+                found="no datasets",
+                remedy="list datasets in a JSON file, as config/demo-pretrain.json does, and give it with --config",
+            )
         return [entry for source in self.config.train_datasets for entry in self._entries(source, train=True)]
 
     def eval_data(self) -> dict[str, Dataset]:
-        """Every task of every dataset to validate on, and, with `wrong_picture`, a second time as a control."""
+        """Every task of every validation dataset; with `wrong_picture` also a control, `TASK_NAME@wrong_picture`."""
         controls = (False, True) if self.config.wrong_picture else (False,)
         return {
             entry.name + ("@wrong_picture" if wrong else ""): entry.dataset
@@ -162,12 +174,12 @@ class Pretraining(Task[PretrainConfig]):
         }
 
     def new_model(self) -> UniterForPretraining:
-        """With VCR among the datasets, embeddings and word head are VCR's; the options keep the model's own sizes."""
+        """UNITER with its pre-training heads; VCR adds its special tokens and types to the sizes of `model_config`."""
         sizes = grown_config(self.model_config, VCR_TYPES, VCR_TOKENS) if self.has_vcr else self.model_config
         return UniterForPretraining(sizes)
 
     def loss(self, model: UniterForPretraining, batch: PackedBatch) -> Tensor:
-        """The mean over a micro-batch's own elements (DESIGN section 5); ITM adds word-region alignment."""
+        """Mean loss of the micro-batch (DESIGN section 5); for ITM plus `itm_ot_lambda` × the word-region alignment."""
         if batch.task == "itm":
             _, loss, distances = model.itm(batch, transport=self.config.itm_ot_lambda > 0)
             if distances is None:
@@ -179,7 +191,10 @@ class Pretraining(Task[PretrainConfig]):
         return loss.mean()
 
     def predict(self, model: UniterForPretraining, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """Loss and, where there is a right answer, whether it was given, of every word, region or pair."""
+        """For every masked token, masked region or pair: its loss, and `correct` where the task has a right answer.
+
+        ITM also gives `match` (whether the pair matches) and `transport`, the optimal-transport distance.
+        """
         targets = batch.targets
         results: dict[str, Tensor] = {}
         if batch.task == "itm":
@@ -191,7 +206,7 @@ class Pretraining(Task[PretrainConfig]):
             scores, loss = masked_objective(model, batch)
             if batch.task == "mlm":
                 results = {"correct": scores.argmax(-1) == targets["mlm_labels"]}
-            elif batch.task in ("mrc", "mrckl"):  # the most confident class, background aside (paper A.3)
+            elif batch.task in ("mrc", "mrckl"):  # the most confident class without background (paper A.3)
                 results = {"correct": scores[:, 1:].argmax(-1) == targets["soft_labels"][:, 1:].argmax(-1)}
         if loss.ndim == 2:
             by_sum = batch.task == "mrckl" and self.config.mrckl_reduction == "sum"
@@ -199,7 +214,7 @@ class Pretraining(Task[PretrainConfig]):
         return {name: value.double().cpu().numpy() for name, value in {"loss": loss, **results}.items()}
 
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
-        """Means, and the standard error of the accuracy; matching also by kind of pair."""
+        """Mean loss, accuracy and its standard error; for ITM also by matching and mismatching pairs."""
         scores = {"loss": float(predictions["loss"].mean())}
         if "correct" in predictions:
             correct = predictions["correct"]
@@ -214,7 +229,7 @@ class Pretraining(Task[PretrainConfig]):
         return scores
 
     def main_metric(self, scores: dict[str, float]) -> float | None:
-        """The mean accuracy over the evaluation sets; where none has one, the negative mean loss; without sets None."""
+        """The mean accuracy over the validation sets, without controls; if no set has one, minus the mean loss."""
         without_controls = {name: value for name, value in scores.items() if "@" not in name}
         accuracies = [value for name, value in without_controls.items() if name.endswith("/acc")]
         losses = [value for name, value in without_controls.items() if name.endswith("/loss")]
@@ -224,23 +239,18 @@ class Pretraining(Task[PretrainConfig]):
 
 
 def task_weights(source: DataEntry) -> list[tuple[Any, float]]:
-    """The tasks of a dataset, each with the weight that it is drawn by."""
+    """The tasks of a dataset, each with its `mix_ratio`, in proportion to which it is drawn."""
     return list(zip(source.tasks, source.mix_ratio or [1] * len(source.tasks)))
 
 
 def masked_objective(model: UniterForPretraining, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-    """Scores and unreduced loss of the batch's objective, one of those that predict what is masked."""
-    if batch.task == "mlm":
-        return model.mlm(batch)
-    if batch.task == "mrfr":
-        return model.mrfr(batch)
-    if batch.task == "mrc":
-        return model.mrc(batch)
-    assert batch.task == "mrckl", batch.task
-    return model.mrckl(batch)
+    """Scores and loss, without reduction, of the batch's masking objective: mlm, mrfr, mrc or mrckl."""
+    objectives = {"mlm": model.mlm, "mrfr": model.mrfr, "mrc": model.mrc, "mrckl": model.mrckl}
+    return objectives[batch.task](batch)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train with the options in `argv` (default: the command line); returns the last scores by name."""
     return run_training(Pretraining, PretrainConfig, argv)
 
 

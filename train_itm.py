@@ -1,4 +1,4 @@
-"""Finetune UNITER on image-text retrieval (paper 4.2 and A.2).
+"""Finetune UNITER on image-text retrieval (paper 4.1 and A.2).
 
 python train_itm.py --config config/train-itm-flickr-base-8gpu.json
 torchrun --nproc_per_node 8 train_itm.py --config …
@@ -24,53 +24,80 @@ from model.retrieval import UniterForImageTextRetrieval, online_loss, rank_logit
 from model.weights import LoadReport
 from optim.run import run_training
 from optim.task import MicroBatches, Task
-from utils.config import RunConfig, option
 from utils.distributed import launch
+from utils.options import option
+from utils.run_config import RunConfig
 from utils.store_options import ListedStoreOptions
 
 
 @dataclass(kw_only=True)
 class ItmConfig(ListedStoreOptions, RunConfig):
-    """Options of retrieval finetuning, besides those of every run."""
+    """Options of image-text retrieval finetuning (paper 4.1 and A.2)."""
 
     hard_negatives: HardNegatives = option(
-        "none", "hard negatives: none, scored in each step (online), or mined from time to time (paper A.2)"
+        "none",
+        "none; online: learn from the hardest of many random negatives in each step; mined: from negatives mined every "
+        "mine_steps steps (paper A.2)",
     )
     negative_size: int = option(
-        1, "random negatives for a text, and as many for a picture; online: candidates for them", at_least=1
+        1,
+        "random negative images for a text, and as many negative texts for an image; with online, the candidates",
+        at_least=1,
     )
-    hard_neg_size: int = option(31, "online: number of hardest candidates that the loss counts", at_least=1)
-    margin: float = option(0.2, "margin of the triplet loss, between scores of 0 to 1", at_least=0)
-    mine_steps: int = option(4000, "mined: mine new negatives every so many steps", at_least=1)
-    mine_images: int = option(128, "mined: random pictures to score for each text", at_least=1)
-    mine_keep: int = option(20, "mined: hardest negatives to keep for each text and each picture", at_least=1)
+    hard_neg_size: int = option(
+        31, "online only: number of the hardest candidates that the loss uses, for each text and image", at_least=1
+    )
+    margin: float = option(
+        0.2,
+        "triplet-loss margin: how much higher a pair should score than its negatives, on scores of 0 to 1",
+        at_least=0,
+    )
+    mine_steps: int = option(
+        4000, "mined only: mine new negatives every so many optimiser steps; fewer is slower", at_least=1
+    )
+    mine_images: int = option(
+        128, "mined only: random images to score for each text; more finds harder negatives, slowly", at_least=1
+    )
+    mine_keep: int = option(
+        20, "mined only: number of hardest negatives to keep for each text and each image", at_least=1
+    )
     mined_negatives: int = option(
-        2, "mined: hard negatives in an example, half of them pictures, half texts", at_least=1
+        2, "mined only: number of hard negatives in an example, half of them images, half texts", at_least=1
     )
     inf_minibatch_size: int = option(
-        400, "pictures that validation ranks for a text; with full_val, how many at a time", at_least=1
+        400,
+        "validation ranks a text's image among this many images; with full_val: images scored at a time",
+        at_least=1,
     )
-    full_val: bool = option(False, "validate by ranking all texts and all pictures")
-    train_batch_size: int = option(128, "examples in a rank's micro-batch; online: micro-batches in a rank's step")
-    val_batch_size: int = option(16384, "size of a batch in validation and mining, in text tokens plus image regions")
+    full_val: bool = option(
+        False, "validate by ranking all texts and all images: slower, but comparable with published recalls"
+    )
+    train_batch_size: int = option(
+        128, "examples in a rank's micro-batch; with online: micro-batches of one example in a rank's step"
+    )
+    val_batch_size: int = option(
+        16384,
+        "size of a batch in validation and mining, in text tokens plus image regions; lower it if memory runs out",
+    )
     weight_decay: float = 0.01
     grad_norm: float = 0.25
 
 
 class ItmTask(Task[ItmConfig]):
-    """A caption's own picture scores higher than other pictures, and it higher for its picture than other captions."""
+    """Image-text retrieval: a text and its own image must score higher than that text or image with any other."""
 
     name = "itm"
     head = "rank_output"
 
     def __init__(self, config: ItmConfig):
+        """Prepare the task; mining is the task's `refresh`."""
         super().__init__(config)
-        self.parts: Sequence[Retrieval] = []  # the training data, a part for each store
-        self.report: LoadReport | None = None  # of the checkpoint
+        self.parts: Sequence[Retrieval] = []  # the training data, one dataset for each store
+        self.report: LoadReport | None = None  # which weights the checkpoint lacked
         self.refresh_steps = config.mine_steps if config.hard_negatives == "mined" else 0
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Retrieval:
-        """The captions of a text store and the pictures of an image store."""
+        """The captions of a text store, with the images of an image store."""
         c = self.config
         return Retrieval(
             self.stores.texts(txt_db, train),
@@ -81,18 +108,19 @@ class ItmTask(Task[ItmConfig]):
         )
 
     def train_data(self) -> Sequence[Entry]:
-        """All stores of the options, end to end, as for every task; mining needs their datasets one by one."""
+        """One entry of all training stores. `self.parts` keeps their datasets, because mining works on each alone."""
         self.parts = [self.dataset(txt_db, img_db, train=True) for txt_db, img_db in self.config.db_pairs("train")]
         return [Entry(self.name, self.parts[0] if len(self.parts) == 1 else Concat(self.parts))]
 
     def eval_data(self) -> dict[str, Dataset]:
-        """Validation as the release's: each caption's picture among `inf_minibatch_size`, or among all."""
+        """The validation split: ranks each caption's image among `inf_minibatch_size` images, as in the release, or,
+        with `full_val`, all captions and all images."""
         c, captions = self.config, self._captions("val")
         make = RetrievalMatrix if c.full_val else validation_candidates
         return {split: make(captions[split], c.val_batch_size, c.inf_minibatch_size) for split in captions}
 
     def final_data(self) -> dict[str, Dataset]:
-        """Val, where the last validation was not of all of it, and test: all texts with all pictures."""
+        """All texts with all images, of the test split, and, without `full_val`, of the validation split."""
         c, names = self.config, {"test": "test"} | ({} if self.config.full_val else {"val": "val_full"})
         captions = self._captions(*names)
         return {
@@ -100,14 +128,15 @@ class ItmTask(Task[ItmConfig]):
         }
 
     def _captions(self, *splits: str) -> dict[str, Retrieval]:
-        """The captions and pictures of each of these splits for which the options name stores."""
+        """The dataset of each of these splits for which the options name stores."""
         return {
             split: self.dataset(txt_db, img_db) for split in splits for txt_db, img_db in self.config.db_pairs(split)
         }
 
     def micro_batches(self) -> MicroBatches:
-        """Online, a step is the mean over `train_batch_size` micro-batches of one example, whose candidates fit in
-        memory; `gradient_accumulation_steps` is not read, as in the release."""
+        """How much one step takes. With online hard negatives it is the mean over `train_batch_size` micro-batches of
+        one example, because one example's candidates fill the memory; `gradient_accumulation_steps` has no effect then,
+        as in the release."""
         if self.config.hard_negatives == "online":
             return MicroBatches(batch_size=1, per_step=self.config.train_batch_size, accumulation="mean")
         return super().micro_batches()
@@ -115,7 +144,11 @@ class ItmTask(Task[ItmConfig]):
     def refresh(
         self, model: Any, step: int, predict: Callable[[Dataset], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """Paper A.2: score random pictures for every text; the hardest for each text, and for each picture."""
+        """Mine hard negatives (paper A.2): score random images for every text, keep the hardest of each text and image.
+
+        Returns arrays for each training store k: `pictures_k` (texts, `mine_keep`) columns, `texts_k` (images,
+        `mine_keep`) texts, both int32.
+        """
         c, arrays = self.config, {}
         for k, captions in enumerate(self.parts):
             columns = draw_candidates(captions, c.mine_images, generator(c.seed, "mined", step, k))
@@ -126,31 +159,32 @@ class ItmTask(Task[ItmConfig]):
         return arrays
 
     def apply_refresh(self, arrays: dict[str, np.ndarray]) -> None:
-        """Give every store's dataset what was mined from it."""
+        """Give the dataset of each training store its mined negatives."""
         for k, captions in enumerate(self.parts):
             captions.mined = arrays[f"pictures_{k}"], arrays[f"texts_{k}"]
 
     def new_model(self) -> UniterForImageTextRetrieval:
+        """UNITER with a head that gives one score for a text and an image."""
         return UniterForImageTextRetrieval(self.model_config)
 
     def after_loading(self, model: UniterForImageTextRetrieval, report: LoadReport) -> None:
-        """The rank head starts from the matching head of pre-training; one that was finetuned is kept."""
+        """Start the rank head from the matching head of pre-training, unless the checkpoint has a rank head."""
         self.report = report
         if "rank_output.weight" in report.missing_keys:
             model.init_output()
 
     def loss(self, model: UniterForImageTextRetrieval, batch: PackedBatch) -> Tensor:
-        """Mean triplet loss of the negatives; online of the hardest, the two anchors' means added."""
+        """Mean triplet loss over the negatives; online: the means over a text's and an image's hardest, added."""
         if self.config.hard_negatives == "online":
             return online_loss(model, batch, self.config.hard_neg_size, self.config.margin)
         return model.losses(batch, self.config.margin)[1].mean()
 
     def predict(self, model: UniterForImageTextRetrieval, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """The rank logits of the pairs of a tile (`data.retrieval_eval`)."""
+        """`scores`: the rank logits (pairs,) of the text-image pairs in a tile (see `data.retrieval_eval`)."""
         return {"ids": np.array(batch.ids), "scores": rank_logits(model, batch).float().cpu().numpy()}
 
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
-        """Recalls of pictures for texts, and, where all were scored, of texts for pictures."""
+        """Recalls of image retrieval, and of text retrieval where all texts were scored with all images."""
         assert isinstance(dataset, RetrievalMatrix | RetrievalCandidates)
         table = dataset.table(predictions)
         if isinstance(dataset, RetrievalCandidates):
@@ -158,11 +192,12 @@ class ItmTask(Task[ItmConfig]):
         return retrieval_recalls(table, dataset.captions.own_columns)
 
     def main_metric(self, scores: dict[str, float]) -> float | None:
-        """The mean of all recalls that validation gives."""
+        """The mean of the recalls of validation decides which weights are the best."""
         return scores.get("val/r_mean", scores.get("val/img_r_mean"))
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train with the options in `argv` (default: the command line); returns the last scores by name."""
     return run_training(ItmTask, ItmConfig, argv)
 
 

@@ -1,4 +1,4 @@
-"""Finetune UNITER on image-text retrieval with online hard negatives, under the release's name and defaults.
+"""Finetune UNITER on image-text retrieval with online hard negatives, under the release's script name and defaults.
 
 torchrun --nproc_per_node 16 train_itm_hard_negatives.py --config config/train-itm-flickr-base-16gpu-hn.json
 """
@@ -13,7 +13,7 @@ from utils.distributed import launch
 
 @dataclass(kw_only=True)
 class HardNegativesConfig(ItmConfig):
-    """Options of retrieval finetuning with hard negatives."""
+    """Options of image-text retrieval finetuning with online hard negatives (paper A.2)."""
 
     hard_negatives: HardNegatives = "online"
     train_batch_size: int = 32
@@ -22,12 +22,13 @@ class HardNegativesConfig(ItmConfig):
 
 
 class HardNegativesTask(ItmTask):
-    """The same task; also leaves model_step_{N}_final.pt."""
+    """The same task as `ItmTask`; it also saves the last weights as model_step_{N}_final.pt."""
 
     final_weights = True
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train with the options in `argv` (default: the command line); returns the last scores by name."""
     return run_training(HardNegativesTask, HardNegativesConfig, argv)
 
 

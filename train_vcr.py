@@ -25,9 +25,10 @@ from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
 from model.weights import LoadReport
 from optim.run import run_training
 from optim.task import Task
-from utils.config import RunConfig, option
 from utils.distributed import launch
 from utils.formats import CHOICES, UNLABELLED
+from utils.options import option
+from utils.run_config import RunConfig
 from utils.store_options import ListedStoreOptions
 
 LOG = logging.getLogger("uniter")
@@ -35,18 +36,21 @@ LOG = logging.getLogger("uniter")
 
 @dataclass(kw_only=True)
 class VcrConfig(ListedStoreOptions, RunConfig):
-    """Options of VCR finetuning, besides those of every run. Image entries are "GT_DIR;DET_DIR"."""
+    """Options of VCR finetuning (paper 4.1, table 5; A.2). Each image LMDB is given as "GT_DIR;DET_DIR"."""
 
     checkpoint_from: Literal["pretrain", "vcr_pretrain"] = option(
-        "pretrain", help="first- or second-stage weights; the checkpoint's shapes decide, and a difference is logged"
+        "pretrain",
+        help="stage of the checkpoint: pretrain.py or VCR's second stage; only used for a warning in the log",
     )
     regions: RegionSource | None = option(None, help=REGIONS_HELP)
-    val_batch_size: int = option(10, help="questions in a validation batch, 8 sequences each", at_least=1)
+    val_batch_size: int = option(
+        10, help="questions in a validation batch, 8 sequences each; lower it if memory runs out", at_least=1
+    )
     lr_mul: float = 10.0
 
 
 class VcrTask(Task[VcrConfig]):
-    """A question and a picture → the right answer of four, and the right rationale of four, learned together."""
+    """VCR: a question and an image → the right one of four answers and of four rationales, learned together."""
 
     name = "vcr"
     metric = "acc"
@@ -54,42 +58,50 @@ class VcrTask(Task[VcrConfig]):
     test_splits = ("test",)
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False, choices: Choices = "both") -> Dataset:
-        """Training: the answers of all questions, then their rationales. Else `choices` of every question."""
+        """The questions of a text store, with the images of an image store.
+
+        In training, all questions with their answers, then all questions with their rationales, as separate examples.
+        Otherwise each question with the answers and rationales that `choices` names (`data.vcr.Vcr`).
+        """
         if train:
             training: tuple[Choices, ...] = ("answers", "rationales")
             return Concat([self._choices(txt_db, img_db, choices, train) for choices in training])
         return self._choices(txt_db, img_db, choices, train)
 
     def _choices(self, txt_db: str, img_db: str, choices: Choices, train: bool) -> Vcr:
+        """Open the stores and make the dataset of one kind of examples."""
         part: Part = "qa" if choices == "answers" else "qar"
         regions = self.config.regions
         texts, gt, detected = open_vcr(self.stores, txt_db, img_db, part=part, regions=regions, train=train)
         return Vcr(texts, gt, detected, choices)
 
     def new_model(self) -> UniterForVisualCommonsenseReasoning:
+        """UNITER with a right-or-wrong head, and with VCR's special tokens and token types."""
         return UniterForVisualCommonsenseReasoning(self.model_config)
 
     def after_loading(self, model: UniterForVisualCommonsenseReasoning, report: LoadReport) -> None:
-        """Warn where the checkpoint is not of the stage that `checkpoint_from` says."""
+        """Log a warning if the shapes of the checkpoint show another stage than `checkpoint_from` says."""
         c, stage = self.config, "pretrain" if report.grown_keys else "vcr_pretrain"
         if c.checkpoint and stage != c.checkpoint_from:
-            LOG.warning("checkpoint_from is %s, but by its shapes %s is %s", c.checkpoint_from, c.checkpoint, stage)
+            LOG.warning(
+                "checkpoint_from is %s, but the shapes in %s are those of %s", c.checkpoint_from, c.checkpoint, stage
+            )
 
     def loss(self, model: UniterForVisualCommonsenseReasoning, batch: PackedBatch) -> Tensor:
-        """Mean cross-entropy over all choices: each is right or wrong by itself (paper A.2)."""
+        """Mean two-class cross-entropy over all choices, each judged right or wrong alone (paper A.2)."""
         return model.losses(batch)[1].mean()
 
     def predict(self, model: UniterForVisualCommonsenseReasoning, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """The scores of every choice (E, 8 or 20), and the right ones (E,), -1 without labels."""
+        """`logits`: scores of all choices (E, 8 or 20); `qa_target`, `qar_target` (E,): 0 to 3, -1 without labels."""
         targets = {name: batch.targets[name].cpu().numpy() for name in ("qa_target", "qar_target")}
         scores = choice_scores(model(batch)).view(len(batch), -1)
         return {"ids": np.array(batch.ids), "logits": scores.float().cpu().numpy(), **targets}
 
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
-        """Q→A, QA→R (given the right answer), Q→AR = both right, and four-way losses; {} of a test split.
+        """Accuracies of Q→A, of QA→R given the right answer and of Q→AR (both right), and four-way losses.
 
-        Q→AR is the same number when the rationale is chosen given the predicted answer, as at the leaderboard: where
-        the answer is right the two are one (paper A.2).
+        {} for a split without labels. The leaderboard chooses the rationale given the predicted answer. Q→AR is the
+        same number there, because it counts only where the predicted answer is right (paper A.2).
         """
         scores, answer, rationale = (predictions[name] for name in ("logits", "qa_target", "qar_target"))
         if (answer == UNLABELLED).any() or (rationale == UNLABELLED).any():
@@ -103,18 +115,19 @@ class VcrTask(Task[VcrConfig]):
         }
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
-        """All 20 scores of every question as JSON, and beside it the leaderboard's csv."""
+        """Write the leaderboard's csv and, as JSON, the 20 scores of every question."""
         row_ids, logits = predictions["ids"].tolist(), predictions["logits"]
-        write_vcr_csv(path.with_suffix(".csv"), row_ids, logits, ids)  # the one that refuses more comes first
+        write_vcr_csv(path.with_suffix(".csv"), row_ids, logits, ids)  # first, because it checks more than the other
         write_vcr_json(path, row_ids, logits, ids)
 
 
 def cross_entropy(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Mean over the questions: scores (E, 4), targets (E,)."""
+    """Mean cross-entropy of `scores` (E, 4) for `targets` (E,), which are 0 to 3."""
     return float(F.cross_entropy(torch.from_numpy(scores), torch.from_numpy(targets)))
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train with the options in `argv` (default: the command line); returns the last scores by name."""
     return run_training(VcrTask, VcrConfig, argv)
 
 

@@ -19,40 +19,41 @@ from evaluation.submission import write_ve
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.run import run_training
 from optim.task import Task
-from utils.config import RunConfig
 from utils.distributed import launch
 from utils.formats import VE_LABELS
+from utils.run_config import RunConfig
 from utils.store_options import SplitStoreOptions
 
 
 @dataclass(kw_only=True)
 class VeConfig(SplitStoreOptions, RunConfig):
-    """Options of VE finetuning, besides those of every run."""
+    """Options of visual-entailment finetuning on SNLI-VE (paper 4.1 and A.2)."""
 
     grad_norm: float = 0.25
 
 
 class VeTask(Task[VeConfig]):
-    """A picture and a hypothesis → contradiction, entailment or neutral: VQA with three answers."""
+    """Visual entailment: an image and a hypothesis → contradiction, entailment or neutral; VQA with three answers."""
 
     name = "ve"
     metric = "acc"
     validation_splits = ("val", "test")
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
-        """The hypotheses of a text store about the pictures of an image store."""
+        """The hypotheses of a text store, with the images of an image store."""
         texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
         return Vqa(texts, images, len(VE_LABELS), require_labels=train)
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
+        """UNITER with a classifier over the three labels."""
         return UniterForVisualQuestionAnswering(self.model_config, len(VE_LABELS))
 
     def loss(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> Tensor:
-        """Mean binary cross-entropy × answers, as VQA's (DESIGN section 5)."""
+        """Mean binary cross-entropy × number of labels, as in VQA (DESIGN section 5)."""
         return model.losses(batch)[1].mean() * len(VE_LABELS)
 
     def predict(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """Logits (E, 3), their loss, and the targets (E, 3): zeros where the store has none."""
+        """Logits (E, 3), loss (E,), and targets (E, 3), which are zeros in a split without labels."""
         scores, loss = model.losses(batch)
         return {
             "ids": np.array(batch.ids),
@@ -62,7 +63,7 @@ class VeTask(Task[VeConfig]):
         }
 
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
-        """Accuracy over the three labels, and the loss; {} of a split without labels."""
+        """Accuracy over the three labels, and mean loss; {} for a split without labels."""
         targets = predictions["targets"]
         if not targets.any(1).all():
             return {}
@@ -70,11 +71,12 @@ class VeTask(Task[VeConfig]):
         return {"acc": right, "loss": float(predictions["loss"].mean())}
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
-        """A label for every pair."""
+        """Write the label of every pair as JSON."""
         write_ve(path, predictions["ids"].tolist(), predictions["logits"], ids)
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train with the options in `argv` (default: the command line); returns the last scores by name."""
     return run_training(VeTask, VeConfig, argv)
 
 

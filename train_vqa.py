@@ -21,23 +21,26 @@ from evaluation.vqa_answers import RELEASE_ANSWERS, check_same_answers, label2an
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.run import run_training
 from optim.task import Task
-from utils.config import RunConfig, option
 from utils.distributed import launch
+from utils.options import option
+from utils.run_config import RunConfig
 from utils.store_options import ListedStoreOptions
 
 
 @dataclass(kw_only=True)
 class VqaConfig(ListedStoreOptions, RunConfig):
-    """Options of VQA finetuning, besides those of every run."""
+    """Options of VQA finetuning (paper 4.1 and A.2)."""
 
     ans2label: str | None = option(
-        None, path=True, help="JSON of answers and labels; none: the one beside the first text LMDB, else the release's"
+        None,
+        path=True,
+        help="JSON file of the answer vocabulary; None: that of the first training text LMDB, or the release's answers",
     )
     lr_mul: float = 10.0
 
 
 class VqaTask(Task[VqaConfig]):
-    """A question and a picture → one of the answers, learned from soft scores."""
+    """VQA: a question and an image → one of the answers, learned from soft scores."""
 
     name = "vqa"
     metric = "score"
@@ -45,12 +48,13 @@ class VqaTask(Task[VqaConfig]):
     test_splits = ("test",)
 
     def __init__(self, config: VqaConfig):
+        """Read the answer vocabulary; `InputError` where the file is wrong or absent."""
         super().__init__(config)
         self.ans2label_file = find_ans2label(config)
-        self.answers = label2ans(read_ans2label(self.ans2label_file))  # by label
+        self.answers = label2ans(read_ans2label(self.ans2label_file))  # in the order of the labels
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
-        """The questions of a text store about the pictures of an image store."""
+        """The questions of a text store, with the images of an image store."""
         check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label_file)
         texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
         return Vqa(texts, images, len(self.answers), require_labels=train)
@@ -60,12 +64,12 @@ class VqaTask(Task[VqaConfig]):
         return UniterForVisualQuestionAnswering(self.model_config, len(self.answers))
 
     def loss(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> Tensor:
-        """Mean binary cross-entropy × answers (DESIGN section 5)."""
+        """Mean binary cross-entropy × number of answers (DESIGN section 5)."""
         _, loss = model.losses(batch)
         return loss.mean() * len(self.answers)
 
     def predict(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> dict[str, np.ndarray]:
-        """Logits (E, answers), and the soft accuracy (E,) and loss (E,) of questions that have answers."""
+        """Logits (E, answers), and for scoring the soft accuracy (E,) and the loss (E,) of each question."""
         logits, loss = model.losses(batch)
         return {
             "ids": np.array(batch.ids),
@@ -75,13 +79,13 @@ class VqaTask(Task[VqaConfig]):
         }
 
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
-        """Mean soft accuracy, as the release validates, and mean loss; {} of a split without answers."""
+        """Mean soft accuracy, the release's validation score, and mean loss; {} for a split without answers."""
         if not dataset.has_labels:
             return {}
         return {name: float(predictions[name].mean(dtype=np.float64)) for name in ("score", "loss")}
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
-        """The leaderboard's file: an answer to every question."""
+        """Write the leaderboard's file: an answer to every question."""
         best_answers = vqa_predictions(predictions["ids"].tolist(), predictions["logits"], self.answers)
         write_vqa(path, best_answers, ids)
 
@@ -90,14 +94,14 @@ class VqaTask(Task[VqaConfig]):
         write_logits_npz(path, predictions["ids"].tolist(), predictions["logits"], np.float16)
 
     def write_inference_files(self, output_dir: Path) -> None:
-        """Write to the output folder what inference needs: the answers, and the vocabulary's marks."""
+        """Write to the output folder what inference needs: the answer vocabulary and the ids of special tokens."""
         super().write_inference_files(output_dir)
         (output_dir / "ckpt").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.ans2label_file, output_dir / "ckpt" / "ans2label.json")
 
 
 def find_ans2label(config: VqaConfig) -> Path:
-    """The file of the answer vocabulary: the option, else the one beside the first text LMDB, else the release's."""
+    """The file of the answer vocabulary: the option, else that of the first training text LMDB, else the release's."""
     if config.ans2label:
         return Path(config.ans2label)
     if config.train_txt_dbs and (Path(config.train_txt_dbs[0]) / "ans2label.json").exists():
@@ -106,6 +110,7 @@ def find_ans2label(config: VqaConfig) -> Path:
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train with the options in `argv` (default: the command line); returns the last scores by name."""
     return run_training(VqaTask, VqaConfig, argv)
 
 

@@ -1,4 +1,4 @@
-"""The packed batch (DESIGN section 2): one flat stream of text tokens and image regions, no padding, one collate.
+"""The packed batch (DESIGN section 2): one flat stream of text tokens and image regions, without padding.
 
 Legend: T tokens, R regions, N = T + R units, B sequences, E examples, U distinct region rows, D feature width.
 """
@@ -18,38 +18,38 @@ HOST_FIELDS = ("seqlens", "txt_lens")  # fields that stay on the host
 
 @dataclass(kw_only=True)
 class Image:
-    """The regions of one picture: `key` tells pictures apart, so that a batch holds each of them once."""
+    """The regions of one image. `key` identifies the image, so that a batch holds its regions once."""
 
     key: Hashable
     feat: np.ndarray  # (n, D) float16, as stored
     pos: np.ndarray  # (n, 7) float32
-    soft_labels: np.ndarray | None = None  # (n, C) float16; for the targets, not batched
+    soft_labels: np.ndarray | None = None  # (n, C) float16; only for making targets, not part of a batch
 
 
 @dataclass(kw_only=True)
 class Seq:
-    """One sequence: its tokens, [CLS] and [SEP] among them, then the regions of its pictures.
+    """One sequence: its tokens, [CLS] and [SEP] included, then the regions of its images.
 
-    A target's name is in one of the three dictionaries, the same for all sequences of a task. `collate` concatenates
-    the arrays of all sequences along their first axis. To those that count units or regions it adds where the sequence
-    begins in the batch.
+    Each target is in one of the three dictionaries, the same one for all sequences of a task. `collate` concatenates
+    the arrays of all sequences along the first axis. Before that it shifts unit positions by the start of the sequence
+    in the stream, and region positions by the first row of the image in `PackedBatch.img_feat`.
     """
 
     input_ids: np.ndarray  # (t,) int64
     images: Sequence[Image] = ()
     txt_type_ids: np.ndarray | None = None  # (t,) int64, zeros when None
-    img_types: Sequence[int] | None = None  # one a picture, `IMG_TYPE` when None
-    img_mask: np.ndarray | None = None  # (r,) bool over the regions of all its pictures
-    targets: dict[str, np.ndarray] = field(default_factory=dict)  # as they are; one value a sequence: (1, …)
-    unit_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64, count units from the sequence's start
-    region_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64, count regions of its one picture
+    img_types: Sequence[int] | None = None  # the token type of each image, `IMG_TYPE` when None
+    img_mask: np.ndarray | None = None  # (r,) bool over the regions of all images, True where masked
+    targets: dict[str, np.ndarray] = field(default_factory=dict)  # not shifted; one value per sequence: (1, …)
+    unit_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64 positions among the sequence's units
+    region_targets: dict[str, np.ndarray] = field(default_factory=dict)  # int64 positions in the regions of one image
 
 
 @dataclass
 class Example:
-    """What a dataset makes of one text: one sequence or several, and targets of the example as a whole.
+    """One example of a dataset: one or more sequences, and the targets of the example as a whole.
 
-    `collate` concatenates targets along their first axis: one value an example has the shape (1, …).
+    `collate` concatenates targets along the first axis, so one value per example has the shape (1, …).
     """
 
     id: str
@@ -61,7 +61,7 @@ class Example:
 class PackedBatch:
     """Examples of one task as one stream of units, ready for the model. DESIGN section 2 explains every field.
 
-    Lengths stay on the host, so that no shape needs to wait for the device.
+    `seqlens` and `txt_lens` stay on the host, so that computing a shape never waits for the device.
     """
 
     task: str
@@ -73,7 +73,7 @@ class PackedBatch:
     img_feat: Tensor  # (U, D) float16
     img_pos_feat: Tensor  # (U, 7) float32
     img_row: Tensor  # (R,) int64
-    img_masks: Tensor | None  # (R,) bool; None when the task masks no region
+    img_masks: Tensor | None  # (R,) bool, True where masked; None when the task masks no region
     img_type_ids: Tensor  # (R,) int64
     txt_index: Tensor  # (T,) int64
     img_index: Tensor  # (R,) int64
@@ -93,7 +93,7 @@ class PackedBatch:
         return int(self.seqlens.sum())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "PackedBatch":
-        """The batch with `function` of every tensor but those that stay on the host."""
+        """The batch with `function` applied to every tensor that does not stay on the host."""
         tensors: dict[str, Any] = {
             f.name: function(value)
             for f in fields(self)
@@ -102,12 +102,12 @@ class PackedBatch:
         return replace(self, **tensors, targets={name: function(value) for name, value in self.targets.items()})
 
     def tensors(self) -> list[Tensor]:
-        """All tensors that move with the batch."""
+        """All tensors that move to the device with the batch."""
         values = [getattr(self, f.name) for f in fields(self) if f.name not in HOST_FIELDS]
         return [value for value in (*values, *self.targets.values()) if isinstance(value, Tensor)]
 
     def to(self, device: torch.device, non_blocking: bool = True) -> "PackedBatch":
-        """The batch on a device; lengths stay on the host."""
+        """The batch on `device`; lengths stay on the host."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "PackedBatch":
@@ -115,10 +115,10 @@ class PackedBatch:
         return self._map(Tensor.pin_memory)
 
     def select(self, sequences: Tensor) -> "PackedBatch":
-        """The batch of these sequences alone, (b,) int64 on any device, in their order, on the batch's own device.
+        """The batch of some sequences only: `sequences` (b,) int64, in this order, on the batch's device.
 
-        Pictures are shared: `img_feat` and `img_pos_feat` stay whole. Groups are numbered anew in order of appearance
-        and `ids` are theirs. Targets are dropped. `sequences` and `group` are brought to the host: lengths live there.
+        Images are shared: `img_feat` and `img_pos_feat` stay whole. Examples are numbered again in order of appearance,
+        and `ids` follows. Targets are dropped. Waits for the device: `sequences` and `group` are copied to the host.
         """
         index = sequences.cpu()
         txt_lens, img_lens = self.txt_lens[index].numpy(), (self.seqlens - self.txt_lens)[index].numpy()
@@ -152,6 +152,7 @@ class PackedBatch:
         )
 
     def __repr__(self) -> str:
+        """The sizes of the batch, not its tensors."""
         targets = {name: tuple(value.shape) for name, value in self.targets.items()}
         return (
             f"PackedBatch({self.task}: {len(self)} examples, {len(self.group)} sequences, "
@@ -161,7 +162,7 @@ class PackedBatch:
 
 
 def collate(task: str, examples: Sequence[Example], img_dim: int) -> PackedBatch:
-    """Pack examples into one stream: THE collate function. `img_dim` is the width D, known also of text alone."""
+    """Pack examples into one stream: the only collate function. `img_dim`: D, needed where no example has an image."""
     seqs = [seq for example in examples for seq in example.seqs]
     first_rows, feat, pos = _distinct_regions(seqs, img_dim)
     txt_lens = np.array([len(seq.input_ids) for seq in seqs], np.int32)
@@ -198,9 +199,9 @@ def collate(task: str, examples: Sequence[Example], img_dim: int) -> PackedBatch
 
 
 def _distinct_regions(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable, int], Tensor, Tensor]:
-    """Copy the regions of every distinct picture once, in a worker into shared memory.
+    """Copy the regions of every distinct image once; in a loader process, into shared memory.
 
-    Returns the row of each picture's first region by the picture's key, features (U, D), and positions (U, 7).
+    Returns the row of each image's first region by image key, the features (U, D) and the positions (U, 7).
     """
     images = {image.key: image for seq in seqs for image in seq.images}
     sizes = [len(image.feat) for image in images.values()]
@@ -214,7 +215,7 @@ def _distinct_regions(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable,
 
 
 def _empty(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor; in a worker in shared memory, from where the training process reads it in place."""
+    """An uninitialised tensor; in a loader process in shared memory, which the training process reads in place."""
     if torch.utils.data.get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
     size = shape[0] * shape[1] * dtype.itemsize
@@ -224,9 +225,9 @@ def _empty(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
 def _batch_targets(
     examples: Sequence[Example], seqs: Sequence[Seq], starts: np.ndarray, first_rows: dict[Hashable, int]
 ) -> dict[str, Tensor]:
-    """Targets by name, of all sequences and examples; places in a sequence become places in the batch (see `Seq`).
+    """Targets by name, of all sequences and examples; positions become those in the batch (see `Seq`).
 
-    `starts` (B,): where sequences begin in the stream; `first_rows`: where pictures begin in `img_feat`, by key.
+    `starts` (B,): where sequences start in the stream. `first_rows`: where images start in `img_feat`, by key.
     """
     parts: dict[str, list[np.ndarray]] = {}
     for name in seqs[0].targets:
@@ -234,7 +235,7 @@ def _batch_targets(
     for name in seqs[0].unit_targets:
         parts[name] = [seq.unit_targets[name] + start for seq, start in zip(seqs, starts)]
     for name in seqs[0].region_targets:
-        assert all(len(seq.images) == 1 for seq in seqs), "rows of several pictures need not follow each other"
+        assert all(len(seq.images) == 1 for seq in seqs), "region targets need sequences of one image"
         parts[name] = [seq.region_targets[name] + first_rows[seq.images[0].key] for seq in seqs]
     for name in examples[0].targets:
         parts[name] = [example.targets[name] for example in examples]
@@ -246,11 +247,11 @@ def _concat(arrays: Sequence[np.ndarray], dtype: type) -> Tensor:
 
 
 def _stream_index(lens: Tensor, sequences: Tensor) -> np.ndarray:
-    """Where the tokens (or regions) of these sequences sit among those of all sequences, of `lens` (B,); int64."""
+    """The positions of the tokens (or regions) of `sequences` among those of all, whose lengths are `lens` (B,)."""
     starts = lens.cumsum(0) - lens
     return _ranges(list(zip(starts[sequences].tolist(), lens[sequences].tolist())))
 
 
 def _ranges(spans: Sequence[tuple[int, int]]) -> np.ndarray:
-    """(start, size) pairs → the integers they cover, end to end, int64."""
+    """All integers of the ranges given as (start, size), concatenated, int64."""
     return np.concatenate([np.arange(start, start + size) for start, size in spans] or [np.arange(0)]).astype(np.int64)

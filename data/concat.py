@@ -1,4 +1,4 @@
-"""Several datasets of one task as one, for entries with more than one store."""
+"""Several datasets of one task as one dataset, for training data in more than one store."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,19 +9,24 @@ from data.dataset import Column, Dataset
 
 
 class Concat:
-    """Datasets laid end to end; negatives stay inside each of them, as in the release."""
+    """Concatenate datasets of one task. Negatives come from the example's own part, as in the release.
+
+    Implements `data.dataset.Dataset`. Targets are those of the parts.
+    """
 
     def __init__(self, parts: Sequence[Dataset]):
+        """`parts`: one or more datasets of the same task and batch unit."""
         self.parts = list(parts)
         self.task, self.batch_unit = parts[0].task, parts[0].batch_unit
         self.ends = np.cumsum([0] + [len(part) for part in parts])
 
     def __len__(self) -> int:
+        """The number of examples in all parts."""
         return int(self.ends[-1])
 
     @property
     def img_dim(self) -> int:
-        """Feature width of the pictures; parts of text alone say 1."""
+        """Width of the region features. Parts without images give 1, so the largest is taken."""
         return max(part.img_dim for part in self.parts)
 
     @property
@@ -35,29 +40,29 @@ class Concat:
         return part.id(i - start)
 
     def pairs(self, draws: np.ndarray) -> np.ndarray:
-        """As each part's own; texts are numbered from the first part's first."""
+        """The pairs of every part, (n, 1 + k) int32; texts are numbered through all parts."""
         return np.concatenate([_renumbered(part.pairs(draws[rows]), rows.start) for part, rows in self._slices()])
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
-        """What the release counts of every example, in the order of `pairs`: whole parts, end to end."""
+        """(n,) int64 units as the release counts them. `pairs` must be those of all parts, in order."""
         return np.concatenate([part.lens(_renumbered(pairs[rows], -rows.start)) for part, rows in self._slices()])
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        """Units of every example, in the same order."""
+        """(n,) int64 units of every example, an upper bound. `pairs` must be those of all parts, in order."""
         return np.concatenate([part.units(_renumbered(pairs[rows], -rows.start)) for part, rows in self._slices()])
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """The example of its part."""
+        """The example that the part of this row's text makes."""
         part, start = self._part(row[Column.TEXT])
         return part.example([row[Column.TEXT] - start, *row[1:]], rng)
 
     def _part(self, i: int) -> tuple[Dataset, int]:
-        """The part of example `i`, and the number of its first example."""
+        """The part that has example `i`, and the number of that part's first example."""
         k = int(np.searchsorted(self.ends, i, "right")) - 1
         return self.parts[k], int(self.ends[k])
 
     def _slices(self) -> Iterator[tuple[Dataset, slice]]:
-        """Every part with its rows."""
+        """Every part with the slice of its examples."""
         for part, start, stop in zip(self.parts, self.ends.tolist(), self.ends[1:].tolist()):
             yield part, slice(start, stop)
 

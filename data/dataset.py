@@ -2,8 +2,8 @@
 
     draws (n, 3) → pairs (n, 1 + k) → lens, units (n,) → batches of rows → example(row) → collate
 
-Once an epoch, `pairs` decides which text meets which pictures. `lens` and `units` say how long every example then is,
-so batches are cut before anything is read. `example` reads one row of `pairs` and makes what `data.batch` packs.
+Once an epoch, `pairs` decides which text is paired with which images. `lens` and `units` give the length of each
+example, so that batches are planned before any record is read. `example` reads the records of one row of `pairs`.
 """
 
 from collections.abc import Sequence
@@ -18,27 +18,27 @@ BatchUnit = Literal["units", "examples"]  # what a batch size counts
 
 
 class Draw(IntEnum):
-    """Columns of the uniform numbers in [0, 1) that `pairs` may use: (n, len(Draw)), a row for each example."""
+    """Columns of the uniform random numbers in [0, 1) that `pairs` may use: (n, len(Draw)), a row for each example."""
 
-    NEGATIVE = 0  # below the share of negatives: the pair becomes a negative
-    SIDE = 1  # below the share of replaced texts: the text is replaced, else the picture
-    OTHER = 2  # times their number: which of the other texts or pictures replaces it
+    NEGATIVE = 0  # the pair becomes a negative when this is below the share of negatives
+    SIDE = 1  # in a negative the text is replaced when this is below the share of replaced texts, else the image
+    OTHER = 2  # chooses which of the other texts or images replaces it: this number times how many there are
 
 
 class Column(IntEnum):
-    """Columns of `pairs`: the number of a text in its store, then rows of image stores; -1: no picture."""
+    """Columns of `pairs`: the number of a text in its store, then rows of image stores; -1 means no image."""
 
     TEXT = 0
-    PICTURE = 1  # NLVR2: the left one; VCR: the ground-truth boxes
-    SECOND_PICTURE = 2  # NLVR2: the right one; VCR: the detected boxes
+    PICTURE = 1  # NLVR2: the left image; VCR: the ground-truth boxes
+    SECOND_PICTURE = 2  # NLVR2: the right image; VCR: the detected boxes
 
 
 class Dataset(Protocol):
-    """Examples of one task. All numbers below are of this dataset: n examples, k pictures each."""
+    """The examples of one task. Below, n is the number of examples, and k the number of images of each."""
 
     @property
     def task(self) -> str:
-        """Which task the examples are of; a batch carries it as `PackedBatch.task`."""
+        """The name of the task, which batches carry as `PackedBatch.task`."""
 
     @property
     def batch_unit(self) -> BatchUnit:
@@ -46,20 +46,23 @@ class Dataset(Protocol):
 
     @property
     def img_dim(self) -> int:
-        """Width of the region features; 1 where there are no pictures."""
+        """Width of the region features; 1 where there are no images."""
 
     @property
     def has_labels(self) -> bool:
-        """Whether its predictions can be scored: False for a test split whose labels are not public."""
+        """Whether predictions can be scored: False for a test split whose labels are not public."""
 
     def __len__(self) -> int:
         """n, the number of examples in an epoch."""
 
     def id(self, i: int) -> str:
-        """The id of example `i`, as in the annotations; predictions go by it."""
+        """The id of example `i`, as in the annotations. Predictions are stored under it."""
 
     def pairs(self, draws: np.ndarray) -> np.ndarray:
-        """Uniform `draws` (n, len(Draw)) → (n, 1 + k) int32, see `Column`: what every example of an epoch shows."""
+        """The text and images of every example of an epoch, (n, 1 + k) int32, with the columns of `Column`.
+
+        `draws`: (n, len(Draw)) uniform random numbers, for datasets with random pairs.
+        """
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) int64 units of every example as the 2020 release counts them, for `batching: "release"`."""
@@ -71,4 +74,7 @@ class Dataset(Protocol):
         """
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """The example of one row of `pairs`; every random choice in it, such as masks, comes from `rng`."""
+        """Build the example of one row of `pairs`. Every random choice in it, such as masks, comes from `rng`.
+
+        `InputError` when a record that it reads cannot be used.
+        """

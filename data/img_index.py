@@ -1,4 +1,4 @@
-"""Which pictures an image LMDB holds, and how many regions it announces of each: what its index is made from."""
+"""The images of an image LMDB and their region counts, from which the store's index is built."""
 
 import json
 from pathlib import Path
@@ -7,37 +7,40 @@ from data.lmdb_io import Reader
 from utils.errors import InputError
 from utils.files import read_json
 
-KEYS = b"__keys__"  # the LMDB's own list of its pictures
+KEYS = b"__keys__"  # the LMDB's own list of its images
 
 
 def picture_keys(reader: Reader) -> list[bytes]:
-    """The keys of all pictures, sorted; `InputError` where one that the LMDB itself lists is not there."""
+    """The keys of all images, sorted; `InputError` when there are none, or a key that `__keys__` lists is missing."""
     keys = [key for key, _ in reader.items() if key != KEYS]
     key_list = reader.get(KEYS)
     absent = sorted(set(json.loads(bytes(key_list))) - {key.decode() for key in keys}) if key_list else []
     if absent or not keys:
         raise InputError(
-            "an image LMDB is not whole",
+            "the image LMDB is incomplete",
             file=reader.folder / "data.mdb",
             key=", ".join(absent[:3]) or None,
-            found=f"{len(keys)} pictures; {len(absent)} that __keys__ lists are not there",
-            expected="every picture, at least one",
+            found=f"{len(keys)} images; {len(absent)} of the images that __keys__ lists are missing",
+            expected="every listed image, at least one",
             remedy="copy the whole folder again, or make it again with scripts/convert_imgdir.py",
         )
     return keys
 
 
 def announced_counts(file: Path, keys: list[bytes], folder: Path) -> dict[str, int]:
-    """Regions by picture, from a store's `nbb_…json`; `InputError` unless all its pictures are in the LMDB `folder`."""
+    """The region count of each image, by key, from a store's `nbb_….json`.
+
+    `InputError` when it is empty or lists an image that is not among `keys`, those of the LMDB `folder`.
+    """
     counts: dict[str, int] = read_json(file)
     absent = sorted(set(counts) - {key.decode() for key in keys})
     if absent or not counts:
         raise InputError(
-            "the counts of regions and the LMDB do not belong together",
+            "the file of region counts does not fit the LMDB",
             file=file,
             key=", ".join(absent[:3]),
-            found=f"{len(absent)} of {len(counts)} pictures are not in {folder}",
-            expected="every picture, at least one",
+            found=f"{len(absent)} of {len(counts)} images are not in {folder}",
+            expected="every listed image in the LMDB, at least one",
             remedy="copy the whole folder again, or make it again with scripts/convert_imgdir.py",
         )
     return counts

@@ -1,6 +1,6 @@
-"""Image LMDBs, in every variant of the release (DESIGN section 4, docs/DATA.md).
+"""Reading of image stores (image LMDBs), in every variant of the release (DESIGN section 4, docs/DATA.md).
 
-Legend: n regions of a picture, D feature width, C classes.
+Legend: n regions of an image, D feature width, C classes.
 """
 
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from data.lmdb_io import Reader, columns
 from data.records import decode
 from utils.errors import InputError
 
-SAMPLE = 64  # records decoded when a store is checked at the start of a run
+SAMPLE = 64  # records that `ImageStore.check` reads by default
 
 
 @dataclass(kw_only=True)
 class Regions:
-    """The regions of a picture, most confident first; arrays may be views into the LMDB."""
+    """The regions of one image, the most confident first. Arrays may be views into the LMDB."""
 
     features: np.ndarray  # (n, D) float16
     pos: np.ndarray  # (n, 7) float32: x1, y1, x2, y2, w, h, w·h in 0..1
-    conf: np.ndarray  # (n,)
-    soft_labels: np.ndarray | None  # (n, C) float16, where asked for
+    conf: np.ndarray  # (n,) the detector's confidence
+    soft_labels: np.ndarray | None  # (n, C) float16 class probabilities, when `read` is asked for them
 
 
 class ImageStore:
-    """An image LMDB by row, rows sorted by key.
+    """One variant of an image LMDB. Images are numbered by row, sorted by key.
 
-    `n_announced` (n,) int32: the regions of each picture as the release counts them (its `nbb…json`, or a fixed
-    number). `n_stored` (n,) int32: the regions that are there, as far as it is known without reading. Both come from
-    the index; only `read` opens the LMDB.
+    `n_announced` (images,) int32: regions of each image as the release counts them, from `nbb_….json` or the fixed
+    `num_bb`. `n_stored` (images,) int32: the same, but with `conf_th` -1 never more than the record holds. Both come
+    from the index, so that batches are planned without opening the LMDB.
     """
 
     def __init__(
@@ -47,8 +47,13 @@ class ImageStore:
         compressed: bool = False,
         blind: bool = False,
     ):
-        """Choose the variant as the release does: `conf_th` -1 for a fixed `num_bb`, else by threshold and bounds;
-        without its `nbb…json`, counts come from the variant `all`. `blind`: one empty region a picture."""
+        """Choose a variant by the release's rule, and open it.
+
+        With `conf_th` -1 it is `feat_numbb{num_bb}`. Otherwise it is `feat_th{conf_th}_max{max_bb}_min{min_bb}`, or,
+        where that one's `nbb_….json` is missing, `all`, whose counts are then made from the confidences. `compressed`:
+        the form `_compressed`. `blind`: one region of zeros for each image (a control). `InputError` when the variant
+        does not exist, or its files are damaged or do not fit together.
+        """
         self.path, self.blind, self.compressed = Path(path), blind, compressed
         self.conf_th, self.max_bb, self.min_bb, self.num_bb = conf_th, max_bb, min_bb, num_bb
         bounds = f"th{float(conf_th)}_max{max_bb}_min{min_bb}"
@@ -64,13 +69,13 @@ class ImageStore:
         self._reader = Reader(self.folder)
         self._img_dim: int | None = None
         sources = [self.folder / "data.mdb", counts]
-        # The index goes by the names that older indexes have, so that those are still read: nbb, held.
+        # The names in the index, nbb and held, are old: existing indexes must stay readable.
         index = columns(self.path, f"{self.folder.name} {bounds} {num_bb} held", sources, self._build)
         self._names: np.ndarray = index["names"]
         self.n_announced: np.ndarray = np.ones(len(self._names), np.int32) if blind else index["nbb"]
         self.n_stored: np.ndarray = self.n_announced if blind else index["held"]
 
-    def __reduce__(self) -> tuple[Any, ...]:  # another process opens it for itself
+    def __reduce__(self) -> tuple[Any, ...]:  # another process opens the store itself
         names = ("conf_th", "max_bb", "min_bb", "num_bb", "compressed", "blind")
         return partial(ImageStore, self.path, **{name: getattr(self, name) for name in names}), ()
 
@@ -81,30 +86,30 @@ class ImageStore:
                 file=self.path,
                 key="img_db",
                 found="no such folder",
-                expected="a folder with feat_… in it",
+                expected="a folder NAME with feat_… or all in it",
                 remedy="check the path and data_root, or make it with scripts/convert_imgdir.py",
             )
         variants = sorted(p.name for p in self.path.iterdir() if p.name.startswith(("feat_", "nbb_", "all")))
         suffix = "_compressed" if self.compressed else ""
         if f"feat_{variant}{suffix}" in variants:
             return InputError(
-                "the numbers of regions are missing: the LMDB is there, the JSON that belongs to it is not",
+                "the file of region counts is missing beside its LMDB",
                 file=self.path / f"nbb_{variant}.json",
                 found="no such file",
-                expected='{"NAME": REGIONS, …}, written with the LMDB',
+                expected='{"KEY": NUMBER OF REGIONS, …}, written with the LMDB',
                 remedy="copy this file too, or make the store again with scripts/convert_imgdir.py",
             )
         return InputError(
-            "the image store has no such variant",
+            "the image store does not have the variant that the options name",
             file=self.folder,
             key="conf_th, max_bb, min_bb, num_bb, compressed_db",
             found=f"{', '.join(variants) or 'no variant at all'} in {self.path}",
             expected=f"feat_{variant}{suffix}" + (f" and nbb_{variant}.json" if variant.startswith("th") else ""),
-            remedy="set those keys to a variant that is there, or make this one with scripts/convert_imgdir.py",
+            remedy="set these options to an existing variant, or make this one with scripts/convert_imgdir.py",
         )
 
     def _build(self) -> dict[str, np.ndarray]:
-        """Names, sorted, and how many regions each picture has, as announced and as stored."""
+        """Build the index: `names` (images,) bytes, sorted, and `nbb` and `held`, the two counts of regions."""
         keys = picture_keys(self._reader)
         if self._counts is not None:
             counts = announced_counts(self._counts, keys, self.folder)
@@ -116,36 +121,41 @@ class ImageStore:
             confident = [int((self._decode(key)["conf"] > self.conf_th).sum()) for key in keys]
             n_announced = np.clip(confident, self.min_bb, self.max_bb).astype(np.int32)
         n_stored = n_announced
-        if self.conf_th <= -1:  # ground-truth boxes: a hundred are announced, a few are there
+        if self.conf_th <= -1:  # ground-truth boxes: num_bb is 100, but an image has only a few
             sizes = [len(self._decode(key)["features"]) for key in keys]
             n_stored = np.minimum(n_announced, sizes).astype(np.int32)
         self._reader.close()
         return {"names": np.array(keys), "nbb": n_announced, "held": n_stored}
 
     def __len__(self) -> int:
+        """The number of images."""
         return len(self._names)
 
     def name(self, row: int) -> str:
-        """The key of a picture."""
+        """The key of the image in `row`."""
         return bytes(self._names[row]).decode()
 
     def rows(self, names: np.ndarray) -> np.ndarray:
-        """Rows (m,) of pictures by name, an array of bytes; -1 where the store has none of that name."""
+        """The rows (m,) int32 of the images with the keys `names` (m,) bytes; -1 for a key that the store lacks."""
         rows = np.minimum(np.searchsorted(self._names, names), len(self._names) - 1)
         return np.where(self._names[rows] == names, rows, -1).astype(np.int32)
 
     @property
     def img_dim(self) -> int:
-        """Feature width D, of the first record."""
+        """The feature width D, read from the first record."""
         if self._img_dim is None:
             open_before = self._reader.is_open
             self._img_dim = int(self._decode(bytes(self._names[0]))["features"].shape[-1])
-            if not open_before:  # asked for before workers fork: leave nothing open
+            if not open_before:  # loader processes may fork later: leave nothing open
                 self._reader.close()
         return self._img_dim
 
     def read(self, row: int, soft_labels: bool = False) -> Regions:
-        """The regions of a picture: as many as announced, or as the record holds if that is fewer."""
+        """Read the regions of the image in `row`: `n_announced` of them, or all where the record has fewer.
+
+        `soft_labels`: read the class probabilities too. `InputError` when the record is damaged or lacks them, a number
+        is not finite, or a box lies outside the image.
+        """
         key = bytes(self._names[row])
         record = self._decode(key)
         n = min(int(self.n_announced[row]), len(record["features"]))
@@ -153,47 +163,49 @@ class ImageStore:
         labels = None
         if soft_labels:
             if "soft_labels" not in record:
-                raise self._bad(key, "no soft labels", ", ".join(record), "soft_labels, for MRC and MRC-kl")
+                raise self._bad(key, "the record has no soft labels", ", ".join(record), "soft_labels (MRC, MRC-kl)")
             labels = self._half(key, "soft_labels", record["soft_labels"][:n])
         pos = positions(record["norm_bb"][:n])
-        if not (pos.min() >= -1 and pos.max() <= 2):  # false for NaN too; a box may leave the picture a little
+        if not (pos.min() >= -1 and pos.max() <= 2):  # also refuses NaN; a box may reach a little outside the image
             extent = f"norm_bb from {pos.min()} to {pos.max()}"
-            raise self._bad(key, "boxes that are not shares of the picture", extent, "corners and sizes in 0..1")
+            raise self._bad(key, "boxes are not relative to the image's size", extent, "corners and sizes in 0..1")
         conf = record["conf"][:n] if "conf" in record else np.ones(n, np.float16)
         if self.blind:
             feat, pos = np.zeros_like(feat), np.zeros_like(pos)
         return Regions(features=feat, pos=pos, conf=conf, soft_labels=labels)
 
     def _half(self, key: bytes, name: str, array: np.ndarray) -> np.ndarray:
-        """The array as float16, all of it finite: seen by its bits, ten times faster than `np.isfinite`."""
+        """The array as float16, checked to be finite by its exponent bits, ten times faster than `np.isfinite`."""
         if array.dtype != np.float16:
             with np.errstate(over="ignore"):
                 array = array.astype(np.float16)
         if (array.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
-            count = f"{int((~np.isfinite(array)).sum())} of {array.size} are NaN, infinite or beyond float16"
-            raise self._bad(key, f"{name} that are not finite", count, "finite numbers")
+            count = f"{int((~np.isfinite(array)).sum())} of {array.size} are NaN, infinite or too large for float16"
+            raise self._bad(key, f"{name} are not finite", count, "finite numbers")
         return array
 
     def _decode(self, key: bytes) -> dict[str, np.ndarray]:
-        """A record, its shapes checked."""
+        """The arrays of a record, with their shapes checked."""
         value = self._reader.get(key)
         try:
             assert value is not None
             record = decode(value, self.compressed)
-        except Exception as error:  # numpy, zipfile and struct each have errors of their own
+        except Exception as error:  # numpy, zipfile and struct each raise different errors
             encoding = "an npz" if self.compressed else "msgpack"
             raise self._bad(key, "an image record cannot be read", error, f"{encoding} of numeric arrays") from None
         feat, box = record.get("features"), record.get("norm_bb")
         if feat is None or box is None or feat.ndim != 2 or box.ndim != 2 or box.shape[1] not in (4, 6):
             shapes = {name: array.shape for name, array in record.items()}
-            raise self._bad(key, "not the arrays of an image", shapes, "features (n, D), norm_bb (n, 6), conf (n,)")
+            expected = "features (n, D), norm_bb (n, 6), conf (n,)"
+            raise self._bad(key, "the arrays of an image record have wrong names or shapes", shapes, expected)
         sizes = {len(array) for name, array in record.items() if name in ("features", "norm_bb", "conf", "soft_labels")}
         if sizes != {len(feat)} or len(feat) == 0:
             shapes = {name: array.shape for name, array in record.items()}
             expected = "the same number of rows, 1 or more"
-            raise self._bad(key, "an image without boxes, or of uneven arrays", shapes, expected)
+            raise self._bad(key, "the arrays of an image have no rows, or different numbers of rows", shapes, expected)
         if self._img_dim is not None and feat.shape[1] != self._img_dim:
-            raise self._bad(key, "features of another width", feat.shape[1], self._img_dim)
+            title = "the features of an image have another width than the store's first image"
+            raise self._bad(key, title, feat.shape[1], self._img_dim)
         return record
 
     def _bad(self, key: bytes, problem: str, value: Any, expected: Any) -> InputError:
@@ -203,14 +215,17 @@ class ImageStore:
             key=f"{key.decode()}: features, norm_bb, conf, soft_labels",
             found=value,
             expected=expected,
-            remedy="extract or convert this picture again; python -m scripts.check finds all such records",
+            remedy="extract or convert this image again; python -m scripts.check lists all such records",
         )
 
     def check(self, sample: int | None = SAMPLE, seed: int = 0, img_dim: int | None = None) -> None:
-        """Decode and validate `sample` records by seed (None: all). `img_dim`: the width that the model takes."""
+        """Check `sample` records drawn by `seed` (None: all), then close the LMDB; `InputError` when one is unusable.
+
+        `img_dim`: the feature width of the model; None accepts any.
+        """
         if img_dim is not None and self.img_dim != img_dim:
             key = bytes(self._names[0])
-            raise self._bad(key, "features of another width than the model's", self.img_dim, img_dim)
+            raise self._bad(key, "the features have another width than the model's", self.img_dim, img_dim)
         rng = np.random.default_rng(seed)
         rows = range(len(self)) if sample is None else rng.choice(len(self), min(sample, len(self)), replace=False)
         for row in rows:
@@ -218,7 +233,7 @@ class ImageStore:
         self.close()
 
     def check_record(self, row: int) -> Regions:
-        """One record in full, soft labels included where it has them."""
+        """Read and check one record, with its soft labels if it has any, and return its regions."""
         return self.read(row, soft_labels="soft_labels" in self._decode(bytes(self._names[row])))
 
     def close(self) -> None:
@@ -227,7 +242,10 @@ class ImageStore:
 
 
 def positions(norm_bb: np.ndarray) -> np.ndarray:
-    """(n, 6) x1, y1, x2, y2, w, h, or (n, 4) without w and h → (n, 7) float32 with w·h, a product of float32."""
+    """Location features (n, 7) float32 of boxes: x1, y1, x2, y2, w, h, w·h (paper section 3.1, footnote 3).
+
+    `norm_bb`: (n, 6), or (n, 4) without w and h, which are then computed. w·h is a product of float32 numbers.
+    """
     pos = np.empty((len(norm_bb), 7), np.float32)
     pos[:, : norm_bb.shape[1]] = norm_bb
     if norm_bb.shape[1] == 4:

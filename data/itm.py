@@ -1,4 +1,4 @@
-"""Image-text matching (paper section 3.2, equation 2), with the spans that word-region alignment transports between."""
+"""Data of image-text matching (ITM; paper section 3.2, equation 2) and word-region alignment (WRA; equation 3)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,14 +12,14 @@ from data.text_image import TextImage
 from data.txt_store import TextStore
 
 Negative = Literal["image", "text", "both"]
-TEXT_SHARE = {"image": 0.0, "text": 1.0, "both": 0.5}  # of the negatives, those whose text is replaced
+TEXT_SHARE = {"image": 0.0, "text": 1.0, "both": 0.5}  # the share of negatives in which the text is replaced
 
 
 class Itm(TextImage):
-    """A text with its own picture, or, with probability `neg_prob`, with one side replaced by another's.
+    """Matching pairs of a text and its image, and, with probability `neg_prob`, pairs with one side replaced.
 
-    Pairs are drawn before batches are sized, so a budget counts the units that are really there.
-    Targets: `itm_labels` (1,) int64, 1 where text and picture belong together.
+    Pairs are drawn before batches are planned, so batch sizes count the units of the drawn pairs.
+    Targets, by sequence: `itm_labels` (1,) int64, 1 for a text with its own image, 0 for a negative.
     """
 
     task = "itm"
@@ -33,15 +33,17 @@ class Itm(TextImage):
         negative: Negative = "image",
         neg_prob: float = 0.5,
     ):
+        """`negative`: which side of a negative is replaced. `neg_prob`: the share of negatives. See `TextImage`."""
         super().__init__(texts, images, wrong_picture=wrong_picture)
         self.negative, self.neg_prob = negative, neg_prob
         self._texts_by_picture = np.argsort(self.pictures, kind="stable").astype(np.int32)
         self._sorted_pictures = self.pictures[self._texts_by_picture]
 
     def pairs(self, draws: np.ndarray) -> np.ndarray:
-        """Uniform `draws` (n, 3) → (n, 2) texts and pictures, negatives among them.
+        """(n, 2) int32 texts and images, negatives included, from uniform `draws` (n, 3).
 
-        With `wrong_picture` all are negatives by picture: the share called a match is the false-positive rate.
+        With `wrong_picture` the image of every pair is replaced: the share predicted as a match is the false-positive
+        rate. `InputError` when all texts are about one image.
         """
         negative = (draws[:, Draw.NEGATIVE] < self.neg_prob) | self.wrong_picture
         by_text = negative & (draws[:, Draw.SIDE] < TEXT_SHARE[self.negative]) & (not self.wrong_picture)
@@ -53,15 +55,15 @@ class Itm(TextImage):
         return np.stack([texts, pictures], axis=1).astype(np.int32)
 
     def _other_texts(self, uniform: np.ndarray) -> np.ndarray:
-        """For every text one about another picture: drawn from the texts sorted by picture, its own block left out."""
+        """(n,) for every text a text about another image, drawn from all texts but those about the same image."""
         start = np.searchsorted(self._sorted_pictures, self.pictures, "left")
         size = np.searchsorted(self._sorted_pictures, self.pictures, "right") - start
-        self.other_pictures(uniform[:1].repeat(len(self)))  # raises where there is only one picture
+        self.other_pictures(uniform[:1].repeat(len(self)))  # raises `InputError` where there is only one image
         place = (uniform * (len(self) - size)).astype(np.int64)
         return self._texts_by_picture[place + np.where(place >= start, size, 0)]
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """One sequence: the text and the picture of the row."""
+        """Build one sequence of the row's text and image, with its label."""
         text, picture = row
         tokens = self.tokens(self.texts.read(text))
         label = np.array([int(self.pictures[text] == picture)], np.int64)

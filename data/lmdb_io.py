@@ -1,6 +1,7 @@
-"""LMDB, read-only and checked: sizes before mapping, one environment per path and process, nothing locked.
+"""Read-only access to LMDBs, and the index files of a store.
 
-A truncated LMDB kills the process that reads it through a memory map (SIGBUS), so its size is checked first.
+A truncated LMDB kills the process that reads it through a memory map (SIGBUS), so the file's size is checked first. A
+process opens each path once, without a lock file.
 """
 
 import hashlib
@@ -17,15 +18,18 @@ import numpy as np
 from utils.errors import InputError
 from utils.files import atomic_file, whole_folder
 
-META_MAGIC = 0xBEEFC0DE  # LMDB's, in its first two pages
+META_MAGIC = 0xBEEFC0DE  # the magic number in the first two pages of an LMDB
 
 
 def check_size(folder: Path) -> None:
-    """Refuse an LMDB that is missing, is none, or is shorter than its own header says."""
+    """Check that `folder` holds a whole LMDB.
+
+    `InputError` when `data.mdb` is missing, is not an LMDB, or is shorter than its own header says.
+    """
     file = folder / "data.mdb"
     if not file.is_file():
         raise InputError(
-            "no LMDB there",
+            "LMDB not found",
             file=file,
             key=folder.name,
             found=_folder_contents(folder),
@@ -43,7 +47,7 @@ def check_size(folder: Path) -> None:
                 file=file,
                 key=folder.name,
                 found=f"{file.stat().st_size:,} bytes without LMDB's header",
-                expected="LMDB's data.mdb",
+                expected="a data.mdb that LMDB wrote",
                 remedy="copy or prepare it again",
             )
         stream.seek(page)
@@ -53,18 +57,18 @@ def check_size(folder: Path) -> None:
         full_size = (last + 1) * page
         if size < full_size and not _used_pages_are_there(stream.fileno(), root, page, size // page):
             raise InputError(
-                "the LMDB is cut short",
+                "the LMDB is truncated",
                 file=file,
                 found=f"{size:,} bytes",
-                expected=f"{full_size:,} bytes by its header",
+                expected=f"{full_size:,} bytes, as its header says",
                 remedy="copy or prepare it again",
             )
 
 
 def _used_pages_are_there(fd: int, root: int, page_size: int, pages: int) -> bool:
-    """Whether the tree under page `root`, values of several pages included, lies below page `pages`.
+    """Whether all pages of the tree under page `root`, those of large values included, are below page `pages`.
 
-    LMDB does not write free pages at the end of a file, so a whole file may be shorter than its header says.
+    LMDB does not write free pages at the end of a file, so a complete file may be shorter than its header says.
     """
     todo = [] if root == 2**64 - 1 else [root]  # an empty tree has no root
     while todo:
@@ -75,9 +79,9 @@ def _used_pages_are_there(fd: int, root: int, page_size: int, pages: int) -> boo
         flags, lower = struct.unpack_from("<HH", page, 10)
         for at in struct.unpack_from(f"<{(lower - 16) // 2}H", page, 16):
             low, high, node_flags, key_size = struct.unpack_from("<4H", page, at)
-            if flags & 1:  # a branch: the node points to a page
+            if flags & 1:  # a branch page: the node points to another page
                 todo.append(low | high << 16 | node_flags << 32)
-            elif node_flags & 1:  # a value on pages of its own
+            elif node_flags & 1:  # a large value, on separate pages
                 first = struct.unpack_from("<Q", page, at + 8 + key_size)[0]
                 if first >= pages or first + struct.unpack("<I", os.pread(fd, 4, first * page_size + 12))[0] > pages:
                     return False
@@ -85,7 +89,7 @@ def _used_pages_are_there(fd: int, root: int, page_size: int, pages: int) -> boo
 
 
 def _folder_contents(folder: Path) -> str:
-    """For messages: what is in `folder`, or in the folder above it."""
+    """For messages: the first names in `folder`, or in its parent where `folder` does not exist."""
     nearest = folder if folder.is_dir() else folder.parent
     if not nearest.is_dir():
         return f"{nearest} does not exist"
@@ -94,15 +98,16 @@ def _folder_contents(folder: Path) -> str:
 
 
 class Reader:
-    """Keys and values of one LMDB. Opened when first read, in whichever process that is.
+    """Read keys and values of one LMDB. Each process opens it at its first read.
 
-    lmdb refuses to open a path twice in a process, and counts what a forked child inherited: so the open environments
-    are kept in one table, and a child closes its copy of its parent's before it opens its own.
+    lmdb refuses to open a path twice in one process, and counts an environment that a forked child inherited. So one
+    table keeps all open environments, and a child closes its copy of the parent's environment before it opens its own.
     """
 
     _open: dict[tuple[int, str], tuple[lmdb.Environment, lmdb.Transaction]] = {}  # noqa: RUF012 (shared on purpose)
 
     def __init__(self, folder: Path):
+        """Check the LMDB in `folder` (see `check_size`) without opening it."""
         check_size(folder)
         self.folder = folder
         self._real = os.path.realpath(folder)
@@ -111,31 +116,37 @@ class Reader:
         key = (os.getpid(), self._real)
         if key not in Reader._open:
             for inherited in [k for k in Reader._open if k[1] == self._real]:
-                Reader._open.pop(inherited)[0].close()  # this process's copy: the parent's stays open
+                Reader._open.pop(inherited)[0].close()  # closes this process's copy; the parent's stays open
             try:
                 env = lmdb.open(self._real, readonly=True, lock=False, readahead=False, max_readers=1)
             except lmdb.Error as error:
-                raise InputError("the LMDB cannot be opened", file=self.folder, found=error) from None
-            # One transaction for the life of the process: values are views that stay valid, and nobody writes.
+                raise InputError(
+                    "the LMDB cannot be opened",
+                    file=self.folder,
+                    found=error,
+                    expected="a readable LMDB",
+                    remedy="check the file's permissions, or copy it again",
+                ) from None
+            # One transaction for the life of the process: nobody writes, and values are views that must stay valid.
             Reader._open[key] = (env, env.begin(buffers=True))
         return Reader._open[key][1]
 
     def get(self, key: bytes) -> memoryview | None:
-        """The value, as a view into the mapped file."""
+        """The value of `key`, as a view into the mapped file; None when the LMDB does not have the key."""
         return self._transaction().get(key)  # type: ignore[return-value]
 
     def items(self) -> Iterator[tuple[bytes, memoryview]]:
-        """All keys and values, in the order of keys."""
+        """Iterate over all keys and values, sorted by key."""
         for key, value in self._transaction().cursor():
             yield bytes(key), value  # type: ignore[misc]
 
     @property
     def is_open(self) -> bool:
-        """Whether this process has it open."""
+        """Whether this process has the LMDB open."""
         return (os.getpid(), self._real) in Reader._open
 
     def close(self) -> None:
-        """Close it in this process; a later read opens it again."""
+        """Close the LMDB in this process; a later read opens it again."""
         opened = Reader._open.pop((os.getpid(), self._real), None)
         if opened is not None:
             opened[1].abort()
@@ -145,10 +156,11 @@ class Reader:
 def columns(
     store: Path, variant: str, sources: Sequence[Path], build: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """Memory-mapped arrays about a store, built once and kept beside it (`.index`), or in a cache folder.
+    """The index of a store: memory-mapped arrays by name, which `build` makes once.
 
-    `variant` tells apart several indexes of one store; `sources` are the files whose size or time of change makes an
-    index stale. Several processes may build at once: the first to finish wins.
+    They are saved in `.index` inside the store or, where that cannot be written, in a cache folder (`UNITER_CACHE`,
+    default `~/.cache/uniter`). `variant` distinguishes several indexes of one store. The index is built again when a
+    file of `sources` changes its size or modification time. Several processes may build at once: the first one wins.
     """
     stamp = [variant] + [[str(s.name), s.stat().st_size, s.stat().st_mtime_ns] for s in sources if s.exists()]
     name = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:20]
@@ -163,13 +175,13 @@ def columns(
         try:
             _save(folder, arrays)
             return _memory_mapped(folder)
-        except OSError:  # read-only or full: the cache folder serves
+        except OSError:  # the disk is read-only or full: try the cache folder
             continue
     return arrays
 
 
 def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write the arrays to a new folder, whole; where another process was faster, its folder stays."""
+    """Write the arrays to a new folder, whole or not at all; where another process was faster, keep its folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     temporary.chmod(0o755)
@@ -184,7 +196,7 @@ def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _memory_mapped(folder: Path) -> dict[str, np.ndarray]:
-    # plain arrays over the map: reading single elements of np.memmap itself is slow
+    # Plain arrays over the map, because reading single elements of an np.memmap is slow.
     return {
         path.stem: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for path in folder.glob("*.npy")
     }

@@ -1,4 +1,4 @@
-"""Worker processes that build packed batches by their plans, in order, whatever the number of processes."""
+"""Loader processes that build packed batches from batch plans. Their number changes neither batches nor order."""
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,14 +15,15 @@ from utils.errors import InputError
 
 
 class BatchBuilder(TorchDataset):
-    """Builds the batch of a plan; runs in the workers."""
+    """Builds the batch of a plan, in a loader process."""
 
     def __init__(self, datasets: Sequence[Dataset], by_id: bool):
-        """`datasets`: by `BatchPlan.source`. `by_id`: random choices depend on ids alone, for evaluation; else on the
-        example's number in its dataset."""
+        """`datasets`: indexed by `BatchPlan.source`. `by_id`: seed the random choices of an example by its id (for
+        evaluation), else by its number in the dataset."""
         self.datasets, self.by_id = datasets, by_id
 
     def __getitem__(self, plan: BatchPlan) -> tuple[BatchPlan, PackedBatch] | InputError:
+        """The plan and its batch, or the `InputError` that reading its examples raised."""
         dataset = self.datasets[plan.source]
         try:
             examples = []
@@ -31,19 +32,23 @@ class BatchBuilder(TorchDataset):
                 examples.append(dataset.example(row, rng))
             return plan, collate(dataset.task, examples, dataset.img_dim)
         except InputError as error:
-            return error  # raised where the user sees it, without a worker's traceback
+            return error  # `load_batches` raises it, without the traceback of a loader process
 
 
 def load_batches(
     builder: BatchBuilder, plans: Iterable[BatchPlan], n_workers: int, pin_memory: bool = False
 ) -> Iterator[tuple[BatchPlan, PackedBatch]]:
-    """Every plan with its batch, in the order of `plans`, built by `n_workers` processes (0: in this one)."""
+    """Iterate over plans with their batches, in the order of `plans`.
+
+    `n_workers`: loader processes; 0 builds batches in this process. `pin_memory`: put batches in page-locked memory,
+    where there is a GPU. `InputError` when a record cannot be used or a loader process was killed.
+    """
     loader = DataLoader(
         builder,
         sampler=plans,
         batch_size=None,
         num_workers=n_workers,
-        pin_memory=pin_memory and torch.cuda.is_available(),  # pinning is for copies to a GPU
+        pin_memory=pin_memory and torch.cuda.is_available(),  # only copies to a GPU gain from it
         prefetch_factor=4 if n_workers else None,
     )
     try:
@@ -55,10 +60,10 @@ def load_batches(
         if "killed by signal" not in str(error):
             raise
         raise InputError(
-            "a worker that reads data was killed",
+            "a loader process was killed",
             key=", ".join(sorted({dataset.task for dataset in builder.datasets})),
             found=str(error).splitlines()[0],
-            expected="workers that live as long as the run",
-            remedy=f"{signal.Signals.SIGBUS.name}: a store was cut short while open, run scripts/check.py on it; "
+            expected="loader processes that live as long as the run",
+            remedy=f"{signal.Signals.SIGBUS.name}: a store was truncated while open, run scripts/check.py on it; "
             f"{signal.Signals.SIGKILL.name}: out of memory, lower n_workers",
         ) from error

@@ -1,4 +1,4 @@
-"""Masked language modelling (paper section 3.2, equation 1)."""
+"""Data of masked language modelling (MLM; paper section 3.2, equation 1)."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,10 @@ from data.txt_store import TextStore
 
 
 class Mlm(TextImage):
-    """Texts with some words masked, beside their whole pictures, or alone (paper table 3, line 2).
+    """Texts with masked words, with all regions of their images, or without an image (paper table 3, line 2).
 
-    Targets: `mlm_index` (m,) int64, the masked tokens' places; `mlm_labels` (m,) int64, the word pieces there.
+    Targets, by sequence: `mlm_index` (m,) int64, the positions of the masked tokens in the sequence; `mlm_labels` (m,)
+    int64, the word pieces that they replaced.
     """
 
     task = "mlm"
@@ -29,11 +30,13 @@ class Mlm(TextImage):
         masking: Masking = "conditional",
         mrm_prob: float = 0.15,
     ):
+        """`masking`: mask words only ("conditional"), or also regions, with probability `mrm_prob` ("joint"; paper
+        table 3, line 12). See `TextImage` for the others."""
         super().__init__(texts, images, wrong_picture=wrong_picture)
         self.masking, self.mrm_prob = masking, mrm_prob
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """One sequence: the masked text and its picture, whose regions are masked too where `masking` is joint."""
+        """Build one sequence of the masked text and its image, whose regions are masked too when `masking` is joint."""
         text, picture = row
         tokens, meta = self.tokens(self.texts.read(text)), self.texts.meta
         masked, places = mask_words(tokens, meta.mask, meta.v_range, rng)

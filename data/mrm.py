@@ -1,4 +1,4 @@
-"""Masked region modelling in its three variants: regression, classification, KL divergence (paper section 3.2)."""
+"""Data of masked region modelling (MRM; paper section 3.2, equation 4): regression, classification, KL divergence."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -15,10 +15,11 @@ MrmTask = Literal["mrfr", "mrc", "mrckl"]
 
 
 class Mrm(TextImage):
-    """Pictures with some regions masked, beside their whole texts.
+    """Images with masked regions, with all words of their texts.
 
-    Targets: `mrm_index` (m,) int64, the masked regions' places; for `mrfr` also `mrm_row` (m,) int64, the rows of
-    their true features; for `mrc` and `mrckl` `soft_labels` (m, C) float16, the detector's class distributions.
+    Targets, by sequence: `mrm_index` (m,) int64, the positions of the masked regions in the sequence. For `mrfr` also
+    `mrm_row` (m,) int64, the rows of their true features. For `mrc` and `mrckl` also `soft_labels` (m, C) float16, the
+    detector's class probabilities for them.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class Mrm(TextImage):
         masking: Masking = "conditional",
         mrm_prob: float = 0.15,
     ):
+        """`task`: the variant. `masking`: mask regions only ("conditional"), or also words ("joint"; paper table 3,
+        line 12). `mrm_prob`: the probability that a region is masked. See `TextImage` for the others."""
         self.task = task
         super().__init__(texts, images, wrong_picture=wrong_picture)
         self.masking, self.mrm_prob = masking, mrm_prob
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """One sequence: the text, masked too where `masking` is joint, and the masked picture."""
+        """Build one sequence of the text, masked too when `masking` is joint, and the masked image."""
         text, picture = row
         tokens, meta = self.tokens(self.texts.read(text)), self.texts.meta
         (image,) = self.images_of(picture, soft_labels=self.task != "mrfr")
@@ -49,7 +52,10 @@ class Mrm(TextImage):
 def masked_regions(
     input_ids: np.ndarray, image: Image, mask: np.ndarray, *, task: str, txt_type_ids: np.ndarray | None = None
 ) -> Seq:
-    """The sequence in which the regions that `mask` (r,) bool hides are to be predicted, with the targets of `task`."""
+    """Build the sequence of a text and an image, its regions masked by `mask` (r,) bool, with the targets of `task`.
+
+    `input_ids` and `txt_type_ids` (t,) int64 include [CLS] and [SEP]. The targets are those of `Mrm`.
+    """
     places = np.flatnonzero(mask)
     seq = Seq(input_ids=input_ids, images=[image], txt_type_ids=txt_type_ids, img_mask=mask)
     seq.unit_targets["mrm_index"] = len(input_ids) + places

@@ -1,4 +1,4 @@
-"""NLVR2: a sentence about two pictures, true of them or not (paper section 4.2)."""
+"""Data of NLVR2: is a sentence true of two images? (Paper sections 4.1, 4.3 and A.2.)"""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -16,10 +16,10 @@ Layout = Literal["triplet", "paired", "paired-attn"]
 
 
 class Nlvr2(TextImage):
-    """Sentences about two pictures. `triplet`: one sequence, the sentence and both pictures; else two, the sentence
-    with either picture.
+    """Sentences about two images (paper A.2). The layout `triplet` makes one sequence of the sentence and both images;
+    the others make two sequences, the sentence with the left image and the sentence with the right one.
 
-    Targets, by example: `labels` (1,) int64, 1 true, 0 false, `UNLABELLED` where the store has none.
+    Targets, by example: `labels` (1,) int64, 1 true, 0 false, `UNLABELLED` (-1) where the store has no label.
     """
 
     task = "nlvr2"
@@ -35,6 +35,7 @@ class Nlvr2(TextImage):
         use_img_type: bool,
         require_labels: bool = False,
     ):
+        """`use_img_type`: give the second image a token type of its own, 2. See `TextImage` for `require_labels`."""
         super().__init__(texts, images, require_labels=require_labels)
         self._store = images
         self.right_pictures = rows_of_pictures(texts, images, nth=1)
@@ -42,19 +43,19 @@ class Nlvr2(TextImage):
         self.img_types = [IMG_TYPE, IMG_TYPE + 1] if use_img_type else [IMG_TYPE, IMG_TYPE]
 
     def pairs(self, draws: np.ndarray) -> np.ndarray:
-        """(n, 3) int32: text, left picture, right picture."""
+        """(n, 3) int32: the text, left image and right image of every example; nothing is drawn."""
         return np.stack([np.arange(len(self), dtype=np.int32), self.pictures, self.right_pictures], axis=1)
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) units without [CLS] and [SEP]; the sentence counts once a sequence."""
+        """(n,) int64 units without [CLS] and [SEP], as the release counts; the sentence counts in each sequence."""
         return self.n_words(pairs) * (1 + self.paired) + self._store.n_announced[pairs[:, Column.PICTURE :]].sum(1)
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) units of every example, both of its sequences where there are two."""
+        """(n,) int64 units of all sequences of every example, [CLS] and [SEP] included: an upper bound."""
         return (self.n_words(pairs) + 2) * (1 + self.paired) + self._store.n_stored[pairs[:, Column.PICTURE :]].sum(1)
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """One sequence or two: the sentence with its pictures."""
+        """Build one sequence or two of the sentence and its images, and the label."""
         text, left, right = row
         record = self.texts.read(text)
         words, both = self.add_special_tokens(self.tokens(record)), [*self.images_of(left), *self.images_of(right)]

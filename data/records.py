@@ -1,7 +1,7 @@
-"""Image records: msgpack of numpy arrays, decoded in place, or an npz. Nothing in them can run code.
+"""Decoding of image records: msgpack of numpy arrays, or an npz. No code in a record is ever run.
 
-msgpack-numpy writes an array as a map of `nd`, `type`, `shape` and `data`. Its own decoder unpickles object arrays;
-this one knows numeric types only, and gives views into the record instead of copies.
+msgpack-numpy writes an array as a map of `nd`, `type`, `kind`, `shape` and `data`. Its own decoder unpickles object
+arrays, which can run code. This decoder accepts numeric types only, and returns views into the record, not copies.
 """
 
 import io
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-NUMERIC = "biuf"
+NUMERIC = "biuf"  # numpy's kinds of bool, signed, unsigned and float types
 KINDS: dict[bytes, np.dtype[Any]] = {b"<f2": np.dtype("<f2"), b"<f4": np.dtype("<f4")}
-SIZE = rb"([\x00-\x7f]|\xcc.|\xcd..)"
-HEAD = re.compile(  # name, then a map of nd, type, kind, shape and data, up to the data
+SIZE = rb"([\x00-\x7f]|\xcc.|\xcd..)"  # a msgpack integer of at most 16 bits
+HEAD = re.compile(  # an array's name and its map, up to the first byte of the data
     rb"[\xa0-\xbf](features|norm_bb|conf|soft_labels)\x85\xc4\x02nd\xc3\xc4\x04type\xa3(<f[24])\xc4\x04kind\xc4\x00"
     rb"\xc4\x05shape[\x91\x92]" + SIZE + SIZE + rb"?\xc4\x04data(\xc4.|\xc5..|\xc6....)",
     re.DOTALL,
@@ -22,22 +22,26 @@ HEAD = re.compile(  # name, then a map of nd, type, kind, shape and data, up to 
 
 
 def decode(value: memoryview, compressed: bool) -> dict[str, np.ndarray]:
-    """The arrays of a record by name, as views where it is not compressed; `ValueError` if it is no such record."""
+    """Decode an image record into its arrays by name.
+
+    `compressed`: the record is an npz. Otherwise it is msgpack, and the arrays are views into `value`. `ValueError`
+    when the record is something else; numpy, zipfile and struct raise their own errors for damaged bytes.
+    """
     if compressed:
         with np.load(io.BytesIO(value), allow_pickle=False) as file:
-            # numpy before 2.1 stored its own argument as a member
+            # numpy before 2.1 stored its argument `allow_pickle` as a member
             return {name: file[name] for name in file.files if name != "allow_pickle"}
     arrays = _decode_usual(value)
     if arrays is not None:
         return arrays
     record, end = _item(value, 0)
     if not isinstance(record, dict) or end != len(value):
-        raise ValueError("not msgpack of a map")
+        raise ValueError("the record is not a msgpack map")
     return {name: _array(name, fields) for name, fields in record.items()}
 
 
 def _decode_usual(value: memoryview) -> dict[str, np.ndarray] | None:
-    """The arrays of a record in the very bytes that msgpack-numpy makes of float16 and float32; None of any other."""
+    """The fast path, for exactly the bytes that msgpack-numpy writes for float16 and float32; None for other bytes."""
     arrays: dict[str, np.ndarray] = {}
     at = 1
     for _ in range(value[0] & 0x0F if value[0] >> 4 == 0x8 else 0):
@@ -54,7 +58,7 @@ def _decode_usual(value: memoryview) -> dict[str, np.ndarray] | None:
 
 
 def _number(data: bytes) -> int:
-    """A length or size of HEAD: one byte is the number itself, else a tag comes before it."""
+    """The number in a group of `HEAD`: one byte is the number itself, else the first byte is a tag."""
     return data[0] if len(data) == 1 else int.from_bytes(data[1:], "big")
 
 
@@ -64,12 +68,12 @@ def _array(name: str, fields: Any) -> np.ndarray:
     kind = fields["type"]
     dtype = np.dtype(bytes(kind).decode() if isinstance(kind, memoryview) else kind)
     if dtype.kind not in NUMERIC:
-        raise ValueError(f"{name} holds {dtype} and not numbers")
+        raise ValueError(f"{name} has dtype {dtype}, which is not numeric")
     return np.frombuffer(fields["data"], dtype).reshape(fields.get("shape", ()))
 
 
 def _item(data: memoryview, at: int) -> tuple[Any, int]:
-    """One msgpack value starting at `at`, and where the next begins. Binary data stay views."""
+    """Decode the msgpack value that starts at `at`; also returns where the next one starts. Binary data are views."""
     code = data[at]
     at += 1
     if code < 0x80:
@@ -88,7 +92,7 @@ def _item(data: memoryview, at: int) -> tuple[Any, int]:
     if code in _SIZED:
         form, size, make = _SIZED[code]
         return make(data, at + size, struct.unpack_from(form, data, at)[0])
-    raise ValueError(f"not msgpack of arrays: byte {code:#x}")
+    raise ValueError(f"not msgpack of arrays: unknown type byte {code:#x}")
 
 
 def _map(data: memoryview, at: int, n: int) -> tuple[dict[str, Any], int]:

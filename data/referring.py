@@ -1,4 +1,4 @@
-"""Referring expressions: a phrase, a picture's boxes, and the one that is meant (paper section 4.2)."""
+"""Data of referring expressions (RE): which of an image's boxes does a phrase mean? (Paper sections 4.1 and A.2.)"""
 
 import re
 from collections.abc import Sequence
@@ -15,46 +15,55 @@ from utils.errors import InputError
 from utils.files import read_json
 
 Boxes = Literal["gt", "detected"]
+# The release's image keys, made from COCO's image id.
 NAMES = {"gt": "visual_grounding_coco_gt_{:012}.npz", "detected": "visual_grounding_det_coco_{:012}.npz"}
 
 
 def box_source(img_db: str, boxes: Boxes | None = None) -> Boxes:
-    """Whether an image store holds ground-truth or detected boxes: as `boxes` says; old commands, which say nothing,
-    tell by `coco_gt` in its name."""
+    """Whether the image store `img_db` holds ground-truth or detected boxes: what `boxes` says.
+
+    When `boxes` is None, as in commands of the release, a folder with `coco_gt` in its name holds ground-truth boxes.
+    """
     return boxes or ("gt" if "coco_gt" in Path(img_db).name else "detected")
 
 
 class ReferringExpressions(TextImage):
-    """Expressions and all boxes of their pictures; batches count examples. `blind`: no words (a control).
+    """Referring expressions with all boxes of their images. Batch sizes count examples.
 
-    Targets, by example: `region_labels` (1,) int64, the place of the true box among ground-truth boxes, -1 among
-    detected ones; `tgt_box` (1, 4) float64. By sequence: `boxes` (r, 4), one a region. Boxes are x, y, w, h in pixels.
+    Targets, by example: `region_labels` (1,) int64, the position of the true box among the image's ground-truth boxes,
+    -1 with detected boxes; `tgt_box` (1, 4) float64, the true box. By sequence: `boxes` (r, 4) float32, the box of each
+    region. Boxes are x, y, w, h in pixels.
     """
 
     task = "re"
     batch_unit = "examples"
 
     def __init__(self, texts: TextStore, images: ImageStore, boxes: Boxes, *, blind: bool = False):
+        """`boxes`: what `images` holds. `blind`: leave out the words of the expressions (a control).
+
+        `InputError` when `images.json` is malformed, or lists another number of boxes for an image than `images` has.
+        """
         self.boxes, self.blind = boxes, blind
         super().__init__(texts, images)
         file = texts.path / "images.json"
-        try:  # by image id: annotation ids in the order of the boxes, width and height
+        try:  # by image id: the annotation ids in the order of the boxes, the width and the height
             self._pictures_by_id = {
                 int(image["id"]): (image["ann_ids"], image["width"], image["height"]) for image in read_json(file)
             }
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                "not the pictures of a referring-expression store",
+                "images.json is not that of a referring-expression store",
                 file=file,
+                key="id, ann_ids, width, height",
                 found=repr(error),
-                expected="a list of id, ann_ids, width, height",
+                expected="a list of maps with these keys",
                 remedy="prepare the store with prepro.py re",
             ) from None
         if boxes == "gt":
             self._check_counts(images)
 
     def _check_counts(self, images: ImageStore) -> None:
-        """Every picture has as many boxes as annotations are listed; by the number that ends its name."""
+        """`InputError` unless each image has as many boxes as annotations. Its id is the number that ends its key."""
         for name, text in zip(*np.unique(self.texts.img_index[:, 0], return_index=True)):
             number = re.search(r"(\d+)\.npz$", self.texts.img_names[name].decode())
             if number is None or int(number[1]) not in self._pictures_by_id:
@@ -65,7 +74,10 @@ class ReferringExpressions(TextImage):
                 raise self._other_boxes(f"image_id {int(number[1])}", n_boxes, ann_ids)
 
     def picture_rows(self, texts: TextStore, images: ImageStore) -> np.ndarray:
-        """By name, or else by the number that ends it: the same texts serve the stores of both kinds of boxes."""
+        """(n,) int32 rows of the texts' images, found by key or else by the image id in it.
+
+        So the same texts can be used with ground-truth and with detected boxes, whose stores have other keys.
+        """
         if (images.rows(texts.img_names) >= 0).all():
             return rows_of_pictures(texts, images)
         return rows_of_pictures(texts, images, rename=self._release_name)
@@ -75,7 +87,7 @@ class ReferringExpressions(TextImage):
         return NAMES[self.boxes].format(int(number[1])) if number else name
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """One sequence: the expression and all boxes of its picture."""
+        """Build one sequence of the expression and all regions of its image, with the true box."""
         text, picture = row
         record = self.texts.read(text)
         words = np.zeros(0, np.int64) if self.blind else self.tokens(record)
@@ -91,21 +103,21 @@ class ReferringExpressions(TextImage):
         return Example(self.id(text), [seq], targets)
 
     def _picture(self, text: int, record: dict) -> tuple[list[int], int, int]:
-        """Annotations, width and height of a record's picture, as `images.json` has them."""
+        """The annotation ids, width and height of a record's image, from `images.json`."""
         missing = [key for key in ("image_id", "ann_id", "bbox") if key not in record]
         if missing or int(record["image_id"]) not in self._pictures_by_id:
             raise InputError(
-                "not a record of referring expressions, or of a picture that is not listed",
+                "a record lacks a field of referring expressions, or its image is not listed",
                 file=self.texts.path / ("data.mdb" if missing else "images.json"),
                 key=f"sent_id {self.id(text)}: {missing[0] if missing else 'image_id'}",
                 found="no such field" if missing else f"{record['image_id']}, which is not in the file",
-                expected="image_id, ann_id and bbox in the record, and its picture in images.json",
+                expected="image_id, ann_id and bbox in the record, and its image in images.json",
                 remedy="prepare the store with prepro.py re",
             )
         return self._pictures_by_id[int(record["image_id"])]
 
     def _label(self, text: int, record: dict, ann_ids: list[int], n_boxes: int) -> int:
-        """The place of the true box among the picture's, -1 among detected boxes."""
+        """The position of the true box among the image's boxes; -1 with detected boxes."""
         if self.boxes == "detected":
             return -1
         if len(ann_ids) != n_boxes or record["ann_id"] not in ann_ids:
@@ -115,10 +127,10 @@ class ReferringExpressions(TextImage):
 
     def _other_boxes(self, key: str, n_boxes: int, ann_ids: list[int]) -> InputError:
         return InputError(
-            "a picture's ground-truth boxes are not those that the text store lists",
+            "an image's ground-truth boxes are not those that the text store lists",
             file=self.texts.path / "images.json",
             key=key,
             found=f"{n_boxes} boxes in the image store, {len(ann_ids)} ann_ids",
-            expected="the same boxes in the same order, the true one among them",
+            expected="the same boxes in the same order, the true box among them",
             remedy="prepare the texts with the iid_to_ann_ids.json that was written with the boxes",
         )

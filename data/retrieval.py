@@ -1,7 +1,7 @@
-"""Image-text retrieval: captions ranked against pictures, their own and others (paper section 4.2 and A.2).
+"""Data of image-text retrieval: captions with their own and with other images (paper sections 4.1 and A.2).
 
-Legend: T texts, P pictures that a text of the store is about, in the order in which the texts name them: a picture's
-place there is its *column* in every matrix of scores.
+Legend: T texts, P distinct images of these texts, in the order in which the texts name them. An image's position in
+that order is its *column* in every matrix of scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ HardNegatives = Literal["none", "online", "mined"]
 
 
 class Retrieval(TextImage):
-    """A text and its picture, then pairs in which one of the two is another's.
+    """Groups of pairs: a text with its own image, then negatives, in which the image or the text is replaced.
 
-    `none`: `negative_size` other pictures for the text, then as many other texts for the picture. `mined`: beside
-    these, `mined_negatives` of the hardest, half of them pictures, once `mined` holds some. `online`: candidates for
-    the task to choose from: for the text `negative_size` other pictures; for a picture drawn for itself as many other
-    texts. Negatives come from the whole store, never twice; where it has fewer, all.
+    `hard_negatives` "none": `negative_size` other images for the text, then as many other texts for the image (paper
+    section 4.1). "mined": the same, and `mined_negatives` hard ones, half of them images, once `mined` is set (A.2).
+    "online": candidates from which the task selects: `negative_size` other images for the text, and as many other texts
+    for the image of a second, random text. Negatives are distinct, from the whole store; a small store may have fewer.
 
-    Targets: none, the first sequence of a group is the positive one; `online` `anchor` (1,) int64 of every sequence: 0
-    for those of the text, 1 for those of the picture.
+    Targets: none are needed, because the first sequence of a group is the positive pair. "online", by sequence:
+    `anchor` (1,) int64, 0 for the pairs of the text, 1 for those of the second text's image.
     """
 
     task = "retrieval"
@@ -43,42 +43,44 @@ class Retrieval(TextImage):
         negative_size: int = 1,
         mined_negatives: int = 2,
     ):
+        """The arguments are explained above. `InputError` when all texts are about one image."""
         super().__init__(texts, images)
         self.hard_negatives, self.negative_size, self.mined_negatives = hard_negatives, negative_size, mined_negatives
         pictures, first, place = np.unique(self.pictures, return_index=True, return_inverse=True)
         order = np.argsort(first)
-        self.columns = pictures[order]  # (P,) rows of the image store
-        self.own_columns = np.argsort(order)[place].astype(np.int32)  # (T,) the column of each text's picture
+        self.columns = pictures[order]  # (P,) the row in the image store of each column
+        self.own_columns = np.argsort(order)[place].astype(np.int32)  # (T,) the column of each text's own image
         self._texts_by_column = np.argsort(self.own_columns, kind="stable").astype(np.int32)
-        # (P + 1,) where the texts of each picture begin in `_texts_by_column`
+        # (P + 1,) where the texts of each column start in `_texts_by_column`
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(self.own_columns))])
-        self.mined: tuple[np.ndarray, np.ndarray] | None = None  # see `data.retrieval_mining.mine_hardest`
+        self.mined: tuple[np.ndarray, np.ndarray] | None = None  # the result of `data.retrieval_mining.mine_hardest`
         if len(self.columns) < 2:
             raise InputError(
-                "no other picture to rank a text's own against",
+                "all texts are about one image, so there is no other image to rank against",
                 file=texts.path,
-                found="1 picture",
+                found="1 image",
                 expected="2 or more",
+                remedy="use a store with more images",
             )
 
     def column_names(self) -> list[str]:
-        """(P,) names of the pictures."""
+        """(P,) the keys of the images, by column."""
         assert self.images is not None
         return [self.images.name(row) for row in self.columns.tolist()]
 
     def other_columns(self, text: int, size: int, rng: np.random.Generator) -> np.ndarray:
-        """`size` columns of pictures that are not the text's own, each once."""
+        """`size` distinct random columns of images that are not the text's own; all others where there are fewer."""
         columns = _distinct_numbers(len(self.columns) - 1, size, rng)
         return columns + (columns >= self.own_columns[text])
 
     def other_texts(self, text: int, size: int, rng: np.random.Generator) -> np.ndarray:
-        """`size` texts about other pictures than this text's, each once."""
+        """`size` distinct random texts about other images than this text's; all such texts where there are fewer."""
         start, stop = self._starts[self.own_columns[text] : self.own_columns[text] + 2]
         places = _distinct_numbers(len(self) - (stop - start), size, rng)
         return self._texts_by_column[places + np.where(places >= start, stop - start, 0)]
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """The text with its picture, then its negatives: a sequence for each."""
+        """Build a sequence of the text with its image, then one for each negative."""
         text = row[Column.TEXT]
         if self.hard_negatives == "online":
             return Example(self.id(text), self._online_candidates(text, rng))
@@ -95,8 +97,8 @@ class Retrieval(TextImage):
         return Example(self.id(text), self._sequences(matches))
 
     def _online_candidates(self, text: int, rng: np.random.Generator) -> list[Seq]:
-        """Pairs of a text, then of the picture of another text, which is drawn, each beginning with the right one."""
-        anchor = int(rng.integers(len(self)))  # its picture is the second anchor
+        """The pairs of the text, then the pairs of the image of a random text; each begins with the positive pair."""
+        anchor = int(rng.integers(len(self)))  # the image of this text is the second anchor
         columns = self.other_columns(text, self.negative_size, rng)
         texts = self.other_texts(anchor, self.negative_size, rng)
         matches = [(text, self.own_columns[text]), *((text, column) for column in columns)]
@@ -107,25 +109,25 @@ class Retrieval(TextImage):
         return seqs
 
     def _sequences(self, matches: list[tuple[int, int]]) -> list[Seq]:
-        """The sequences of (text, column) pairs, every text and picture read once."""
+        """The sequences of (text, column) pairs; each text and image is read once."""
         texts, columns = np.array(matches, np.int64).T
         images = {p: self.images_of(p)[0] for p in np.unique(self.columns[columns]).tolist()}
         return self.sequences(texts, self.columns[columns], images)
 
     def sequences(self, texts: np.ndarray, pictures: np.ndarray, images: Mapping[int, Image]) -> list[Seq]:
-        """(n,) texts and (n,) rows of the image store → n sequences; `images` holds the pictures, by row."""
+        """Build n sequences from (n,) texts and (n,) rows of the image store; `images` has the regions by row."""
         input_ids = {t: self.add_special_tokens(self.tokens(self.texts.read(t))) for t in np.unique(texts).tolist()}
         pairs = zip(texts.tolist(), pictures.tolist())
         return [Seq(input_ids=input_ids[text], images=[images[picture]]) for text, picture in pairs]
 
 
 def _distinct_numbers(n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`size` different numbers below `n`, or all of them where there are fewer."""
+    """`size` distinct random numbers below `n`, or all of them where there are fewer."""
     return rng.choice(n, min(size, n), replace=False)
 
 
 def _draw_mined(row: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """`size` different entries of a row of `mine_hardest`, or all that it has; -1 stands for none."""
+    """`size` distinct random entries of a row of `mine_hardest`, or all where there are fewer; -1 is not an entry."""
     entries = row[row >= 0]
     return entries[_distinct_numbers(len(entries), size, rng)]
 

@@ -1,9 +1,9 @@
-"""Retrieval's evaluation: pairs of a text and a picture to be scored, cut into tiles that each fill a batch.
+"""Evaluation data of retrieval: all pairs of a text and an image that must be scored, cut into tiles.
 
-A tile is an example, and a batch of its own. Its pairs share pictures, so that each is read, held and sent once for
-many texts; a picture that the next tile shows again stays in memory.
+A tile is a block of pairs that fills one batch; it is one example of the dataset. Its pairs share images, so that each
+image is read and sent once for many texts. Images that the next tile needs again stay in memory.
 
-Legend: T texts, P pictures, k candidates of a text; columns as in `data.retrieval`.
+Legend: T texts, P images, k candidates for each text; columns as in `data.retrieval`.
 """
 
 from collections.abc import Sequence
@@ -18,54 +18,59 @@ from utils.errors import InputError
 
 
 class RetrievalTiles:
-    """What the two evaluation sets share: a `data.dataset.Dataset` whose examples are tiles."""
+    """Base class of the two evaluation sets: a `data.dataset.Dataset` whose examples are tiles. It has no targets."""
 
     task = "retrieval"
     batch_unit: BatchUnit = "units"
-    has_labels = True  # a text's own picture is known
+    has_labels = True  # the own image of each text is known
 
     def __init__(self, captions: Retrieval, budget: int):
-        """`budget`: units of a batch, the one they are evaluated with."""
+        """`budget`: units in a batch, the same as in `data.sampler.eval_plans`.
+
+        `InputError` when the longest text and image do not fit in one batch.
+        """
         assert captions.images is not None
         self.captions, self.budget, self.img_dim = captions, budget, captions.img_dim
         self.txt_lens = captions.texts.lens.astype(np.int64) + 2  # (T,) [CLS] and [SEP] included
         self.img_lens = captions.images.n_announced[captions.columns].astype(np.int64)  # (P,)
-        self._images: dict[int, Image] = {}  # of the last tile made
-        self.bounds = np.empty((0, 2), np.int64)  # (tiles, 2) where each tile starts and stops; a subclass says in what
+        self._images: dict[int, Image] = {}  # the images of the last tile, by row of the image store
+        self.bounds = np.empty((0, 2), np.int64)  # (tiles, 2) where each tile starts and stops; subclasses set it
         longest = int(self.txt_lens.max() + self.img_lens.max())
         if longest > budget:
             raise InputError(
-                "a pair of a text and a picture is larger than a batch",
+                "a pair of a text and an image is larger than a batch",
                 file=captions.texts.path,
-                found=f"up to {longest} units in a pair, {budget} in a batch",
+                found=f"up to {longest} units in a pair",
+                expected=f"at most {budget}, the units in a batch",
                 remedy="raise the batch size (val_batch_size, --batch_units), or lower max_bb",
             )
 
     def __len__(self) -> int:
+        """The number of tiles."""
         return len(self.bounds)
 
     def id(self, i: int) -> str:
-        """Tiles go by their number."""
+        """The id of tile `i`, which is its number."""
         return str(i)
 
     def pairs(self, draws: np.ndarray) -> np.ndarray:
-        """(n, 1): the number of every tile; nothing is drawn."""
+        """(n, 1) int32: the number of every tile; nothing is drawn."""
         return np.arange(len(draws), dtype=np.int32)[:, None]
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
-        """As `units`."""
+        """(n,) int64, the same as `units`."""
         return self.units(pairs)
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        """A batch's whole budget for every tile: so batches are tiles, and come in their order."""
+        """(n,) int64: the whole budget of a batch for every tile, so that each batch is one tile, in order."""
         return np.full(len(pairs), self.budget, np.int64)
 
     def tile(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) texts and (n,) columns of the pairs of tile `i`."""
+        """The (n,) texts and (n,) columns of the pairs in tile `i`."""
         raise NotImplementedError
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """The pairs of a tile, a sequence each."""
+        """Build a sequence for each pair of a tile."""
         tile = row[Column.TEXT]
         texts, columns = self.tile(tile)
         pictures = self.captions.columns[columns]
@@ -74,23 +79,24 @@ class RetrievalTiles:
 
     def _read(self, picture: int) -> Image:
         (image,) = self.captions.images_of(picture)
-        # A copy, because a view into the LMDB would not outlive its closing.
+        # A copy, because a view into the LMDB becomes invalid when the LMDB is closed.
         return Image(key=image.key, feat=image.feat.copy(), pos=image.pos)
 
     def pair_scores(self, predictions: dict[str, np.ndarray]) -> np.ndarray:
-        """The scores of all tiles' pairs, in order, fp32."""
+        """The scores of the pairs of all tiles, in order, fp32."""
         assert predictions["ids"].tolist() == [self.id(i) for i in range(len(self))]
         return predictions["scores"]
 
 
 class RetrievalMatrix(RetrievalTiles):
-    """All texts, or those in `texts`, with all pictures: the whole matrix.
+    """The whole matrix of scores: all texts with all images.
 
-    Pictures go in blocks of at most `minibatch`, those of few regions first; a tile is a block with as many texts as
-    the budget allows. Blocks are smaller where one would leave no room for about as many texts as it has pictures.
+    Images are sorted by their number of regions and cut into blocks of at most `minibatch`. A tile is a block with as
+    many texts as fit in the budget. Blocks are smaller where a tile would otherwise have fewer texts than images.
     """
 
     def __init__(self, captions: Retrieval, budget: int, minibatch: int, texts: range | None = None):
+        """`minibatch`: the largest number of images in a block. `texts`: only these rows of the matrix; None: all."""
         super().__init__(captions, budget)
         self.texts = texts or range(len(captions))
         lens = self.txt_lens[self.texts.start : self.texts.stop]
@@ -100,15 +106,16 @@ class RetrievalMatrix(RetrievalTiles):
         self.blocks = [order[start : start + size] for start in range(0, len(order), size)]
         cuts = [cut(len(block) * lens + self.img_lens[block].sum(), budget) for block in self.blocks]
         self.bounds = np.concatenate(cuts)
-        self._block = np.repeat(np.arange(len(cuts)), [len(part) for part in cuts])  # (tiles,)
+        self._block = np.repeat(np.arange(len(cuts)), [len(part) for part in cuts])  # (tiles,) the block of each tile
 
     def tile(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The (n,) texts and (n,) columns of the pairs in tile `i`."""
         block, (start, stop) = self.blocks[self._block[i]], self.bounds[i]
         texts = np.arange(start, stop) + self.texts.start
         return np.repeat(texts, len(block)), np.tile(block, len(texts))
 
     def table(self, predictions: dict[str, np.ndarray]) -> np.ndarray:
-        """(texts, P) scores, fp32."""
+        """The matrix of scores (texts, P), fp32, from the predictions for all tiles."""
         scores, first = self.pair_scores(predictions), 0
         table = np.empty((len(self.texts), len(self.captions.columns)), np.float32)
         for number, (start, stop) in zip(self._block, self.bounds):
@@ -121,9 +128,10 @@ class RetrievalMatrix(RetrievalTiles):
 
 
 class RetrievalCandidates(RetrievalTiles):
-    """Every text with k pictures of its own list, (T, k) columns; tiles go picture by picture."""
+    """Every text with k candidate images. Pairs are sorted by image before they are cut into tiles."""
 
     def __init__(self, captions: Retrieval, columns: np.ndarray, budget: int):
+        """`columns`: (T, k), the candidates of each text."""
         super().__init__(captions, budget)
         self.columns = columns
         self._order = np.argsort(columns.ravel(), kind="stable")
@@ -131,19 +139,23 @@ class RetrievalCandidates(RetrievalTiles):
         self.bounds = cut(units, budget)
 
     def tile(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The (n,) texts and (n,) columns of the pairs in tile `i`."""
         start, stop = self.bounds[i]
         pairs = self._order[start:stop]
         return pairs // self.columns.shape[1], self.columns.ravel()[pairs]
 
     def table(self, predictions: dict[str, np.ndarray]) -> np.ndarray:
-        """(T, k) scores, fp32."""
+        """The scores (T, k) of all candidates, fp32, from the predictions for all tiles."""
         table = np.empty(self.columns.size, np.float32)
         table[self._order] = self.pair_scores(predictions)
         return table.reshape(self.columns.shape)
 
 
 def validation_candidates(captions: Retrieval, budget: int, minibatch: int) -> RetrievalCandidates:
-    """Each text's own picture, in column 0 of the table, and the `minibatch` - 1 that follow it, as the release."""
+    """The validation set of the release: each text with its own image and the `minibatch` - 1 columns after it.
+
+    In the table of scores the own image is column 0. There are fewer candidates where the store has fewer images.
+    """
     pictures = len(captions.columns)
     following = captions.own_columns[:, None] + np.arange(min(minibatch, pictures), dtype=np.int32)
     return RetrievalCandidates(captions, following % pictures, budget)

@@ -1,6 +1,6 @@
-"""Mining of hard negatives for retrieval: every so many steps the whole training set is scored anew (paper A.2).
+"""Mining of hard negatives for retrieval, from scores of random pairs of the whole training set (paper A.2).
 
-Legend: T texts, P pictures, k candidates of a text; columns as in `data.retrieval`.
+Legend: T texts, P images, k candidates for each text; columns as in `data.retrieval`.
 """
 
 import numpy as np
@@ -9,21 +9,21 @@ from data.retrieval import Retrieval
 
 
 def draw_candidates(captions: Retrieval, size: int, rng: np.random.Generator) -> np.ndarray:
-    """(T, k) int32 columns: for every text `size` random pictures that are not its own, or all others if fewer."""
+    """(T, k) int32 columns: `size` distinct random images for each text, never its own; k < `size` in a small store."""
     return np.stack([captions.other_columns(text, size, rng) for text in range(len(captions))]).astype(np.int32)
 
 
 def mine_hardest(scores: np.ndarray, columns: np.ndarray, pictures: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the model takes for right and is not: of scored pairs that do not match, the `size` best for each side.
+    """Select the `size` negatives with the highest scores for each text, and for each image.
 
-    `scores` (T, k) of every text with the pictures in `columns` (T, k), of `pictures` = P in all → (T, size) columns
-    for each text, (P, size) texts for each picture, both int32, highest score first, -1 where there are no more.
+    `scores` (T, k): of each text with the images `columns` (T, k), none of them its own. `pictures`: P. Returns (T,
+    size) int32 columns for the texts and (P, size) int32 texts for the images, highest score first, filled with -1.
     """
     texts, candidates = columns.shape
     best = np.argsort(-scores, axis=1, kind="stable")[:, :size]
     for_texts = np.full((texts, size), -1, np.int32)
     for_texts[:, : best.shape[1]] = np.take_along_axis(columns, best, axis=1)
-    order = np.lexsort((-scores.ravel(), columns.ravel()))  # by picture, highest first; ties in the texts' order
+    order = np.lexsort((-scores.ravel(), columns.ravel()))  # by image, highest score first; ties in the order of texts
     picture = columns.ravel()[order]
     rank = np.arange(len(picture)) - np.searchsorted(picture, np.arange(pictures), "left")[picture]
     for_pictures = np.full((pictures, size), -1, np.int32)

@@ -1,4 +1,4 @@
-"""Which examples share a batch: unit budgets, the order of an epoch, the mixing of tasks (DESIGN section 5)."""
+"""Batch plans: which examples share a batch, in which order, and which task a step trains on (DESIGN section 5)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from data.dataset import Dataset, Draw
 from data.rng import generator
 from utils.errors import InputError
 
-BUCKET = 8192  # examples sorted by length together, as in the release
-MULTIPLE = 8  # the release's batches grow by this many examples
+BUCKET = 8192  # examples that are sorted by length together, as in the release
+MULTIPLE = 8  # the number of examples in a batch of the release is a multiple of this
 
 Batching = Literal["release", "full"]
 
@@ -19,10 +19,11 @@ Batching = Literal["release", "full"]
 def release_batches(
     lens: np.ndarray, order: np.ndarray, budget: int, bucket: int = BUCKET, multiple: int = MULTIPLE
 ) -> list[np.ndarray]:
-    """The 2020 release's batches, given the permutation `order` of an epoch.
+    """The batches of the 2020 release, each an array of examples; `order` (n,) is the permutation of an epoch.
 
-    Within a bucket, longest first, the longest length of the bucket counts for every example, so all of its batches
-    hold the same number of examples, a multiple of `multiple`; the remainder, its shortest, is dropped.
+    Each bucket is sorted by length, longest first. The length of its longest example counts for all of its examples, so
+    all its batches have the same number of examples, a multiple of `multiple`. The rest, its shortest examples, is
+    dropped. `lens` (n,): units of each example. [] when `multiple` examples of a bucket exceed `budget`.
     """
     batches = []
     for bucketful in _sorted_buckets(lens, order, bucket):
@@ -34,7 +35,10 @@ def release_batches(
 
 
 def full_batches(lens: np.ndarray, order: np.ndarray, budget: int, bucket: int = BUCKET) -> list[np.ndarray]:
-    """Batches filled with real units up to the budget, from buckets sorted by length; nothing is dropped."""
+    """Batches of at most `budget` units, each an array of examples; nothing is dropped.
+
+    Arguments as for `release_batches`. Each bucket is sorted by length, then cut where the units exceed the budget.
+    """
     batches = []
     for bucketful in _sorted_buckets(lens, order, bucket):
         batches += [bucketful[start:stop] for start, stop in cut(lens[bucketful], budget)]
@@ -42,7 +46,7 @@ def full_batches(lens: np.ndarray, order: np.ndarray, budget: int, bucket: int =
 
 
 def cut(sizes: np.ndarray, budget: int) -> np.ndarray:
-    """(n,) sizes → (pieces, 2) bounds that cut them, in order, into pieces of at most `budget`, as long as can be."""
+    """Cut (n,) sizes, in order, into the longest pieces whose sums are at most `budget`: (pieces, 2) start and stop."""
     ends, bounds, start, spent = np.cumsum(sizes), [], 0, 0
     while start < len(sizes):
         stop = int(np.searchsorted(ends, spent + budget, "right"))
@@ -52,7 +56,7 @@ def cut(sizes: np.ndarray, budget: int) -> np.ndarray:
 
 
 def _sorted_buckets(lens: np.ndarray, order: np.ndarray, bucket: int) -> Iterator[np.ndarray]:
-    """The examples of `order` in buckets of `bucket`, each sorted by length, the longest first."""
+    """The examples of `order` in buckets of `bucket` examples, each sorted by length, longest first."""
     for start in range(0, len(order), bucket):
         bucketful = order[start : start + bucket]
         yield bucketful[np.argsort(-lens[bucketful], kind="stable")]
@@ -61,9 +65,11 @@ def _sorted_buckets(lens: np.ndarray, order: np.ndarray, bucket: int) -> Iterato
 def make_batches(
     dataset: Dataset, pairs: np.ndarray, order: np.ndarray, *, budget: int, batching: Batching, name: str
 ) -> list[np.ndarray]:
-    """Batches of at most `budget` units, or, where `dataset` counts examples, of `budget` examples in `order`.
+    """Cut an epoch of `dataset` into batches, each an array of examples.
 
-    `"release"` counts `dataset.lens`, `"full"` what is really there, `dataset.units`. `name`: for messages.
+    `budget`: units, or examples when that is the dataset's `batch_unit`. `order` (n,): the permutation of the epoch.
+    `batching` "release" counts units by `dataset.lens`, "full" by `dataset.units`. `name`: the dataset's name in
+    messages. `InputError` when an example is larger than a batch, or "release" makes no batch at all.
     """
     if dataset.batch_unit == "examples":
         return [order[start : start + budget] for start in range(0, len(order), budget)]
@@ -73,7 +79,8 @@ def make_batches(
         raise InputError(
             "an example is larger than a batch",
             key=f"batch size of {name}",
-            found=f"{longest} units in one example, {budget} in a batch",
+            found=f"{longest} units in one example",
+            expected=f"at most {budget}, the units in a batch",
             remedy="raise the batch size, or lower max_txt_len or max_bb",
         )
     if batching == "release":
@@ -82,9 +89,10 @@ def make_batches(
         batches = full_batches(sizes, order, budget)
     if not batches:
         raise InputError(
-            "the release's batching makes no batch: too few examples, or too small a budget",
+            "the release's batching makes no batch, because there are too few examples or the batch size is too small",
             key=f"batching of {name}",
-            found=f"{len(order)} examples, budget {budget} units",
+            found=f"{len(order)} examples, batch size {budget} units",
+            expected=f"over {MULTIPLE} examples, and a batch size of at least {MULTIPLE} times the longest example",
             remedy='set "batching": "full", which drops nothing',
         )
     return batches
@@ -92,7 +100,7 @@ def make_batches(
 
 @dataclass
 class Entry:
-    """One source of training batches, logged under its own name (`mlm_coco`) and drawn with its own weight."""
+    """One source of training batches: a dataset, its name in the log (`mlm_coco`), and its weight in the mix."""
 
     name: str
     dataset: Dataset
@@ -101,35 +109,35 @@ class Entry:
 
 @dataclass(kw_only=True)
 class BatchPlan:
-    """One micro-batch to be built, by whichever worker: the examples and the keys of all randomness in it."""
+    """The plan of one micro-batch, from which any loader process builds the same batch."""
 
-    source: int  # entry or evaluation set
-    indices: np.ndarray  # (e,) the examples
-    pairs: np.ndarray  # (e, 1 + k): what each of them shows
-    key: tuple[int | str, ...]  # with an example's index or id: the seed of its random choices
+    source: int  # the number of the entry; 0 in evaluation
+    indices: np.ndarray  # (e,) its examples
+    pairs: np.ndarray  # (e, 1 + k) the text and images of each example
+    key: tuple[int | str, ...]  # with an example's number or id, the seed of its random choices
     step: int = 0
-    micro: int = 0  # which of the step's world × accumulation micro-batches
-    state: dict[str, Any] | None = None  # the stream's position after the step, with a rank's last micro-batch of it
+    micro: int = 0  # its number among the step's ranks × accumulation micro-batches
+    state: dict[str, Any] | None = None  # on a rank's last micro-batch of a step: the position of the stream after it
 
 
 def check_names(names: Sequence[str]) -> None:
-    """`InputError` where two entries have one name: their batches and records are told apart by it."""
+    """`InputError` when two entries have the same name, which must identify their batches and log records."""
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise InputError(
             "one task of one dataset is listed twice",
             key="name, tasks",
             found=", ".join(duplicates),
-            expected="names that differ",
-            remedy="give every dataset its own name, and name each task of it once (mix_ratio says how often)",
+            expected="distinct names",
+            remedy="give every dataset its own name, and list each of its tasks once (mix_ratio sets a task's share)",
         )
 
 
 class TrainStream:
-    """The endless sequence of micro-batches of a run, a function of the seed alone.
+    """The endless sequence of a run's batch plans, which depends only on the seed, data and options.
 
-    A step takes world × accumulation micro-batches, all of one entry, drawn by weight; this rank yields its own. Every
-    rank walks the whole sequence, so nobody has to ask which task comes next. `state` says where it stands.
+    A step takes ranks × accumulation micro-batches of one entry, which is drawn by weight; iteration yields those of
+    this rank. Every rank computes the whole sequence, so ranks need not communicate to know the next task.
     """
 
     def __init__(
@@ -144,8 +152,9 @@ class TrainStream:
         size: int = 1,
         state: dict[str, Any] | None = None,
     ):
-        """`budget`: units or examples of a micro-batch; `accumulation`: micro-batches of one rank and step; `rank` of
-        `size` ranks; `state`: of the batch plan to go on after, None to start at the beginning."""
+        """`budget`: units or examples in a micro-batch. `accumulation`: micro-batches of one rank in a step. `size`:
+        the number of ranks. `state`: the `BatchPlan.state` to continue after; None starts at the beginning.
+        `InputError` when two entries have the same name."""
         check_names([entry.name for entry in entries])
         self.entries, self.seed, self.budget, self.batching = entries, seed, budget, batching
         self.accumulation, self.rank, self.size = accumulation, rank, size
@@ -156,11 +165,11 @@ class TrainStream:
         self._edges = np.cumsum(weights / weights.sum())
 
     def choose(self, step: int) -> int:
-        """The entry of a step."""
+        """The number of the entry that `step` trains on."""
         return int(np.searchsorted(self._edges, generator(self.seed, "task", step).random(), "right"))
 
     def epoch(self, entry: Entry, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Batches of an epoch, each (e,) examples, and the pairs (n, 1 + k) they refer to."""
+        """The batches of an entry's epoch, each (e,) examples, and the pairs (n, 1 + k) of all its examples."""
         newest = self._epochs.get(entry.name)
         if newest is None or newest[0] != epoch:
             draws = generator(self.seed, entry.name, epoch, "pairs").random((len(entry.dataset), len(Draw)))
@@ -175,19 +184,20 @@ class TrainStream:
         return newest[1], newest[2]
 
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in which a run of one entry sees all of it once."""
+        """Optimiser steps in an epoch of the only entry; `InputError` when there are several entries."""
         if len(self.entries) != 1:
             raise InputError(
-                "a mix of training data has no epoch",
+                "valid_steps 0 means after every epoch, but a mix of training data has no epoch",
                 key="valid_steps",
-                found=f"0, and {len(self.entries)} tasks and datasets",
-                expected="the steps between validations",
+                found=f"0, with {len(self.entries)} entries of training data",
+                expected="the number of steps between validations",
                 remedy="set valid_steps",
             )
         (entry,) = self.entries
         return -(-len(self.epoch(entry, 0)[0]) // (self.size * self.accumulation))
 
     def __iter__(self) -> Iterator[BatchPlan]:
+        """This rank's plans, step after step, without end."""
         while True:
             source = self.choose(self.step)
             plans = [self._next(source, micro) for micro in range(self.size * self.accumulation)]
@@ -197,7 +207,7 @@ class TrainStream:
             yield from mine
 
     def _next(self, source: int, micro: int) -> BatchPlan:
-        """The next micro-batch of an entry, whichever rank it is for."""
+        """The plan of the next micro-batch of an entry, for any rank."""
         entry = self.entries[source]
         epoch, number = self.position[entry.name]
         batches, pairs = self.epoch(entry, epoch)
@@ -208,9 +218,10 @@ class TrainStream:
 
 
 def eval_plans(dataset: Dataset, budget: int, rank: int = 0, size: int = 1) -> list[BatchPlan]:
-    """The batches of an evaluation set, formed from all of it and then dealt to ranks.
+    """This rank's batch plans of an evaluation set. Batches are formed from the whole set, then dealt to ranks.
 
-    Pairs and masks are functions of an example's id, so every evaluation, on any number of ranks, sees the same.
+    Pairs and masks depend only on the id of an example, so they are the same in every evaluation and for any number of
+    ranks. `budget`: units or examples in a batch. `size`: the number of ranks. `InputError` as in `make_batches`.
     """
     draws = np.stack([generator("eval", dataset.task, dataset.id(i)).random(len(Draw)) for i in range(len(dataset))])
     pairs = dataset.pairs(draws)

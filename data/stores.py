@@ -1,4 +1,4 @@
-"""Opening the stores of a run: each once, checked at the door, all of one vocabulary."""
+"""Opening of a run's stores: each is opened once and checked first, and all must share one vocabulary."""
 
 import os
 from pathlib import Path
@@ -6,34 +6,36 @@ from typing import Any, Protocol, overload
 
 from data.img_store import ImageStore
 from data.txt_store import Meta, TextStore
-from utils.config import RunConfig
 from utils.errors import InputError
 from utils.files import read_json, write_json
+from utils.run_config import RunConfig
 
-GT_VARIANT = {"conf_th": -1, "num_bb": 100}  # all ground-truth boxes of VCR and RE: the release's fixed number
+GT_VARIANT = {"conf_th": -1, "num_bb": 100}  # all ground-truth boxes of VCR and RE, under the release's fixed number
 
 
 class ModelSizes(Protocol):
-    """What texts must fit: the part of the model's config that stores are checked against."""
+    """The sizes in the model's config that text stores are checked against."""
 
     vocab_size: int
     max_position_embeddings: int
 
 
 class Stores:
-    """The text and image stores of one run: each opened once, checked, all texts of one vocabulary."""
+    """The text and image stores of one run. Each is checked when it is opened; all texts must share one vocabulary."""
 
     def __init__(self, config: RunConfig, model_config: ModelSizes, img_dim: int):
-        """`config`: the options that choose a variant of a store (DESIGN section 4); `img_dim`: the feature width that
-        the model takes."""
+        """`config`: the run's options, which choose the variant of a store (DESIGN section 4). `model_config`: the
+        sizes that texts must fit. `img_dim`: the feature width of the model."""
         self.config, self.model_config, self.img_dim = config, model_config, img_dim
         self._images: dict[Any, ImageStore] = {}  # by real path and variant
         self.reference: tuple[Path, Meta] | None = None  # the first text store: the others must agree with it
 
     def texts(self, path: str, train: bool = False, *, lengths: str | None = None, marks: int = 2) -> TextStore:
-        """A text store; in training, texts longer than `max_txt_len` word pieces are left out, never at test.
+        """Open and check a text store.
 
-        `lengths`: the side file to take lengths from; `marks`: how many [CLS] and [SEP] a sequence has.
+        `train`: leave out texts of more than `max_txt_len` word pieces; evaluation keeps all. `lengths`: the file of
+        text lengths, see `TextStore`. `marks`: how many [CLS] and [SEP] tokens a sequence has. `InputError` when the
+        vocabulary is not the model's or the other stores', or a text has more tokens than the model has positions.
         """
         store = TextStore(path, self.config.max_txt_len if train else None, lengths)
         vocab_size, positions = self.model_config.vocab_size, self.model_config.max_position_embeddings
@@ -48,12 +50,12 @@ class Stores:
             )
         if len(store) and int(store.lens.max()) + marks > positions:
             raise InputError(
-                "a text is longer than the model has positions",
+                "a text has more tokens than the model has positions",
                 file=path,
                 key=store.id(int(store.lens.argmax())),
-                found=f"{int(store.lens.max())} word pieces and {marks} of [CLS] and [SEP]",
-                expected=f"at most {positions} in all",
-                remedy="lower max_txt_len for training; at test shorten the text or use a model with more positions",
+                found=f"{int(store.lens.max())} word pieces and {marks} special tokens",
+                expected=f"at most {positions} tokens in all",
+                remedy="in training lower max_txt_len; else shorten the text or use a model with more positions",
             )
         if self.reference is None:
             self.reference = (Path(path), store.meta)
@@ -71,9 +73,9 @@ class Stores:
     def images(self, path: str | None, **variant: Any) -> ImageStore | None: ...
 
     def images(self, path: str | None, **variant: Any) -> ImageStore | None:
-        """An image store, its side files, sizes and a sample of its records checked; None for text alone.
+        """Open and check an image store: its files, their sizes and a sample of its records. None when `path` is None.
 
-        `variant`: `conf_th`, `num_bb` and the like where a task's store has others than the options say.
+        `variant`: arguments of `ImageStore` that override the run's options, such as `GT_VARIANT`.
         """
         if path is None:
             return None
@@ -95,15 +97,17 @@ class Stores:
         return store
 
     def write_vocabulary(self, path: Path) -> None:
-        """Write the vocabulary's marks to a file of the run, so that later runs on its weights can be checked against
-        them."""
+        """Write the vocabulary's special ids, `v_range` and hash to the JSON file `path`, for `check_against`."""
         assert self.reference is not None
         meta = self.reference[1]
         marks = {"CLS": meta.cls, "SEP": meta.sep, "MASK": meta.mask, "UNK": meta.unk}
         write_json(path, marks | {"v_range": list(meta.v_range), "vocab_sha256": meta.vocab_sha256})
 
     def check_against(self, checkpoint: str | None) -> None:
-        """Compare with the vocabulary of the run that wrote `checkpoint`, where it left `log/vocab.json`."""
+        """`InputError` when the run that wrote `checkpoint` used another vocabulary, by its `log/vocab.json`.
+
+        Nothing is checked when that file does not exist.
+        """
         if checkpoint is None or self.reference is None:
             return
         file = Path(checkpoint).parent.parent / "log" / "vocab.json"
@@ -121,12 +125,15 @@ class Stores:
 
 
 def check_same_vocabulary(meta: Meta, path: Path, expected: Meta, source: Path) -> None:
-    """Two vocabularies agree when special ids, `v_range` and, where both are known, the hash do."""
+    """`InputError` unless two vocabularies have the same special ids, `v_range` and, where both are known, hash.
+
+    `path`: the text store of `meta`. `source`: where `expected` is from, for the message.
+    """
     for key in ("cls", "sep", "mask", "v_range", "vocab_sha256"):
         ours, theirs = getattr(meta, key), getattr(expected, key)
         if ours is not None and theirs is not None and ours != theirs:
             raise InputError(
-                "two vocabularies that should be one differ",
+                "two vocabularies differ that must be the same",
                 file=path if path.suffix == ".json" else path / "meta.json",
                 key=key.upper() if key in ("cls", "sep", "mask") else key,
                 found=ours,

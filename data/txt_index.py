@@ -1,4 +1,7 @@
-"""The columns that `TextStore` keeps of a text LMDB, made pair by pair: ten million texts fit in memory."""
+"""Building of a text store's index: its ids, lengths and images as arrays.
+
+The JSON files are read piece by piece, so that the index of ten million texts can be built in memory.
+"""
 
 import json
 import re
@@ -11,8 +14,8 @@ from toolz import partition_all
 
 from utils.errors import InputError
 
-CHUNK = 100_000  # pairs that are Python objects at one time
-TEXT = 1 << 22  # characters of JSON in memory at one time; a pair is shorter than a quarter of it
+CHUNK = 100_000  # JSON items that are Python objects at one time
+TEXT = 1 << 22  # characters of JSON in memory at one time; an item must be shorter than a quarter of it
 KEY = re.compile(r'\s*("(?:[^"\\]|\\.)*")\s*:\s*')
 NEXT = re.compile(r"\s*([,}])")
 
@@ -20,10 +23,12 @@ NEXT = re.compile(r"\s*([,}])")
 def text_columns(
     folder: Path, lengths: str, keys: Iterator[bytes], record: Callable[[bytes], dict[str, Any]]
 ) -> dict[str, np.ndarray]:
-    """The index of a text store: `ids` (n,) bytes in the order of the file `lengths`, `lens` (n,) int32, `img_names`
-    (m,) bytes, distinct and sorted, `img_index` (n, k) int32: the pictures of each text.
+    """Build the index of the text store `folder`, of n texts and m distinct images, k images for each text.
 
-    `keys`: of the LMDB; every id must be there. `record` reads one, for pictures where `txt2img.json` is not there.
+    `ids` (n,) bytes, in the order of the file `lengths`; `lens` (n,) int32, in word pieces; `img_names` (m,) bytes,
+    sorted; `img_index` (n, k) int32, rows of `img_names`. `keys`: all keys of the LMDB, every id among them. `record`
+    reads the record of a key; it is called for image names only where `txt2img.json` does not exist. `InputError` when
+    a file is missing or malformed, or the files do not fit together.
     """
     file, names_file = folder / lengths, folder / "txt2img.json"
     ids, lens = _table(file, lambda value: [value] if type(value) is int and value >= 0 else None, np.int32)
@@ -32,14 +37,14 @@ def text_columns(
     del stored_ids
     if len(absent):
         raise InputError(
-            "the lengths and the LMDB do not belong together",
+            "the file of lengths lists texts that the LMDB does not have",
             file=file,
             key=", ".join(key.decode() for key in absent[:3]),
             found=f"{len(absent):,} of {len(ids):,} ids are not in {folder / 'data.mdb'}",
-            expected="every id",
+            expected="every id in data.mdb",
             remedy="copy the whole folder again, or prepare it again",
         )
-    number: dict[str, int] = {}  # distinct pictures, as they come
+    number: dict[str, int] = {}  # a number for each distinct image name, in order of appearance
     if names_file.exists():
         text_ids, pictures = _table(names_file, lambda value: _numbers(value, number), np.int32)
         if not np.array_equal(text_ids, ids):
@@ -54,14 +59,17 @@ def text_columns(
 
 
 def json_items(file: Path) -> Iterator[tuple[str, Any]]:
-    """Keys and values of a JSON object, in the file's order; `InputError` where it is none."""
+    """Iterate over the keys and values of a JSON object, in the file's order, without loading the whole file.
+
+    `InputError` when the file does not exist or is not a JSON object.
+    """
     decode = json.JSONDecoder().raw_decode
     try:
         with open(file, encoding="utf-8") as stream:
             text = stream.read(TEXT).lstrip()
             position, at_end = 1, False
             if not text.startswith("{"):
-                raise ValueError("it does not begin with {")
+                raise ValueError("the file does not begin with {")
             if text[1:].lstrip() == "}":
                 return
             while True:
@@ -70,12 +78,12 @@ def json_items(file: Path) -> Iterator[tuple[str, Any]]:
                     text, position, at_end = text[position:] + more, 0, not more
                 key = KEY.match(text, position)
                 if key is None:
-                    raise ValueError(f"a key and its value belong where {text[position : position + 40]!r} is")
+                    raise ValueError(f"expected a key and a value, found {text[position : position + 40]!r}")
                 value, position = decode(text, key.end())
                 yield json.loads(key[1]), value
                 after = NEXT.match(text, position)
                 if after is None:
-                    raise ValueError(f"a comma belongs where {text[position : position + 40]!r} is")
+                    raise ValueError(f"expected a comma, found {text[position : position + 40]!r}")
                 if after[1] == "}":
                     return
                 position = after.end()
@@ -83,12 +91,16 @@ def json_items(file: Path) -> Iterator[tuple[str, Any]]:
         raise InputError("file not found", file=file, remedy="copy the whole folder of the store") from None
     except ValueError as error:
         raise InputError(
-            "not a JSON file", file=file, found=error, expected='{"ID": …, …}', remedy="copy or prepare the store again"
+            "not a JSON object",
+            file=file,
+            found=error,
+            expected='{"ID": …, …}',
+            remedy="copy or prepare the store again",
         ) from None
 
 
 def _table(file: Path, numbers: Callable[[Any], list[int] | None], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of a JSON object (n,) bytes and what `numbers` makes of each value (n, k)."""
+    """The keys of a JSON object, (n,) bytes, and the k numbers that `numbers` makes of each value, (n, k)."""
     keys: list[np.ndarray] = []
 
     def values() -> Iterator[list[int] | None]:
@@ -101,27 +113,33 @@ def _table(file: Path, numbers: Callable[[Any], list[int] | None], dtype: Any) -
 
 
 def _rows(rows: Iterator[list[int] | None], file: Path, dtype: Any) -> np.ndarray:
-    """(n, k) of n lists of k numbers each."""
+    """The array (n, k) of n lists of k numbers each; `InputError` when a list is None or of another length."""
     parts: list[np.ndarray] = []
     for chunk in partition_all(CHUNK, rows):
         width = parts[0].shape[1] if parts else len(chunk[0] or ())
         bad = next((i for i, row in enumerate(chunk) if row is None or len(row) != width), None)
         if bad is not None:
             raise InputError(
-                "a text without its length or its picture's name, or with another number of names than the first",
+                "a text lacks its length or image name, or has another number of image names than the first text",
                 file=file,
                 key=f"entry {len(parts) * CHUNK + bad + 1}",
-                expected="for each text a length of 0 or more, and one name, or two",
+                expected="for each text a length of 0 or more, and one image name, or two",
                 remedy="copy the store again, or prepare it again",
             )
         parts.append(np.array(chunk, dtype))
     if not parts:
-        raise InputError("a text store without texts", file=file, found="no entries", remedy="prepare it again")
+        raise InputError(
+            "the text store has no texts",
+            file=file,
+            found="no entries",
+            expected="one or more",
+            remedy="prepare it again",
+        )
     return np.concatenate(parts)
 
 
 def _numbers(names: Any, number: dict[str, int]) -> list[int] | None:
-    """The numbers of a text's pictures, new ones counted on; None where they are no names."""
+    """The numbers of a text's images, where a new name gets the next number; None when `names` are not names."""
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return None
@@ -129,16 +147,17 @@ def _numbers(names: Any, number: dict[str, int]) -> list[int] | None:
 
 
 def _places(file: Path, keys: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The place in `keys` of each of `ids`."""
+    """The position in `keys` of each of `ids`; `InputError` when an id is not among them."""
     order = np.argsort(keys)
     places = order[np.minimum(np.searchsorted(keys, ids, sorter=order), len(keys) - 1)]
     absent = ids[keys[places] != ids]
     if len(absent):
         raise InputError(
-            f"{len(absent):,} texts have no picture",
+            f"{len(absent):,} texts have no image",
             file=file,
             key=absent[0].decode(),
-            expected="the name of a picture",
+            found="no entry for the text",
+            expected="the name of an image",
             remedy="copy the whole folder again, or prepare it again",
         )
     return places

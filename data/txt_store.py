@@ -1,4 +1,4 @@
-"""Reading text LMDBs (format: DESIGN section 4, docs/DATA.md); `data.txt_writer` writes them."""
+"""Reading of text stores (text LMDBs; format: DESIGN section 4, docs/DATA.md). `data.txt_writer` writes them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,32 +14,35 @@ from utils.errors import InputError
 from utils.files import read_json
 from utils.formats import VCR_TOKENS
 
-LENGTHS = ("id2len.json", "id2len_qar.json", "id2len_qa.json")
-SAMPLE = 64  # records decoded when a store is opened
+LENGTHS = ("id2len.json", "id2len_qar.json", "id2len_qa.json")  # files of text lengths; the default is the first found
+SAMPLE = 64  # records that `TextStore.check` reads
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meta:
-    """Special ids, the range of ordinary word pieces, and the vocabulary's hash where it is known."""
+    """The vocabulary of a text store, as its `meta.json` describes it."""
 
-    cls: int
+    cls: int  # ids of special tokens
     sep: int
     mask: int
     unk: int | None
-    v_range: tuple[int, int]
-    tokenizer: str | None = None
-    vocab_sha256: str | None = None
+    v_range: tuple[int, int]  # ids of ordinary word pieces: from the first number up to, without, the second
+    tokenizer: str | None = None  # its name
+    vocab_sha256: str | None = None  # hash of vocab.txt, where the writer stored it
 
 
 def read_meta(path: Path) -> Meta:
-    """`meta.json` of a store, by whichever writer: the tokeniser's name has three spellings."""
+    """Read `meta.json` of the text store at `path`. Known writers use three keys for the tokenizer's name.
+
+    `InputError` when the folder does not exist, or a field is missing or has a wrong type.
+    """
     if not path.is_dir():
         raise InputError(
             "text LMDB not found",
             file=path,
             key="txt_db",
             found="no such folder",
-            expected="a folder NAME.db",
+            expected="a folder NAME.db with data.mdb in it",
             remedy="check the path and data_root, or prepare it with prepro.py",
         )
     meta = read_json(path / "meta.json")
@@ -56,7 +59,7 @@ def read_meta(path: Path) -> Meta:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            "not the meta.json of a text store",
+            "meta.json is not that of a text store",
             file=path / "meta.json",
             key="CLS, SEP, MASK, UNK, v_range",
             found=repr(error),
@@ -66,16 +69,18 @@ def read_meta(path: Path) -> Meta:
 
 
 class TextStore:
-    """Texts 0 .. n-1 of a text LMDB, in the order of `id2len.json`.
+    """Texts 0 .. n-1 of a text LMDB, in the order of its file of lengths (`id2len.json`).
 
-    `lens` (n,) int32: word pieces without [CLS] and [SEP]. `img_names` (m,) bytes, sorted, distinct: the pictures;
-    `img_index` (n, k) int32 into it: those of each text (k = 2 for NLVR2 and VCR). All memory-mapped.
+    `lens` (n,) int32: word pieces of each text, without [CLS] and [SEP] (VCR: see `data.txt_writer.lengths_of`).
+    `img_names` (m,) bytes: the keys of all images that the texts name, sorted. `img_index` (n, k) int32: for each text
+    the rows in `img_names` of its k images (k = 2 for NLVR2 and VCR, else 1). They come from a memory-mapped index.
     """
 
     def __init__(self, path: str | Path, max_txt_len: int | None = None, lengths: str | None = None):
-        """`max_txt_len`: longer texts (word pieces, without [CLS] and [SEP]) are left out; None or -1: none are.
+        """Open the store at `path`. `InputError` when a file is missing or damaged, or the files do not fit together.
 
-        `lengths`: the side file to take them from, where there are several (VCR); None: the first of `LENGTHS`.
+        `max_txt_len`: leave out texts with more word pieces than this; None or -1 keeps all texts. `lengths`: the file
+        of text lengths, for stores with several (VCR); None takes the first of `LENGTHS` that exists.
         """
         self.path, self._options = Path(path), (max_txt_len, lengths)
         self.meta = read_meta(self.path)
@@ -86,13 +91,13 @@ class TextStore:
         index = columns(self.path, f"text {self.lengths}", sources, self._build)
         self._ids, self.img_names = index["ids"], index["img_names"]
         self.lens, self.img_index = index["lens"], index["img_index"]
-        self._rows: np.ndarray | None = None  # in the index, of the texts that are not too long; None: all
+        self._rows: np.ndarray | None = None  # rows of the index of the texts that are not too long; None: all texts
         if max_txt_len is not None and max_txt_len >= 0 and (self.lens > max_txt_len).any():
             self._rows = np.flatnonzero(self.lens <= max_txt_len).astype(np.int32)
             self.lens, self.img_index = self.lens[self._rows], self.img_index[self._rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TextStore, (self.path, *self._options)  # another process opens it for itself
+        return TextStore, (self.path, *self._options)  # another process opens the store itself
 
     def _build(self) -> dict[str, np.ndarray]:
         keys = (key for key, _ in self._reader.items())
@@ -101,28 +106,32 @@ class TextStore:
         return index
 
     def __len__(self) -> int:
+        """n, the number of texts, without those that are too long."""
         return len(self.lens)
 
     def id(self, i: int) -> str:
-        """The id of text `i`."""
+        """The id of text `i`, which is its key in the LMDB."""
         return self._key(i).decode()
 
     def _key(self, i: int) -> bytes:
         return self._ids[i if self._rows is None else self._rows[i]]
 
     def read(self, i: int) -> dict[str, Any]:
-        """The record of text `i`: `input_ids`, `img_fname` and the fields of its dataset."""
+        """Read the record of text `i`: `input_ids`, `img_fname` and the fields of its dataset (docs/DATA.md).
+
+        `InputError` when the record cannot be decoded, or has word pieces outside the vocabulary.
+        """
         record = self._decode(self._key(i))
         high = self.meta.v_range[1] + (VCR_TOKENS if "input_ids_as" in record else 0)
         lists = [record["input_ids"], *record.get("input_ids_as", ()), *record.get("input_ids_rs", ())]
         bad = next((ids for ids in lists if not all(type(t) is int and 0 <= t < high for t in ids)), None)
         if bad is not None:
             raise InputError(
-                "word pieces outside the vocabulary",
+                "a text has word pieces outside the vocabulary",
                 file=self.path / "data.mdb",
                 key=self.id(i),
                 found=str(bad)[:200],
-                expected=f"integers 0..{high - 1}, as v_range in meta.json says",
+                expected=f"integers 0..{high - 1}, by v_range in meta.json",
                 remedy="prepare the store again with one vocab.txt",
             )
         return record
@@ -134,34 +143,37 @@ class TextStore:
             if isinstance(record, dict) and isinstance(record["input_ids"], list):
                 return record
             problem = type(record).__name__
-        except Exception as error:  # lz4, msgpack and a missing key each have errors of their own
+        except Exception as error:  # lz4, msgpack and a missing key each raise a different error
             problem = f"{type(error).__name__}: {error}"
         raise InputError(
-            "a record cannot be read",
+            "a text record cannot be read",
             file=self.path / "data.mdb",
             key=key.decode(),
             found=problem,
-            expected="lz4 of msgpack of a dict with input_ids",
-            remedy="prepare the store again; python -m scripts.check finds all such records",
+            expected="an lz4 frame of a msgpack map with a list input_ids",
+            remedy="prepare the store again; python -m scripts.check lists all such records",
         )
 
     def check(self, seed: int = 0) -> None:
-        """Read a sample of records drawn by seed, and close the LMDB, so that it is not open when workers fork."""
+        """Check `SAMPLE` records drawn by `seed`, then close the LMDB, which must not be open when processes fork."""
         rng = np.random.default_rng(seed)
         for i in rng.choice(len(self), min(SAMPLE, len(self)), replace=False):
             self.check_record(int(i))
         self.close()
 
     def check_record(self, i: int) -> None:
-        """One record, its length as announced (VCR's lengths count more than `input_ids`)."""
+        """Check that text `i` can be read and has the length that `id2len.json` gives; `InputError` otherwise.
+
+        The lengths of VCR are not compared: they count more than `input_ids`.
+        """
         n = len(self.read(i)["input_ids"])
         if self.lengths == LENGTHS[0] and n != self.lens[i]:
             raise InputError(
-                "a text of another length than announced",
+                "the file of lengths gives a wrong length for a text",
                 file=self.path / self.lengths,
                 key=self.id(i),
-                found=f"{n} word pieces in data.mdb",
-                expected=int(self.lens[i]),
+                found=f"{int(self.lens[i])} word pieces",
+                expected=f"{n} word pieces, as in data.mdb",
                 remedy="copy the whole folder again, or prepare it again",
             )
 

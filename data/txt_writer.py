@@ -1,4 +1,4 @@
-"""Writing text LMDBs (format: DESIGN section 4, docs/DATA.md), whole or not at all."""
+"""Writing of text stores (text LMDBs; format: DESIGN section 4, docs/DATA.md), each whole or not at all."""
 
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,26 @@ from data.txt_store import LENGTHS
 from utils.errors import InputError
 from utils.files import whole_folder, write_json
 
-SIDES = (*LENGTHS, "txt2img.json", "img2txts.json", "meta.json")
-MAP_SIZE = 1 << 40  # an upper bound of LMDB's, not a size on disk
+SIDES = (*LENGTHS, "txt2img.json", "img2txts.json", "meta.json")  # files that the writer makes itself
+MAP_SIZE = 1 << 40  # bytes: the upper bound that LMDB asks for, not the size on disk
 COMMIT_EVERY = 10_000  # texts
 
 
 class TextWriter:
-    """Writes a text store: nothing is at `path` until all of it is (use as a context manager)."""
+    """Write a text store. Use it as a context manager: the whole folder appears at `path` when the block ends.
+
+    After an error in the block nothing is left at `path`.
+    """
 
     def __init__(self, path: str | Path, meta: dict[str, Any]):
-        """`meta`: at least `UNK CLS SEP MASK v_range`."""
+        """`path`: the new folder. `meta`: the content of `meta.json`, at least `UNK CLS SEP MASK v_range`."""
         self.path, self.meta = Path(path), meta
         self._whole = whole_folder(self.path)
-        self._lens: dict[str, dict[str, int]] = {}  # by side file
-        self._pictures: dict[str, Any] = {}
+        self._lens: dict[str, dict[str, int]] = {}  # by name of the file, then by id
+        self._pictures: dict[str, Any] = {}  # `img_fname` by id
 
     def __enter__(self) -> "TextWriter":
+        """Start writing to a temporary folder; `InputError` when `path` exists already."""
         if self.path.exists():
             raise InputError("the output exists already", file=self.path, remedy="remove it, or name another")
         self._folder = self._whole.__enter__()
@@ -35,9 +39,9 @@ class TextWriter:
         return self
 
     def add(self, id: str, record: dict[str, Any]) -> None:
-        """Add a text; `record` has `input_ids` and `img_fname`."""
+        """Add a text under a new `id`. `record` must have `input_ids` and `img_fname`; `InputError` for an old `id`."""
         if id in self._pictures:
-            raise InputError("an id stands twice", file=self.path, key=id)
+            raise InputError("two texts have the same id", file=self.path, key=id)
         self._txn.put(id.encode(), lz4.frame.compress(msgpack.packb(record, use_bin_type=True)))
         self._pictures[id] = record["img_fname"]
         for file, length in lengths_of(record).items():
@@ -47,11 +51,12 @@ class TextWriter:
             self._txn = self._env.begin(write=True)
 
     def side(self, name: str, value: Any) -> None:
-        """Write `value` as the JSON file `name` beside the records."""
+        """Write `value` as the JSON file `name` into the folder of the store."""
         assert name not in SIDES, name
         write_json(self._folder / name, value)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Finish the store and move it to `path`; after an error, remove what was written."""
         try:
             if kind is None:
                 self._finish()
@@ -64,7 +69,7 @@ class TextWriter:
         self._whole.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
-        """Bring the records to the disk and write the side files."""
+        """Flush the records to disk and write the side files."""
         self._txn.commit()
         self._env.sync(True)
         self._env.close()
@@ -80,7 +85,10 @@ class TextWriter:
 
 
 def lengths_of(record: dict[str, Any]) -> dict[str, int]:
-    """The lengths of a text by side file. VCR: of its question with the longest answer, and the longest rationale."""
+    """The length of a text, in word pieces, for each file of lengths that lists it.
+
+    VCR has two: the question with its longest answer, and the question with its longest answer and rationale.
+    """
     n = len(record["input_ids"])
     if "input_ids_as" not in record:
         return {"id2len.json": n}

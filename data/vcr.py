@@ -1,4 +1,4 @@
-"""Visual commonsense reasoning: a question, four answers, and four rationales of the right one (paper 4.1, A.2)."""
+"""Data of visual commonsense reasoning (VCR): four answers and four rationales to a question (paper 4.1, A.2)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,30 +16,31 @@ from utils.errors import InputError
 from utils.formats import CHOICES, UNLABELLED
 
 Part = Literal["qa", "qar"]  # question and answer; question, answer and rationale
-Choices = Literal["answers", "rationales", "both", "all"]  # of a question's sequences, see `Vcr`
-RegionSource = Literal["both", "gt", "detected"]
-REGIONS_HELP = 'folders to read of "GT_DIR;DET_DIR"; none: those given, where gt in a name means ground truth'
+Choices = Literal["answers", "rationales", "both", "all"]  # which sequences a question has, see `Vcr`
+RegionSource = Literal["both", "gt", "detected"]  # ground-truth boxes, detected boxes
+REGIONS_HELP = 'regions to read from "GT_DIR;DET_DIR"; if not set, gt in a folder\'s name means ground truth'
 
-SEQUENCES: dict[Choices, int] = {"answers": 4, "rationales": 4, "both": 8, "all": 20}
+SEQUENCES: dict[Choices, int] = {"answers": 4, "rationales": 4, "both": 8, "all": 20}  # sequences of an example
 TYPES = (0, 2, 3)  # token types of question, answer, rationale; regions have 1
-MARKS = {"qa": 3, "qar": 4}  # [CLS], and [SEP] after every part
-LENGTHS = {"qa": "id2len_qa.json", "qar": "id2len_qar.json"}
+MARKS = {"qa": 3, "qar": 4}  # special tokens in a sequence: [CLS], and [SEP] after every part
+LENGTHS = {"qa": "id2len_qa.json", "qar": "id2len_qar.json"}  # the store's file of text lengths for each `Part`
 
 
 def region_folders(img_db: str | None, regions: RegionSource | None) -> tuple[str | None, str | None]:
-    """The image stores of ground-truth and of detected boxes that the entry `img_db` means; None: not read.
+    """Split `img_db` into the image store of ground-truth boxes and that of detected boxes; None: not read.
 
-    `regions` decides. Without it both folders of "GT_DIR;DET_DIR" are read, and, as in old commands, `gt` in a folder's
-    name tells which is which, or what one folder alone holds.
+    `img_db` is "GT_DIR;DET_DIR", of which `regions` says what to read, or one folder, of which it says what that holds.
+    When `regions` is None, all folders are read, and one with `gt` in its name has the ground-truth boxes, as in
+    commands of the release. `InputError` when the number of folders does not fit.
     """
     folders = (img_db or "").split(";")
     if len(folders) > 2 or not all(folders) or (regions == "both" and len(folders) < 2):
         raise InputError(
-            "not the image stores of VCR",
+            "the image stores of VCR are not named as they must be",
             key="img_db, regions",
             found=f"{img_db}, {regions}",
-            expected='"GT_DIR;DET_DIR", or one folder of them where regions is not "both"',
-            remedy="name the folder of ground-truth boxes, a semicolon, and that of detected boxes",
+            expected='"GT_DIR;DET_DIR", or one of the two folders when regions is not "both"',
+            remedy="name the folder of ground-truth boxes, a semicolon, and the folder of detected boxes",
         )
     named_gt = ["gt" in Path(folder).name for folder in folders]
     if len(folders) == 1:
@@ -52,16 +53,20 @@ def region_folders(img_db: str | None, regions: RegionSource | None) -> tuple[st
 def open_vcr(
     stores: Stores, txt_db: str, img_db: str | None, *, part: Part, regions: RegionSource | None, train: bool
 ) -> tuple[TextStore, ImageStore | None, ImageStore | None]:
-    """The stores that `VcrData` reads: texts with the lengths of `part`, ground-truth boxes, detected boxes."""
+    """Open the stores that `VcrData` reads: texts with the lengths of `part`, ground-truth boxes, detected boxes.
+
+    `img_db` and `regions`: see `region_folders`. `train`: leave out texts that are too long. Raises `InputError`.
+    """
     gt, detected = region_folders(img_db, regions)
     texts = stores.texts(txt_db, train, lengths=LENGTHS[part], marks=MARKS[part])
     return texts, stores.images(gt, **GT_VARIANT), stores.images(detected)
 
 
 class VcrData:
-    """Question `i` and its two pictures, of ground-truth and of detected boxes: what both datasets of VCR share.
+    """Base class of both VCR datasets: questions with two sets of regions of their image.
 
-    With `example`, which they make, a `data.dataset.Dataset`.
+    The ground-truth boxes and the detected boxes are in two image stores, and count as two images here. It implements
+    `data.dataset.Dataset`; subclasses add `example`, and their targets.
     """
 
     task = "vcr"
@@ -77,16 +82,18 @@ class VcrData:
         sequences: int = 1,
         wrong_picture: bool = False,
     ):
-        """`sequences` of every example; `wrong_picture`: a question meets another's pictures (a control)."""
+        """`gt`, `detected`: None where these boxes are not read. `part`: the text of a sequence. `sequences`: how many
+        an example has. `wrong_picture`: pair a question with the images of another (a control)."""
         check_pictures(texts, "vcr", ("ground-truth", "detected"))
         self.texts, self.image_stores, self.part = texts, (gt, detected), part
         self.sequences, self.wrong_picture = sequences, wrong_picture
-        self.pictures = np.full((len(texts), 2), -1, np.int32)  # rows of both image stores, -1: not read
+        self.pictures = np.full((len(texts), 2), -1, np.int32)  # (n, 2) rows of both image stores; -1: not read
         for column, images in enumerate(self.image_stores):
             if images is not None:
                 self.pictures[:, column] = rows_of_pictures(texts, images, column)
 
     def __len__(self) -> int:
+        """n, the number of questions."""
         return len(self.texts)
 
     def id(self, i: int) -> str:
@@ -94,31 +101,35 @@ class VcrData:
         return self.texts.id(i)
 
     def pairs(self, draws: np.ndarray) -> np.ndarray:
-        """Uniform `draws` (n, 3) → (n, 3) int32: the text and both pictures of every example."""
+        """(n, 3) int32: the text and both images of every example. `draws` (n, 3) are for `wrong_picture` only."""
         pictures = self._other_pictures(draws[:, Draw.OTHER]) if self.wrong_picture else self.pictures
         return np.column_stack([np.arange(len(self), dtype=np.int32), pictures])
 
     def _other_pictures(self, uniform: np.ndarray) -> np.ndarray:
-        """(n,) uniform numbers → (n, 2) the pictures of a question about others."""
+        """(n, 2) for every question both images of another one, chosen by (n,) uniform numbers, never its own."""
         distinct, own_place = np.unique(self.pictures, axis=0, return_inverse=True)
         if len(distinct) < 2:
             raise InputError(
-                "no other picture to pair a text with", file=self.texts.path, found="1 picture", expected="2 or more"
+                "all texts are about one image, so there is no other image to pair them with",
+                file=self.texts.path,
+                found="1 image",
+                expected="2 or more",
+                remedy="use a store with more images",
             )
         other_place = (uniform * (len(distinct) - 1)).astype(np.int64)
         return distinct[other_place + (other_place >= own_place.reshape(-1))]
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) units of one sequence of every example, without [CLS] and [SEP]: all that the release counts."""
+        """(n,) int64 units of one sequence of every example, without [CLS] and [SEP], as the release counts them."""
         return self._length(pairs, [None if images is None else images.n_announced for images in self.image_stores])
 
     def units(self, pairs: np.ndarray) -> np.ndarray:
-        """(n,) units of every example, all of its sequences included; never too few."""
+        """(n,) int64 units of all sequences of every example, [CLS] and [SEP] included: an upper bound."""
         stored = [None if images is None else images.n_stored for images in self.image_stores]
         return self.sequences * (self._length(pairs, stored) + MARKS[self.part])
 
     def _length(self, pairs: np.ndarray, counts: Sequence[np.ndarray | None]) -> np.ndarray:
-        """(n,) word pieces and regions of one sequence of every example; `counts`: regions by row of each store."""
+        """(n,) int64 word pieces and regions of one sequence. `counts`: for each store, the regions of each row."""
         lens = self.texts.lens[pairs[:, Column.TEXT]].astype(np.int64)
         for regions, rows in zip(counts, pairs[:, Column.PICTURE :].T):
             if regions is not None:
@@ -127,33 +138,37 @@ class VcrData:
 
     @property
     def img_dim(self) -> int:
-        """Feature width."""
+        """Width of the region features."""
         return next(images.img_dim for images in self.image_stores if images is not None)
 
     def images(self, rows: Sequence[int], soft_labels: bool = False) -> list[Image]:
-        """The regions of both pictures, ground truth first."""
+        """Read the regions of both images, ground-truth boxes first, without the store that is not read."""
         pairs = zip(self.image_stores, rows)
         return [read_image(images, row, soft_labels) for images, row in pairs if images is not None]
 
     @property
     def has_labels(self) -> bool:
-        """Whether there are labels to score by."""
+        """Whether predictions can be scored; the first record decides."""
         target = self.record(0, require_labels=False)["qa_target"]
-        self.texts.close()  # not open when workers fork
+        self.texts.close()  # must not be open when loader processes fork
         return target != UNLABELLED
 
     def record(self, text: int, require_labels: bool) -> dict[str, Any]:
-        """The record of a text: four answers, four rationales, and the right ones, which `require_labels` demands."""
+        """Read the record of a text: four answers, four rationales, and the numbers of the right ones.
+
+        `InputError` when these are malformed, or when `require_labels` is set and there are no labels.
+        """
         record = self.texts.read(text)
         lists = [record.get(name) for name in ("input_ids_as", "input_ids_rs")]
         if not all(isinstance(choices, list) and len(choices) == CHOICES for choices in lists):
-            raise self._bad(text, "not a record of VCR", record, "input_ids_as and input_ids_rs of four lists each")
+            expected = "input_ids_as and input_ids_rs of four lists each"
+            raise self._bad(text, "a record does not have the four answers and rationales of VCR", record, expected)
         targets = [record.setdefault(name, UNLABELLED) for name in ("qa_target", "qar_target")]
         if not all(target in range(0 if require_labels else UNLABELLED, CHOICES) for target in targets):
             expected = "qa_target and qar_target in 0..3" + (
                 "" if require_labels else ", or -1 for both in a test split"
             )
-            raise self._bad(text, "no right answer and rationale among the four", targets, expected)
+            raise self._bad(text, "a record does not name the right answer and rationale", targets, expected)
         return record
 
     def _bad(self, text: int, problem: str, value: Any, expected: str) -> InputError:
@@ -168,16 +183,19 @@ class VcrData:
 
 
 class Vcr(VcrData):
-    """Every choice of a question is a sequence of its own; `choices` says which.
+    """Questions with one sequence for each choice of an answer, or of an answer and a rationale (paper A.2).
 
-    Training: `answers`, 4 sequences; `rationales`, 4 sequences, the right answer with each rationale. Targets: `labels`
-    (1,) int64 of every sequence, 1 where the choice is right. Batches count units.
+    Training: `choices` "answers" makes 4 sequences, one for each answer; "rationales" makes 4, the right answer with
+    each rationale. Targets, by sequence: `labels` (1,) int64, 1 where the choice is right, else 0. Batch sizes count
+    units.
 
-    Evaluation: `both`, 8 sequences, the two above; `all`, 20 sequences, 4 answers, then each answer with 4 rationales.
-    Targets, by example: `qa_target` and `qar_target` (1,) int64, -1 where there are no labels. Batches count examples.
+    Evaluation: "both" makes the 8 sequences above; "all" makes 20, the 4 answers, then each answer with each rationale.
+    Targets, by example: `qa_target` and `qar_target` (1,) int64, with "all" -1 without labels. Batch sizes count
+    examples.
     """
 
     def __init__(self, texts: TextStore, gt: ImageStore | None, detected: ImageStore | None, choices: Choices):
+        """`texts`: opened with the lengths of "qa" for "answers", else of "qar". See `VcrData` for the others."""
         part: Part = "qa" if choices == "answers" else "qar"
         super().__init__(texts, gt, detected, part=part, sequences=SEQUENCES[choices])
         self.choices = choices
@@ -185,7 +203,7 @@ class Vcr(VcrData):
         self.batch_unit = "units" if self.training else "examples"
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """A sequence for every choice, each with the regions of both pictures."""
+        """Build one sequence for each choice, each with the regions of both images."""
         text, *pictures = row
         record = self.record(text, require_labels=self.choices != "all")
         images, right = self.images(pictures), (record["qa_target"], record["qar_target"])
@@ -204,7 +222,7 @@ class Vcr(VcrData):
         return Example(self.id(text), seqs, {name: np.array([record[name]], np.int64) for name in names})
 
     def _pairs_of_choices(self, right_answer: int) -> list[tuple[int, int | None]]:
-        """(answer, rationale or None) of each sequence."""
+        """The numbers of the answer and of the rationale (or None) of each sequence."""
         four = range(CHOICES)
         answers: list[tuple[int, int | None]] = [] if self.choices == "rationales" else [(a, None) for a in four]
         with_rationales = {"answers": [], "all": four}.get(self.choices, [right_answer])
@@ -214,9 +232,10 @@ class Vcr(VcrData):
 def vcr_text(
     meta: Meta, parts: Sequence[Sequence[int] | np.ndarray], sep_type: Literal["next", "own"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[CLS] question [SEP] answer [SEP] (rationale [SEP]) and the token types, both (t,) int64.
+    """Input ids [CLS] question [SEP] answer [SEP] (rationale [SEP]) and their token types, both (t,) int64.
 
-    A [SEP] has the type of the part that follows (`next`: finetuning), or of its own (second-stage pre-training).
+    `parts`: the word pieces of question, answer and, for "qar", rationale. `sep_type`: whether a [SEP] has the type of
+    the next part ("next", in finetuning) or of the part that it ends ("own", in second-stage pre-training).
     """
     part_types = TYPES[: len(parts)]
     sep_types = part_types if sep_type == "own" else (*part_types[1:], part_types[-1])

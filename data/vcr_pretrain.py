@@ -1,4 +1,4 @@
-"""VCR's second stage of pre-training: masked words and masked regions of its own texts and pictures (paper A.2)."""
+"""Data of VCR's second stage of pre-training: masked words and regions of VCR's texts and images (paper A.2)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -17,9 +17,10 @@ VcrPretrainTask = Literal["mlm", "mrfr", "mrc", "mrckl"]
 
 
 class VcrPretraining(VcrData):
-    """A question, its right answer and (`qar`) the right rationale, beside the regions of both pictures as one.
+    """Questions with the right answer and, for "qar", the right rationale, and the regions of both images as one image.
 
-    Targets: those of `data.mlm.Mlm` for the task mlm, those of `data.mrm.Mrm` for the others.
+    Targets, by sequence: for `task` "mlm" `mlm_index` (m,) and `mlm_labels` (m,) int64, as in `data.mlm.Mlm`; else
+    `mrm_index` (m,) int64 with `mrm_row` (m,) int64 ("mrfr") or `soft_labels` (m, C) float16, as in `data.mrm.Mrm`.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class VcrPretraining(VcrData):
         masking: Masking = "conditional",
         mrm_prob: float = 0.15,
     ):
+        """`masking`: mask what `task` predicts ("conditional"), or words and regions ("joint"). `mrm_prob`: the
+        probability that a region is masked. See `VcrData` for the others."""
         self.task = task
         super().__init__(texts, gt, detected, part=part, wrong_picture=wrong_picture)
         self.masking, self.mrm_prob = masking, mrm_prob
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """One sequence, whose words or regions are masked; both where `masking` is joint."""
+        """Build one sequence with masked words or regions, or both when `masking` is joint."""
         text, *pictures = row
         meta, words, joint = self.texts.meta, self.task == "mlm", self.masking == "joint"
         image = one_image(self.images(pictures, soft_labels=self.task in ("mrc", "mrckl")))
@@ -57,7 +60,7 @@ class VcrPretraining(VcrData):
         return Example(self.id(text), [seq])
 
     def _parts(self, text: int) -> list[np.ndarray]:
-        """The word pieces of the question, the right answer and, where it is asked for, the right rationale."""
+        """The word pieces of the question, the right answer and, for "qar", the right rationale."""
         record = self.record(text, require_labels=True)
         parts = [record["input_ids"], record["input_ids_as"][record["qa_target"]]]
         if self.part == "qar":
@@ -68,9 +71,10 @@ class VcrPretraining(VcrData):
 def mask_parts(
     parts: list[np.ndarray], mask_id: int, v_range: tuple[int, int], rng: np.random.Generator
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Mask every part for itself, at least one word in each → masked copies, places (m,) in the sequence, labels (m,).
+    """Mask each part separately, at least one word in each.
 
-    A place counts [CLS] and the [SEP] of the parts before.
+    Returns the masked copies, the positions (m,) of the masked tokens in the sequence of `vcr_text`, and the word
+    pieces (m,) that they replaced.
     """
     masked_parts, places, labels, start = [], [], [], 1
     for tokens in parts:
@@ -83,7 +87,7 @@ def mask_parts(
 
 
 def one_image(images: list[Image]) -> Image:
-    """Several pictures' regions as those of one: `mrm_row` counts from a sequence's first picture."""
+    """Join the regions of several images into one image, because region targets need sequences of one image."""
     if len(images) == 1:
         return images[0]
     labels = [image.soft_labels for image in images if image.soft_labels is not None]

@@ -1,4 +1,4 @@
-"""Visual question answering: a question, a picture, soft scores over the answers."""
+"""Data of visual question answering (VQA) and visual entailment (paper sections 4.1 and A.2)."""
 
 from collections.abc import Sequence
 
@@ -12,27 +12,28 @@ from utils.errors import InputError
 
 
 class Vqa(TextImage):
-    """Questions about pictures; visual entailment too, with three answers.
+    """Questions about images, with soft scores of the answers. Visual entailment is the same, with three answers.
 
-    Targets, by example: `answer_scores` (1, num_answers) float32; zeros where the store has no answers (a test split).
+    Targets, by example: `answer_scores` (1, num_answers) float32, zeros where the record has no answers (a test split).
     """
 
     task = "vqa"
     labels_in_records = True
 
     def __init__(self, texts: TextStore, images: ImageStore | None, num_answers: int, *, require_labels: bool = False):
+        """`num_answers`: the size of the answer vocabulary. See `TextImage` for the others."""
         super().__init__(texts, images, require_labels=require_labels)
         self.num_answers = num_answers
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
-        """One sequence: the question and its picture."""
+        """Build one sequence of the question and its image, with the scores of the answers."""
         text, picture = row
         record = self.texts.read(text)
         seq = Seq(input_ids=self.add_special_tokens(self.tokens(record)), images=self.images_of(picture))
         return Example(self.id(text), [seq], {"answer_scores": self._answer_scores(record, text)[None]})
 
     def _answer_scores(self, record: dict, text: int) -> np.ndarray:
-        """(num_answers,) float32 soft scores of a record."""
+        """(num_answers,) float32 soft scores of a record; `InputError` for a label outside the answer vocabulary."""
         scores = np.zeros(self.num_answers, np.float32)
         target = self.target(text, record) or {"labels": [], "scores": []}
         labels = np.asarray(target["labels"], np.int64)

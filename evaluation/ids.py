@@ -1,4 +1,4 @@
-"""Whether the ids of predictions are exactly those of a split, and in which rows they stand."""
+"""The check that predictions have exactly the ids of a split, and the rows of those ids."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ from utils.errors import InputError
 
 
 def check_ids(ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str) -> None:
-    """`InputError` unless `ids` and `expected` hold the same ids, at least one. The error names a few.
+    """Raise `InputError` unless `ids` and `expected` hold the same ids, at least one. The error names up to five.
 
-    `noun`: what an id stands for ("question"), for the message.
+    `noun`: what an id stands for ("question"), for the error.
     """
     ids, expected = set(ids), set(expected)
     for name, wrong_ids in (("unknown", ids - expected), ("missing", expected - ids)):
@@ -20,18 +20,22 @@ def check_ids(ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str) 
                 key=few + (", ..." if len(wrong_ids) > 5 else ""),
                 found=f"{len(wrong_ids)} {name} of {len(ids)} given",
                 expected=f"exactly the {len(expected)} {noun}s of the split",
-                remedy="check that predictions and split belong together",
+                remedy="check that the predictions were made for this split",
             )
     if not expected:
-        raise InputError(f"no {noun}s at all")
+        raise InputError(f"there are no {noun}s", found="an empty split", expected=f"at least one {noun}")
 
 
 def split_order(path: str | Path, ids: Sequence[Hashable], expected: Iterable[Hashable], noun: str) -> list[int]:
-    """The row of each expected id in `ids`. Refuses missing, unknown and duplicate ids; `path` is for the error."""
+    """The row in `ids` of each expected id, in the order of `expected`.
+
+    Raises `InputError` for missing, unknown and duplicate ids. `path` and `noun` are for the error.
+    """
     row_by_id, order = {id_: row for row, id_ in enumerate(ids)}, list(expected)
     if len(row_by_id) < len(ids):
         duplicate = next(id_ for row, id_ in enumerate(ids) if row_by_id[id_] != row)
-        raise InputError(f"one {noun} is given twice", file=path, key=duplicate)
+        expected_text = f"one prediction for each {noun}"
+        raise InputError(f"one {noun} is given twice", file=path, key=duplicate, expected=expected_text)
     if len(set(order)) < len(order):
         raise InputError(f"the split names one {noun} twice", file=path)
     check_ids(row_by_id, order, noun)

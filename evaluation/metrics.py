@@ -1,6 +1,6 @@
-"""Metrics of the tasks, as their benchmarks define them.
+"""Metrics of the tasks, as their benchmarks define them. Retrieval has its own file, `evaluation/recall.py`.
 
-E examples, A answers, R boxes. Retrieval has its own file, `evaluation/recall.py`.
+Legend: E examples, A answers, R boxes.
 """
 
 from collections import defaultdict
@@ -20,18 +20,18 @@ Entry = Mapping[str, Any]
 
 
 def vqa_soft_score(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(E,) soft score of each example's predicted answer: `targets` (E, A) at the largest of `scores` (E, A).
+    """The soft score (E,) of each example's predicted answer: `targets` (E, A) at the largest of `scores` (E, A).
 
-    With ten annotators it is that answer's official accuracy; it needs no annotations.
+    With ten annotators it equals the official accuracy of that answer, without needing the annotations.
     """
     return targets.gather(1, scores.argmax(dim=1, keepdim=True)).squeeze(1)
 
 
 def official_vqa_accuracy(answer: str, annotator_answers: Sequence[str]) -> float:
-    """The VQA accuracy of `answer`, in 0..1, by all annotators' answers (ten in VQA v2).
+    """The official VQA accuracy of one answer, from 0 to 1, given the answers of all annotators (ten in VQA v2).
 
-    min(1, number of annotators who gave it / 3), averaged over leaving each annotator out. As in the official
-    code, answers are normalised only where annotators disagree: where all agree, their spelling must be met.
+    For each annotator who is left out: min(1, number of others who gave the answer / 3); then the mean. As in the
+    official code, answers are normalised only where annotators disagree. Where all agree, the spelling must match.
     """
     answer, references = tidy(answer), [tidy(text) for text in annotator_answers]
     if len(set(references)) > 1:
@@ -42,11 +42,11 @@ def official_vqa_accuracy(answer: str, annotator_answers: Sequence[str]) -> floa
 
 
 def evaluate_vqa(results: Iterable[Entry], annotations: Iterable[Entry]) -> dict[str, Any]:
-    """Official accuracies, in percent, of a results file against annotations.
+    """Official VQA accuracies, in percent, of a results file against annotations.
 
-    `results`: entries `{"question_id", "answer"}`; `annotations`: the official file's entries. `InputError`
-    unless both are of the same questions. Returns `overall`, `questions` (their number), and `answer_type` and
-    `question_type`, each a dict from its names to accuracies (empty where the annotations do not tell).
+    `results`: entries `{"question_id", "answer"}`; `annotations`: the entries of the official file. Raises `InputError`
+    unless both have the same questions. Returns `overall`, `questions` (their number), and `answer_type` and
+    `question_type`, each a dict from type to accuracy (empty where the annotations have no types).
     """
     predictions, truth = by_question(results, "answered"), by_question(annotations, "annotated")
     check_ids(predictions, truth, "question")
@@ -63,18 +63,18 @@ def evaluate_vqa(results: Iterable[Entry], annotations: Iterable[Entry]) -> dict
 
 
 def by_question(entries: Iterable[Entry], verb: str) -> dict[int, Entry]:
-    """Question id to its entry; `InputError` where an id comes twice. `verb` is for its message ("answered")."""
+    """Map question ids to entries; `InputError` where an id comes twice. `verb` ("answered") is for the error."""
     entry_by_id: dict[int, Entry] = {}
     for entry in entries:
         id_ = entry["question_id"]
         if id_ in entry_by_id:
-            raise InputError(f"a question is {verb} twice", key=f"question_id {id_}")
+            raise InputError(f"a question is {verb} twice", key=f"question_id {id_}", expected="one entry per question")
         entry_by_id[id_] = entry
     return entry_by_id
 
 
 def mean_accuracy_by(accuracies: Mapping[int, float], annotations: Mapping[int, Entry], key: str) -> dict[str, float]:
-    """Mean accuracy in percent for each value of the annotations' `key`, in alphabetical order."""
+    """Mean accuracy, in percent, for each value of `key` in the annotations, in alphabetical order."""
     groups: dict[str, list[float]] = defaultdict(list)
     for id_, value in accuracies.items():
         if key in annotations[id_]:
@@ -83,26 +83,26 @@ def mean_accuracy_by(accuracies: Mapping[int, float], annotations: Mapping[int, 
 
 
 def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
-    """Share of examples whose `predicted` (E,) label is that of `labels` (E,): visual entailment, NLVR2."""
+    """Accuracy from 0 to 1: the share of `predicted` labels (E,) that equal `labels` (E,)."""
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     assert predicted.shape == labels.shape and predicted.ndim == 1, (predicted.shape, labels.shape)
     return float((predicted == labels).mean())
 
 
 def nlvr2_sentence(identifier: str) -> str:
-    """The sentence that an NLVR2 identifier "split-set-pair-sentence" is about: the identifier without its pair.
+    """The key of the sentence in an NLVR2 identifier "split-set-pair-sentence": the identifier without the pair.
 
-    As in the official evaluation. The sentence's text would not do: the official dev set has 2,018 sentences by
-    identifier, and 11 of their texts were written about more than one set of pictures.
+    As in the official evaluation. The text of the sentence is not a key: the official dev set has 2,018 sentences by
+    identifier, and 11 texts among them belong to more than one set of images. `InputError` for another form.
     """
     parts = identifier.split("-")
     if len(parts) != 4:
-        raise InputError("not an NLVR2 identifier", key=identifier, expected="four parts, such as dev-896-0-1")
+        raise InputError("not an NLVR2 identifier", found=identifier, expected="four parts, such as dev-896-0-1")
     return "-".join(parts[:2] + parts[3:])
 
 
 def nlvr2_consistency(ids: Sequence[str], correct: Sequence[bool] | np.ndarray) -> float:
-    """Share of sentences that were judged right with all their pairs of pictures; `correct` (E,) bool."""
+    """Consistency from 0 to 1: the share of sentences that are right for all their image pairs. `correct` (E,) bool."""
     all_correct: dict[str, bool] = {}  # by sentence
     for id_, hit in zip(ids, correct, strict=True):
         sentence = nlvr2_sentence(id_)
@@ -111,19 +111,26 @@ def nlvr2_consistency(ids: Sequence[str], correct: Sequence[bool] | np.ndarray) 
 
 
 def vcr_accuracies(scores: ArrayLike, qa_target: ArrayLike, qar_target: ArrayLike) -> dict[str, float]:
-    """Accuracies of question → answer, of question and true answer → rationale, and of both at once.
+    """VCR accuracies from 0 to 1: `acc_qa` (Q→A), `acc_qar` (QA→R, given the right answer), `acc` (Q→AR, both right).
 
-    `scores` (E, 8): four answers, four rationales given the true answer (validation); or (E, 20): four answers,
-    four rationales given each answer. Targets (E,), 0..3. With 20 scores, `acc` takes the rationale that is given the
-    predicted answer. Where `acc` counts, that answer is the true one, so both widths give the same three numbers.
+    `scores` (E, 8): four answers, then four rationales given the right answer (validation). Or (E, 20): four answers,
+    then four rationales given each answer. Targets (E,), from 0 to 3. With 20 scores, `acc` uses the rationales given
+    the predicted answer. Both widths give the same numbers, because `acc` counts only where that answer is right.
+    Raises `InputError` for another width and for targets outside 0..3.
     """
     scores, qa_target, qar_target = np.asarray(scores), np.asarray(qa_target), np.asarray(qar_target)
     if scores.ndim != 2 or scores.shape[1] not in (2 * CHOICES, CHOICES + CHOICES**2):
-        raise InputError("VCR scores of the wrong width", found=scores.shape, expected="8 or 20 for each question")
+        expected = "8 or 20 scores for each question"
+        raise InputError("VCR scores have the wrong width", found=scores.shape, expected=expected)
     if not all(((target >= 0) & (target < CHOICES)).all() for target in (qa_target, qar_target)):
-        raise InputError("VCR targets outside 0..3", remedy="a test split has no labels: it cannot be scored here")
+        raise InputError(
+            "VCR targets are outside 0..3",
+            expected="a split with labels",
+            remedy="score another split; the test split's labels are not public",
+        )
     rows = np.arange(len(scores))
-    rationales = scores[:, CHOICES:].reshape(len(scores), -1, CHOICES).argmax(-1)  # (E, 1) or (E, 4): one an answer
+    # (E, 1) or (E, 4): the best rationale given the right answer, or given each answer
+    rationales = scores[:, CHOICES:].reshape(len(scores), -1, CHOICES).argmax(-1)
     answers = scores[:, :CHOICES].argmax(1)
     rationale_of_truth = rationales[rows, qa_target % rationales.shape[1]]
     rationale_of_answer = rationales[rows, answers % rationales.shape[1]]
@@ -135,10 +142,10 @@ def vcr_accuracies(scores: ArrayLike, qa_target: ArrayLike, qar_target: ArrayLik
 
 
 def box_iou(a: ArrayLike, b: ArrayLike, inclusive: bool = True) -> np.ndarray:
-    """(…) intersection over union of boxes `a` and `b` (…, 4), each x, y, w, h in pixels.
+    """Intersection over union (…) of boxes `a` and `b` (…, 4), each x, y, w, h in pixels.
 
-    `inclusive` is the convention that published numbers stand on: a box ends on its pixel x + w − 1, and boxes that
-    share one row or column of pixels only do not meet. Else the plain areas of geometry.
+    `inclusive`: the convention of published results. A box ends on the pixel x + w − 1, and boxes that share only one
+    row or column of pixels have no intersection. False: plain areas.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     pixel = 1 if inclusive else 0
@@ -150,14 +157,14 @@ def box_iou(a: ArrayLike, b: ArrayLike, inclusive: bool = True) -> np.ndarray:
 
 
 def re_accuracy(predicted: ArrayLike, targets: ArrayLike, inclusive: bool = True) -> float:
-    """Share of expressions whose `predicted` box (E, 4) meets that of `targets` (E, 4) at an IoU above 0.5."""
+    """Accuracy from 0 to 1: the share of `predicted` boxes (E, 4) whose IoU with `targets` (E, 4) is above 0.5."""
     return float((box_iou(predicted, targets, inclusive) > 0.5).mean())
 
 
 def re_upper_bound(
     boxes: Sequence[ArrayLike], targets: Sequence[ArrayLike] | np.ndarray, inclusive: bool = True
 ) -> float:
-    """The accuracy of always choosing the best of each expression's `boxes` (R, 4): what detection leaves."""
+    """The accuracy of choosing the best of each expression's `boxes` (R, 4): the limit that detection sets."""
     hits = [
         bool((box_iou(regions, target, inclusive) > 0.5).any()) for regions, target in zip(boxes, targets, strict=True)
     ]

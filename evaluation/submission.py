@@ -1,7 +1,8 @@
-"""The leaderboards' own files: complete, without duplicates, finite, or not written at all.
+"""Writers of the submission files that leaderboards take, and of the logits behind them.
 
-E examples, `ids` (E,) theirs. Every writer takes the ids of the split (`expected_ids`), refuses missing, duplicate and
-unknown ones, and writes in the split's order.
+Legend: E examples with `ids` (E,), A answers, R regions. `expected_ids` are the ids of the split, and give the order in
+the file. Every writer raises `InputError` for missing, duplicate and unknown ids and for scores that are not finite.
+Then no file is written; an old one stays.
 """
 
 import re
@@ -24,9 +25,9 @@ VCR_COLUMNS += [f"rationale_conditioned_on_a{a}_{r}" for a in range(CHOICES) for
 
 
 def vqa_predictions(ids: Sequence[Id], scores: np.ndarray, answers: Sequence[str]) -> list[tuple[int, str]]:
-    """(question id, best answer) of each row of `scores` (E, A); `answers` (A,) names the columns.
+    """The best answer for each row of `scores` (E, A) as (question id, answer); `answers` (A,) names the columns.
 
-    Refuses scores that are not finite: their argmax would look like an answer.
+    Raises `InputError` for a wrong shape, and for scores that are not finite: their argmax would look like an answer.
     """
     if scores.shape != (len(ids), len(answers)):
         raise InputError(
@@ -42,46 +43,56 @@ def vqa_predictions(ids: Sequence[Id], scores: np.ndarray, answers: Sequence[str
 def write_vqa(
     path: str | Path, predictions: Mapping[int, str] | Iterable[tuple[int, str]], expected_ids: Iterable[Id]
 ) -> None:
-    """Write the VQA server's file: a list of `{"answer": str, "question_id": int}`, in `expected_ids`' order.
+    """Write VQA's submission: a list of `{"answer": str, "question_id": int}`.
 
-    Refuses an answer given twice, missing or unknown, and answers that are not text.
+    `predictions`: question ids and answers. Raises `InputError` also for an answer that is not text.
     """
     pairs = list(predictions.items() if isinstance(predictions, Mapping) else predictions)
     ids = [int(id_) for id_, _ in pairs]
     for id_, (_, answer) in zip(ids, pairs):
         if not isinstance(answer, str):
-            raise InputError("an answer is not text", file=path, key=id_, found=repr(answer))
+            raise InputError("an answer is not text", file=path, key=id_, found=repr(answer), expected="a string")
     order = split_order(path, ids, [int(id_) for id_ in expected_ids], "question")
     write_json(path, [{"answer": pairs[row][1], "question_id": ids[row]} for row in order])
 
 
 def write_ve(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
-    """Write a list of `{"id": str, "label": name}`: the best of `scores` (E, 3), as in `VE_LABELS`."""
+    """Write visual entailment's file: a list of `{"id": str, "label": name}`, the best of `scores` (E, 3).
+
+    The columns of `scores` are in the order of `VE_LABELS`.
+    """
     order = split_order(path, ids, expected_ids, "pair")
     labels = argmax_rows(path, ids, scores, len(VE_LABELS))
     write_json(path, [{"id": ids[row], "label": VE_LABELS[labels[row]]} for row in order])
 
 
 def write_nlvr2_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
-    """Write NLVR2's lines `identifier,True` or `identifier,False`: the best of `scores` (E, 2), False first."""
+    """Write NLVR2's submission: lines `identifier,True` or `identifier,False`, the best of `scores` (E, 2).
+
+    Column 0 is False, column 1 is True.
+    """
     order = split_order(path, ids, expected_ids, "example")
     labels = argmax_rows(path, ids, scores, 2)
     atomic_write(path, "".join(f"{ids[row]},{bool(labels[row])}\n" for row in order).encode())
 
 
 def write_vcr_json(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
-    """Write `{annot_id: 20 raw scores}` of `scores` (E, 20): four answers, then four rationales given each."""
+    """Write `{annot_id: 20 raw scores}`. `scores` (E, 20): four answers, then four rationales given each answer."""
     order = vcr_order(path, ids, scores, expected_ids)
     write_json(path, {ids[row]: np.asarray(scores[row]).tolist() for row in order})
 
 
 def write_vcr_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
-    """Write VCR's submission: a header, then `annot_id` and its 20 raw scores, by the number in the annot_id."""
+    """Write VCR's submission: a header, then `annot_id` and its 20 raw scores, sorted by the number in `annot_id`.
+
+    Raises `InputError` also for an `annot_id` that does not end with a number.
+    """
     order = vcr_order(path, ids, scores, expected_ids)
     numbers = {row: re.search(r"-(\d+)$", ids[row]) for row in order}
     for row, number in numbers.items():
         if number is None:
-            raise InputError("not a VCR annot_id", file=path, key=ids[row], expected="a number last, such as test-17")
+            expected = "an id that ends with a number, such as test-17"
+            raise InputError("not a VCR annot_id", file=path, key=ids[row], expected=expected)
     order = sorted(order, key=lambda row: int(numbers[row][1]))  # type: ignore[index]
     lines = [",".join(["annot_id", *VCR_COLUMNS])]
     lines += [",".join([ids[row], *map(repr, np.asarray(scores[row]).tolist())]) for row in order]
@@ -89,19 +100,19 @@ def write_vcr_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expe
 
 
 def vcr_order(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> list[int]:
-    """Rows of `scores` in the split's order; refuses any width but 20 and values that are not finite."""
+    """The rows of `scores` (E, 20) in the order of the split; `InputError` for another shape or NaN or infinity."""
     if scores.shape != (len(ids), len(VCR_COLUMNS)):
         raise InputError(
-            "VCR scores of the wrong shape", file=path, found=scores.shape, expected=(len(ids), len(VCR_COLUMNS))
+            "VCR scores have the wrong shape", file=path, found=scores.shape, expected=(len(ids), len(VCR_COLUMNS))
         )
     check_finite(ids, scores)
     return split_order(path, ids, expected_ids, "question")
 
 
 def write_re(path: str | Path, rows: Iterable[Mapping[str, Any]], expected_ids: Iterable[Id]) -> None:
-    """Write a list of `{"sent_id": int, "pred_box": [x, y, w, h], "tgt_box": [x, y, w, h]}`, in pixels.
+    """Write referring expressions' results: a list of `{"sent_id": int, "pred_box": box, "tgt_box": box}`.
 
-    `rows` are such entries, boxes as any four numbers.
+    A box is `[x, y, w, h]` in pixels. `rows`: entries with these keys, boxes as any sequence of four numbers.
     """
     entries: list[dict[str, Any]] = [
         {"sent_id": int(row["sent_id"])} | {key: checked_box(path, row, key) for key in ("pred_box", "tgt_box")}
@@ -113,25 +124,27 @@ def write_re(path: str | Path, rows: Iterable[Mapping[str, Any]], expected_ids: 
 
 
 def checked_box(path: str | Path, row: Mapping[str, Any], key: str) -> list[float]:
-    """`row[key]` as a list of four numbers; refuses what is none and negative sizes."""
+    """The box `row[key]` as a list of four numbers; `InputError` for anything else and for negative width or height."""
     numbers = np.asarray(row[key], np.float64)
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] < 0).any():
         raise InputError(
-            "not a box", file=path, key=f"sent_id {row['sent_id']}, {key}", found=row[key], expected="x, y, w, h"
+            "not a box",
+            file=path,
+            key=f"sent_id {row['sent_id']}, {key}",
+            found=row[key],
+            expected="x, y, w, h in pixels, with w and h at least 0",
         )
     return numbers.tolist()
 
 
 def write_retrieval(path: str | Path, scores: np.ndarray, txt_ids: Sequence[str], img_ids: Sequence[str]) -> None:
-    """Write `results.npz`: `scores` (T, I) fp32, and the names of its rows and columns, `txt_ids` and `img_ids`.
-
-    Its recalls (`evaluation.recall`) go to `scores.json` beside it, with `write_json`.
-    """
+    """Write retrieval's `results.npz`: `scores` (T, I) fp32, `txt_ids` (T,) and `img_ids` (I,), which name its rows
+    and columns. The recalls go to `scores.json` in the same folder (`inf_itm.py`)."""
     if scores.shape != (len(txt_ids), len(img_ids)):
         raise InputError(
-            "scores do not fit texts and pictures", file=path, found=scores.shape, expected=(len(txt_ids), len(img_ids))
+            "scores do not fit texts and images", file=path, found=scores.shape, expected=(len(txt_ids), len(img_ids))
         )
-    for ids, noun in ((txt_ids, "text"), (img_ids, "picture")):
+    for ids, noun in ((txt_ids, "text"), (img_ids, "image")):
         split_order(path, ids, ids, noun)
     for start in range(0, len(txt_ids), 1024):
         check_finite(txt_ids[start : start + 1024], scores[start : start + 1024])
@@ -146,10 +159,10 @@ def write_retrieval(path: str | Path, scores: np.ndarray, txt_ids: Sequence[str]
 def write_logits_npz(
     path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray, dtype: DTypeLike = np.float16
 ) -> None:
-    """Write one array for each id, from the rows of `scores` (E, A), or from E arrays of their own lengths (RE).
+    """Write an npz with one array of logits for each id, from the rows of `scores` (E, A).
 
-    In fp16, as the release does for VQA, or in `dtype`: other tasks have few scores, so keep float32. Refuses
-    duplicate ids and values that are not finite in it. Read it with `numpy.load(path)[str(id)]`.
+    `dtype`: fp16 as in the release for VQA; use fp32 for tasks with few scores. Raises `InputError` for duplicate ids
+    and for values that are not finite in that type. Read an array with `numpy.load(path)[str(id)]`.
     """
     rows = logit_rows(path, ids, scores, dtype)
     write_npz(path, [(str(id_), row) for id_, row in zip(ids, rows)])
@@ -162,16 +175,22 @@ def write_re_logits(
     boxes: Sequence[ArrayLike],
     tgt_boxes: Sequence[ArrayLike] | np.ndarray,
 ) -> None:
-    """Write RE's logits and the boxes that turn them into a submission.
+    """Write the logits of referring expressions, with the boxes that an ensemble needs.
 
-    Arrays: `{sent_id}` (R,) fp32, one score a region; `boxes/{sent_id}` (R, 4) and `tgt_box/{sent_id}` (4,), each
-    x, y, w, h in pixels.
+    Arrays of the npz: `{sent_id}` (R,) fp32, one score for each region; `boxes/{sent_id}` (R, 4) and
+    `tgt_box/{sent_id}` (4,), boxes as x, y, w, h in pixels.
     """
     arrays: list[tuple[str, np.ndarray]] = []
     rows = logit_rows(path, ids, scores, np.float32)
     for id_, row, regions, target in zip(ids, rows, boxes, tgt_boxes, strict=True):
         if np.shape(regions) != (len(row), 4):
-            raise InputError("not one box a score", file=path, key=id_, found=np.shape(regions), expected=(len(row), 4))
+            raise InputError(
+                "the number of boxes is not the number of scores",
+                file=path,
+                key=id_,
+                found=np.shape(regions),
+                expected=(len(row), 4),
+            )
         target = np.array(checked_box(path, {"sent_id": id_, "tgt_box": target}, "tgt_box"))
         arrays += [(f"{id_}", row), (f"boxes/{id_}", np.asarray(regions, np.float32)), (f"tgt_box/{id_}", target)]
     write_npz(path, arrays)
@@ -180,11 +199,12 @@ def write_re_logits(
 def logit_rows(
     path: str | Path, ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray, dtype: DTypeLike
 ) -> list[np.ndarray]:
-    """The rows of `scores` as finite arrays of `dtype`, one for each of `ids`, which differ."""
+    """The rows of `scores` as arrays of `dtype`; `InputError` for duplicate ids and values that are not finite."""
     if len(ids) != len(scores):
-        raise InputError("as many ids as rows are needed", file=path, found=f"{len(ids)} and {len(scores)}")
+        found = f"{len(ids)} ids and {len(scores)} rows"
+        raise InputError("the number of ids is not the number of rows", file=path, found=found)
     if len(set(map(str, ids))) < len(ids):
-        raise InputError("an id stands twice", file=path)
+        raise InputError("an id is given twice", file=path, expected="one row for each id")
     with np.errstate(over="ignore"):
         rows = [np.asarray(row).astype(dtype) for row in scores]
     check_finite(ids, rows)
@@ -192,27 +212,27 @@ def logit_rows(
 
 
 def argmax_rows(path: str | Path, ids: Sequence[Id], scores: np.ndarray, width: int) -> np.ndarray:
-    """(E,) the column of the largest score in each row of `scores` (E, width).
+    """The column (E,) of the largest score in each row of `scores` (E, width).
 
-    Refuses another shape, and values that are not finite: their argmax would look like an answer.
+    Raises `InputError` for another shape, and for values that are not finite: their argmax would look like an answer.
     """
     if np.shape(scores) != (len(ids), width):
-        raise InputError("scores of the wrong shape", file=path, found=np.shape(scores), expected=(len(ids), width))
+        raise InputError("scores have the wrong shape", file=path, found=np.shape(scores), expected=(len(ids), width))
     check_finite(ids, scores)
     return scores.argmax(1)
 
 
 def check_finite(ids: Sequence[Id], scores: Sequence[np.ndarray] | np.ndarray) -> None:
-    """`InputError` that names the first id whose row of `scores` holds NaN or infinity."""
+    """Raise `InputError` for the first id whose row of `scores` holds NaN or infinity."""
     if isinstance(scores, np.ndarray):
         bad_rows = np.flatnonzero(~np.isfinite(scores).all(axis=1))
     else:
         bad_rows = np.flatnonzero([not np.isfinite(row).all() for row in scores])
     if len(bad_rows):
         raise InputError(
-            "scores that are not finite",
+            "scores are not finite",
             key=ids[bad_rows[0]],
             found=f"{len(bad_rows)} of {len(ids)} rows hold NaN or infinity",
-            expected="finite numbers (fp16 where logits are saved)",
-            remedy="the checkpoint or the precision is broken: try --no-fp16",
+            expected="finite numbers (in fp16 for VQA's saved logits)",
+            remedy="the checkpoint or the precision may be the cause: try --precision fp32",
         )

@@ -1,6 +1,7 @@
-"""Attention over packed sequences: the only place of the model that knows where a sequence begins.
+"""Attention inside the sequences of a packed stream, and functions over the units of each sequence.
 
-Legend: N units in a stream, B sequences, h heads, d width of a head, L longest sequence of a group.
+Legend: N units in a stream, B sequences, h heads, d width of a head, b sequences in a group, L its longest sequence. A
+segment is a run of units that belong together, such as a sequence or its regions.
 """
 
 from dataclasses import dataclass
@@ -16,36 +17,36 @@ try:  # variable-length flash attention: torch 2.10 and later, used on CUDA only
 except ImportError:
     varlen_attn = None  # type: ignore[assignment]
 
-# A group of sequences is padded to its longest one. A shorter sequence joins it while it has at least this share of
-# that length: below, the arithmetic saved is worth another kernel launch.
+# A group of sequences is padded to the longest one. A shorter sequence joins the group if it has at least this share of
+# that length. Below this share, a new group saves more arithmetic than its extra kernel launches cost.
 GROUP_FILL = 0.75
 
 
 @dataclass
 class Group:
-    """Sequences of similar length, seen as one padded block."""
+    """Sequences of similar length, to be computed as one padded block."""
 
-    rows: Tensor  # (b * L,) int64: the unit behind each place of the block; padding repeats unit 0
+    rows: Tensor  # (b * L,) int64: the unit at each position of the block; padding repeats unit 0
     shape: tuple[int, int]  # (b, L)
-    mask: Tensor | None  # (b, 1, 1, L) bool, True where a unit is; None when nothing is padded
+    mask: Tensor | None  # (b, 1, 1, L) bool, False on padding; None when nothing is padded
 
 
 @dataclass(kw_only=True)
 class Spans:
-    """Where the sequences of a stream lie, on the device, worked out once a batch from lengths the host knows."""
+    """Positions of the sequences in a stream, on the device. Made once per batch, from lengths on the host."""
 
-    cu_seqlens: Tensor  # (B + 1,) int32
+    cu_seqlens: Tensor  # (B + 1,) int32: where each sequence starts, and the end
     max_seqlen: int
     groups: list[Group]
-    order: Tensor  # (N,) int64: the place of each unit in the groups' blocks laid end to end
-    members: list[Tensor]  # the sequences of each group, host tensors
+    order: Tensor  # (N,) int64: the position of each unit in the concatenated blocks of all groups
+    members: list[Tensor]  # the numbers of the sequences in each group, host tensors
 
     @classmethod
     def of(cls, lens: Tensor, device: torch.device, like: "Spans | None" = None) -> "Spans":
-        """Group sequences of `lens` (B,), a host tensor.
+        """The spans of sequences of the lengths `lens` (B,), a host tensor, with similar lengths in one group.
 
-        `like`: use the grouping of these spans (needed for the keys when queries and keys have different lengths:
-        both sides of a group must hold the same sequences).
+        `like`: use the groups of these spans instead. The keys need it when their lengths differ from the queries',
+        because both sides of a group must have the same sequences.
         """
         lens = lens.cpu().long()
         starts = lens.cumsum(0) - lens
@@ -72,7 +73,7 @@ class Spans:
 
 
 def _group(lens: Tensor) -> list[Tensor]:
-    """Indices of sequences, longest first, cut where a length falls below `GROUP_FILL` of its group's longest."""
+    """Numbers of sequences, longest first; a new group starts below `GROUP_FILL` of the longest in the last group."""
     order = torch.argsort(lens, descending=True, stable=True)
     cuts, longest = [0], None
     for place, length in enumerate(lens[order].tolist()):
@@ -86,11 +87,11 @@ def _group(lens: Tensor) -> list[Tensor]:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, spans_q: Spans, spans_k: Spans | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """Scaled dot-product attention inside each sequence of a packed stream.
+    """Scaled dot-product attention inside each sequence of a packed stream. Scores are scaled by 1/sqrt(d).
 
-    q (N_q, h, d), k and v (N_k, h, d) -> (N_q, h, d). `spans_k` defaults to `spans_q`; where it differs (NLVR2's
-    paired attention) it is built with `like=spans_q`. Scores are scaled by 1/sqrt(d). Training with dropout runs
-    SDPA on padded groups; without dropout, CUDA half precision runs variable-length flash attention.
+    q (N_q, h, d), k and v (N_k, h, d) -> (N_q, h, d). `spans_k` defaults to `spans_q`; other spans (NLVR2's
+    paired-attn) must be made with `like=spans_q`. `dropout`: the probability that an attention weight is dropped.
+    Without dropout, half precision on CUDA uses variable-length flash attention; all else uses SDPA on padded groups.
     """
     spans_k = spans_k or spans_q
     if dropout == 0.0 and _has_flash(q):
@@ -109,7 +110,7 @@ def attend(
 
 
 def _has_flash(q: Tensor) -> bool:
-    """Variable-length flash attention needs a recent torch, half precision and compute capability 8."""
+    """Whether variable-length flash attention can run: recent torch, half precision, compute capability 8 or more."""
     return (
         varlen_attn is not None
         and q.is_cuda
@@ -119,28 +120,28 @@ def _has_flash(q: Tensor) -> bool:
 
 
 def owners(lens: Tensor, device: torch.device) -> Tensor:
-    """The segment of each unit, (sum of `lens`,) int64 on the device, of lengths that the host knows."""
+    """The number of the segment of each unit, (sum of `lens`,) int64 on the device. `lens`: a host tensor."""
     return torch.repeat_interleave(torch.arange(len(lens)), lens.long()).to(device, non_blocking=True)
 
 
 def segment_sum(x: Tensor, owner: Tensor, segments: int) -> Tensor:
-    """Sums inside each segment: (N, …) and the segment of each unit (N,) -> (segments, …)."""
+    """The sum over each segment: (N, …) and the segment of each unit (N,) -> (segments, …)."""
     return x.new_zeros(segments, *x.shape[1:]).index_add(0, owner, x)
 
 
 def segment_max(x: Tensor, owner: Tensor, segments: int) -> Tensor:
-    """The largest value of each segment, without a gradient: (N,), (N,) -> (segments,)."""
+    """The largest value in each segment, without a gradient: (N,) and segments (N,) -> (segments,)."""
     x = x.detach()
     return x.new_full((segments,), -torch.inf).scatter_reduce(0, owner, x, "amax")
 
 
 def segment_log_softmax(x: Tensor, owner: Tensor, segments: int) -> Tensor:
-    """Log-softmax inside each segment, in fp32 at least: (N,), (N,) -> (N,)."""
+    """Log-softmax inside each segment, in fp32 at least: (N,) and segments (N,) -> (N,)."""
     x = full(x)
     shifted = x - rows(segment_max(x, owner, segments), owner)
     return shifted - rows(segment_sum(shifted.exp(), owner, segments).log(), owner)
 
 
 def segment_softmax(x: Tensor, owner: Tensor, segments: int) -> Tensor:
-    """Softmax inside each segment, in fp32 at least: (N,), (N,) -> (N,)."""
+    """Softmax inside each segment, in fp32 at least: (N,) and segments (N,) -> (N,)."""
     return segment_log_softmax(x, owner, segments).exp()

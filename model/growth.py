@@ -1,7 +1,8 @@
-"""Models with more token types or words than the checkpoints that they start from (NLVR2, VCR).
+"""Models with more token types or words than the checkpoint that they start from (NLVR2, VCR).
 
-A checkpoint of pre-training has 2 token types and the vocabulary's words. NLVR2 has 3 types; VCR 4 types and 81 more
-words (paper A.2). `model.weights` copies the rows that a checkpoint has and fills the new ones as this file says.
+A checkpoint of pre-training has 2 token types and the words of the vocabulary. NLVR2 has 3 types, VCR 4 (paper A.2:
+"the 'modality embedding' is extended"). VCR also has 81 more words, the release's tags for persons and objects.
+`model.weights` copies the rows that the checkpoint has, and fills the new rows by the rules in this file.
 """
 
 from dataclasses import dataclass
@@ -11,25 +12,25 @@ from model.uniter import UniterConfig
 
 @dataclass(frozen=True)
 class Growth:
-    """A weight that a checkpoint may bring with fewer rows, exactly `old_rows`."""
+    """How a weight grows while it is loaded from a checkpoint that has fewer rows."""
 
-    old_rows: int
-    source_row: int | None = None  # the row that the new ones are copies of; None: they stay as initialised
+    old_rows: int  # the number of rows that the checkpoint must have
+    source_row: int | None = None  # new rows are copies of this row; None: they keep their random values
 
 
 @dataclass(kw_only=True)
 class GrownConfig(UniterConfig):
-    """Sizes of a model that has more types or words than its checkpoint; made by `grown_config`."""
+    """The sizes of a model with more types or words than its checkpoint. `grown_config` makes it."""
 
-    old_types: int = 2
-    old_words: int = 0
-    source_type: int = 0  # the type that new ones start as copies of
+    old_types: int = 2  # token types of the checkpoint
+    old_words: int = 0  # words of the checkpoint
+    source_type: int = 0  # new types start as copies of this type
 
 
 def grown_config(config: UniterConfig, types: int, words: int = 0, source_type: int = 0) -> GrownConfig:
-    """`config` with `types` token types in all and `words` more words; new types start as copies of `source_type`.
+    """`config` with `types` token types in total and `words` additional words; new types are copies of `source_type`.
 
-    NLVR2 has 3 types (the third a copy of the picture's, 1); VCR 4 (copies of the text's, 0) and 81 more words.
+    NLVR2: 3 types, the new one a copy of the image type 1. VCR: 4 types, copies of the text type 0, and 81 words.
     """
     new_sizes = {"type_vocab_size": types, "vocab_size": config.vocab_size + words}
     old_sizes = {"old_types": config.type_vocab_size, "old_words": config.vocab_size}
@@ -37,9 +38,9 @@ def grown_config(config: UniterConfig, types: int, words: int = 0, source_type: 
 
 
 def growth(config: UniterConfig) -> dict[str, Growth]:
-    """By name, the weights that a checkpoint may bring with fewer rows than a model of these sizes has.
+    """The weights of a model of these sizes that may grow while they are loaded, by name; {} unless `config` is grown.
 
-    They are the embeddings and, in pre-training, the bias and the tied decoder of the masked-word head.
+    They are the word and type embeddings and, in pre-training, the bias and the tied decoder of the masked-word head.
     """
     if not isinstance(config, GrownConfig):
         return {}

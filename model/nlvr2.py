@@ -1,7 +1,7 @@
-"""NLVR2: is the sentence true of the two pictures? Three ways to read them (paper section 4.2, table 4).
+"""Heads of NLVR2: is the sentence true of the two images? Three models (paper section 4.3, table 6; A.2).
 
-Legend: E examples, N units, H hidden size, h heads. Token types: 0 text, 1 first picture, 2 second picture; where the
-second picture has no type of its own, the data gives 1 to both.
+Legend: E examples, N units, H hidden size. Token types: 0 text, 1 first image, 2 second image; with `use_img_type`
+false, both images have type 1.
 """
 
 from typing import TYPE_CHECKING
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 
 class Nlvr2Model(nn.Module):
-    """What the three share: a body with three token types, the third starting as a copy of the picture's; the loss."""
+    """Base class of the three models: UNITER with a third token type, initially a copy of type 1, and the loss."""
 
     def __init__(self, config: UniterConfig, img_dim: int):
+        """`config`: the sizes of the pre-trained model. `img_dim`: the feature width."""
         super().__init__()
         self.config = grown_config(config, types=3, source_type=1)
         self.growth = growth(self.config)
         self.uniter = UniterModel(self.config, img_dim)
 
     def losses(self, batch: "PackedBatch") -> tuple[Tensor, Tensor]:
-        """Scores (E, 2), 1 = true, and cross-entropy (E,)."""
+        """Scores (E, 2), where 1 means true, and their cross-entropy (E,) with the target `labels`."""
         scores = self(batch)
         return scores, F.cross_entropy(full(scores), batch.targets["labels"], reduction="none")
 
@@ -39,7 +40,7 @@ class Nlvr2Model(nn.Module):
 
 
 class UniterForNlvr2Triplet(Nlvr2Model):
-    """One sequence an example: the sentence and both pictures; a linear layer on its pooled [CLS]."""
+    """The paper's Triplet: one sequence of the sentence and both images, a linear layer on its pooled [CLS]."""
 
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM):
         super().__init__(config, img_dim)
@@ -51,7 +52,10 @@ class UniterForNlvr2Triplet(Nlvr2Model):
 
 
 class UniterForNlvr2Paired(Nlvr2Model):
-    """Two sequences an example, 2e and 2e + 1: the sentence with either picture; a linear layer on both [CLS]."""
+    """The paper's Pair: two sequences, of the sentence and one image each, a linear layer on both pooled [CLS].
+
+    The sequences of example e are 2e and 2e + 1.
+    """
 
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM):
         super().__init__(config, img_dim)
@@ -64,7 +68,7 @@ class UniterForNlvr2Paired(Nlvr2Model):
 
 
 class CrossAttention(nn.Module):
-    """Attention of the units of one stream to those of another, under the names of torch's MultiheadAttention."""
+    """Multi-head attention from the units of one stream to those of another, with torch's MultiheadAttention names."""
 
     def __init__(self, config: UniterConfig):
         super().__init__()
@@ -76,7 +80,10 @@ class CrossAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
 
     def forward(self, x: Tensor, other: Tensor, spans: Spans, spans_other: Spans) -> Tensor:
-        """(N_x, H) attends to (N_other, H), sequence by sequence -> (N_x, H)."""
+        """States (N_x, H) attend to `other` (N_other, H), sequence by sequence -> (N_x, H).
+
+        `spans_other` must be made with `like=spans`.
+        """
         width = x.shape[1]
         q = F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width])
         k, v = F.linear(other, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
@@ -86,7 +93,7 @@ class CrossAttention(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """The mean of a sequence's units, weighted by a softmax over a learned score."""
+    """Attentional pooling (paper A.2): the mean of a sequence's units, weighted by a softmax over a learned score."""
 
     def __init__(self, config: UniterConfig):
         super().__init__()
@@ -94,14 +101,14 @@ class AttentionPool(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, lens: Tensor) -> Tensor:
-        """(N, H) and the lengths of its E sequences, on the host -> (E, H)."""
+        """States (N, H) and the lengths (E,) of their sequences, a host tensor -> (E, H)."""
         owner = owners(lens, x.device)
         weight = self.dropout(segment_softmax(self.fc(x)[:, 0], owner, len(lens)))
         return segment_sum(weight[:, None] * full(x), owner, len(lens))
 
 
 class UniterForNlvr2PairedAttn(Nlvr2Model):
-    """Two sequences an example that attend to each other before they are pooled (the paper's "pair-biattn")."""
+    """The paper's Pair-biattn: two sequences, as in Pair, that attend to each other before they are pooled."""
 
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM):
         super().__init__(config, img_dim)

@@ -1,6 +1,6 @@
-"""Word-region alignment: optimal transport between the words and the regions of a sequence (paper 3.2, A.6).
+"""Word-region alignment (WRA): optimal transport between the words and regions of a sequence (paper 3.2, A.6).
 
-Legend: P pairs, n words and m regions of a pair, M and K the longest of a group, H hidden size.
+Legend: P pairs of a text and an image, n words and m regions of a pair, M and K the largest n and m, H hidden size.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def cosine_cost(text: Tensor, image: Tensor, eps: float = 1e-5) -> Tensor:
-    """1 - cosine of every word and region: (P, M, H), (P, K, H) -> (P, M, K)."""
+    """The cost of equation 3: 1 - cosine of each word and region, (P, M, H) and (P, K, H) -> (P, M, K)."""
     text = F.normalize(text, p=2.0, dim=-1, eps=eps)
     image = F.normalize(image, p=2.0, dim=-1, eps=eps)
     return 1.0 - text @ image.transpose(1, 2)
@@ -25,10 +25,11 @@ def ipot(
     iterations: int = 50,
     inner: int = 1,
 ) -> Tensor:
-    """Transport plans by the inexact proximal point method (paper algorithm 1), uniform marginals.
+    """Transport plans by the inexact proximal point method IPOT (paper algorithm 1), with uniform marginals.
 
-    cost (P, M, K), masks (P, M) and (P, K) bool, True where a word or region is -> plan (P, M, K), zero on padding,
-    summing to 1 for every pair. fp32 at least.
+    `cost` (P, M, K), in fp32 at least; `txt_mask` (P, M) and `img_mask` (P, K) bool, False on padding. Returns plans
+    (P, M, K), zero on padding, each with the sum 1. `inner`: the steps of the inner loop, 1 in the paper too. `beta`
+    and `iterations`, which the paper does not give, have the release's defaults.
     """
     joint = txt_mask[:, :, None] & img_mask[:, None, :]
     n = txt_mask.sum(1).to(cost.dtype)[:, None]  # (P, 1)
@@ -36,7 +37,7 @@ def ipot(
     kernel = torch.exp(-cost / beta).masked_fill(~joint, 0.0)
     plan = joint.to(cost.dtype)
     sigma = txt_mask.to(cost.dtype) / n
-    # 1e4 on padded places keeps their reciprocal finite; the masks then make it zero.
+    # 1e4 on padding keeps the reciprocals there finite; the masks then make them zero.
     far_txt, far_img = 1e4 * (~txt_mask).to(cost.dtype), 1e4 * (~img_mask).to(cost.dtype)
     for _ in range(iterations):
         step = kernel * plan
@@ -57,8 +58,11 @@ def transport(
     iterations: int = 50,
     inner: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Distances (P,) and plans (P, M, K) of padded pairs; gradients flow through the cost alone (paper equation 3)."""
-    with torch.autocast(text.device.type, enabled=False):  # 50 products in a row: not in half precision
+    """Transport distances (P,) and plans (P, M, K) of padded pairs (paper equation 3).
+
+    `text` (P, M, H), `image` (P, K, H), masks and options as in `ipot`. Gradients flow through the cost only.
+    """
+    with torch.autocast(text.device.type, enabled=False):  # half precision is too coarse for 50 products in a row
         dtype = torch.promote_types(text.dtype, torch.float32)
         cost = cosine_cost(text.to(dtype), image.to(dtype))
         cost = cost.masked_fill(~(txt_mask[:, :, None] & img_mask[:, None, :]), 0.0)
@@ -67,10 +71,10 @@ def transport(
 
 
 def pair_distances(hidden: Tensor, seqlens: Tensor, txt_lens: Tensor) -> Tensor:
-    """Transport distance (B,) between the words ([CLS] and [SEP] among them) and regions of every sequence.
+    """The transport distance (B,) between the words, [CLS] and [SEP] included, and the regions of each sequence.
 
-    hidden (N, H) packed; `seqlens` and `txt_lens` (B,) are host tensors, every sequence holding a region. Sequences are
-    padded to the batch's longest text and most regions: the loop of 50 small products costs launches, not arithmetic.
+    `hidden` (N, H) is packed; `seqlens` and `txt_lens` (B,) are host tensors; every sequence must have a region. All
+    sequences are padded to the longest, because 50 small products cost kernel launches rather than arithmetic.
     """
     seqlens, txt_lens = seqlens.long(), txt_lens.long()
     starts = seqlens.cumsum(0) - seqlens
@@ -83,7 +87,7 @@ def pair_distances(hidden: Tensor, seqlens: Tensor, txt_lens: Tensor) -> Tensor:
 
 
 def _block(starts: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (B, L) of spans of a stream, padding on row 0, and the mask (B, L)."""
+    """The rows (B, L) of the stream from `starts` on, row 0 on padding, and the mask (B, L), False on padding."""
     place = torch.arange(int(lens.max()))
     mask = place[None] < lens[:, None]
     return torch.where(mask, starts[:, None] + place[None], 0), mask

@@ -1,4 +1,4 @@
-"""Referring expressions: which region does the phrase mean? (Paper section 4.2 and A.2.)
+"""Head of referring expressions: which region does the phrase mean? (Paper sections 4.1 and A.2.)
 
 Legend: E examples (= sequences), R regions of the stream, H hidden size.
 """
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class UniterForReferringExpressionComprehension(nn.Module):
-    """UNITER and a score for every region: a linear layer (`mlp` 1) or the two-layer head (`mlp` 2)."""
+    """UNITER with a score for every region, from a linear layer or a two-layer MLP on its last state."""
 
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM, mlp: int = 1):
+        """`img_dim`: the feature width. `mlp`: the number of layers in the head, 1 or 2."""
         super().__init__()
         assert mlp in (1, 2), mlp
         self.uniter = UniterModel(config, img_dim)
@@ -30,7 +31,7 @@ class UniterForReferringExpressionComprehension(nn.Module):
         self.re_output.apply(lambda module: init_weights(module, config.initializer_range))
 
     def forward(self, batch: "PackedBatch") -> Tensor:
-        """Scores (R,), in stream order."""
+        """Scores (R,) of all regions, in the order of the stream."""
         return self.re_output(rows(self.uniter(batch), batch.img_index))[:, 0]
 
     def losses(
@@ -43,12 +44,13 @@ class UniterForReferringExpressionComprehension(nn.Module):
         uniform: Tensor | None = None,
         negatives: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Scores (R,) and the loss of every example (E,).
+        """Scores (R,) and the loss of each example (E,).
 
-        `cls`: cross-entropy of the true region over the sequence's regions. `rank`: max(margin + sigmoid(negative) -
-        sigmoid(positive), 0) against one wrong region, 0 where there is none. It is chosen by `uniform` (E, 2), numbers
-        in [0, 1): where the first is below `hard_ratio` the wrong region with the highest score, else the one that the
-        second picks, all being equally likely; or given as `negatives` (E,), counted within the sequence.
+        `loss` "cls" (paper A.2): cross-entropy of the true region over the regions of its sequence. "rank" (the
+        release): max(margin + sigmoid(wrong) - sigmoid(true), 0) with one wrong region, 0 where there is none. The
+        wrong regions are given as `negatives` (E,), positions within the sequence, or chosen by `uniform` (E, 2),
+        random numbers in [0, 1): when the first is below `hard_ratio`, the wrong region with the highest score; else
+        the second picks a wrong region, each with the same probability.
         """
         scores = self(batch)
         regions = RegionSpans.of(batch)
@@ -68,15 +70,15 @@ class UniterForReferringExpressionComprehension(nn.Module):
 
 @dataclass
 class RegionSpans:
-    """Where the regions of each sequence lie among those of the stream, on the device."""
+    """The positions of each sequence's regions among all R regions, on the device."""
 
-    count: Tensor  # (E,) int64
-    first: Tensor  # (E,) int64
-    owner: Tensor  # (R,) int64
+    count: Tensor  # (E,) int64: how many regions
+    first: Tensor  # (E,) int64: the first one
+    owner: Tensor  # (R,) int64: the sequence of each region
 
     @classmethod
     def of(cls, batch: "PackedBatch") -> "RegionSpans":
-        """Worked out on the host, which knows the lengths."""
+        """The spans of a batch, computed from the lengths on the host without waiting for the device."""
         device, count = batch.img_index.device, (batch.seqlens - batch.txt_lens).long()
         first = count.cumsum(0) - count
         return cls(
@@ -86,17 +88,17 @@ class RegionSpans:
 
 @torch.no_grad()
 def choose_wrong(scores: Tensor, regions: RegionSpans, true: Tensor, hard_ratio: float, uniform: Tensor) -> Tensor:
-    """One wrong region a sequence, (E,) int64 into R; the true one where a sequence has no other.
+    """Choose one wrong region for each sequence: (E,) int64 positions in R; the true one where there is no other.
 
-    scores (R,), the true regions (E,) into R, uniform numbers (E, 2): see `losses`.
+    `scores` (R,); `true` (E,) positions in R; for `hard_ratio` and `uniform` (E, 2) see `losses` above.
     """
     others = scores.index_fill(0, true, -torch.inf)
     best = rows(segment_max(others, regions.owner, len(true)), regions.owner)  # (R,)
     place = torch.arange(len(scores), device=scores.device)
-    place = torch.where(others == best, place, len(scores) - 1)  # of non-finite scores none is best: any place will do
+    place = torch.where(others == best, place, len(scores) - 1)  # NaN equals nothing: then the position is arbitrary
     hard = place.new_full((len(true),), len(scores) - 1).scatter_reduce(0, regions.owner, place, "amin")
     easy = (uniform[:, 1] * (regions.count - 1)).long()
-    # A product rounded up to the count itself stays within; the true region is stepped over.
+    # The minimum guards against a product that is rounded up to the count. The true region is skipped.
     easy = regions.first + torch.minimum(easy, regions.count - 2).clamp(min=0)
     easy = torch.where((easy >= true) & (regions.count > 1), easy + 1, easy)
     return torch.where(uniform[:, 0] < hard_ratio, hard, easy)

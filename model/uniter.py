@@ -1,4 +1,4 @@
-"""UNITER's body: text embedder, image embedder, Transformer encoder, pooler (paper section 3.1).
+"""The UNITER model without heads: text embedder, image embedder, Transformer encoder, pooler (paper section 3.1).
 
 Legend: T tokens, R regions, N = T + R units, U distinct region rows, B sequences, H hidden size, D feature width.
 """
@@ -20,23 +20,26 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class UniterConfig:
-    """The model's JSON (`config/uniter-base.json`), under the release's keys."""
+    """The sizes of a model: the keys of its JSON (`config/uniter-base.json`), as in the release.
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
+    The paper's base model has 12 layers, hidden size 768 and 12 heads; large has 24, 1024 and 16 (footnote 11).
+    """
+
+    vocab_size: int  # word pieces and special tokens
+    hidden_size: int  # H
+    num_hidden_layers: int  # layers of the encoder
     num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
+    intermediate_size: int  # width of each layer's feed-forward part
+    max_position_embeddings: int = 512  # the largest number of text tokens in a sequence
+    type_vocab_size: int = 2  # token types: 0 text, 1 image regions
+    hidden_act: str = "gelu"  # not read: the encoder always uses erf-GELU
+    hidden_dropout_prob: float = 0.1  # scripts overwrite both dropouts with the option `dropout` (`set_dropout`)
+    attention_probs_dropout_prob: float = 0.1  # dropout of attention weights
+    initializer_range: float = 0.02  # standard deviation of the initial weights
 
 
 class TextEmbeddings(nn.Module):
-    """Word + position + type embeddings, normalised."""
+    """The text embedder (paper section 3.1): the sum of word, position and type embeddings, then LayerNorm, dropout."""
 
     def __init__(self, config: UniterConfig):
         super().__init__()
@@ -47,15 +50,19 @@ class TextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, type_ids: Tensor) -> Tensor:
-        """Three (T,) int64 -> (T, H)."""
+        """Ids of word pieces, positions and types, each (T,) int64 -> embeddings (T, H)."""
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)
         return self.dropout(self.LayerNorm(x + self.token_type_embeddings(type_ids)))
 
 
 class ImageEmbeddings(nn.Module):
-    """Feature and location, each projected and normalised, plus the type embedding, normalised (paper 3.1)."""
+    """The image embedder (paper section 3.1): the sum of the projected features, locations and type embeddings.
+
+    Features and locations each go through a linear layer and LayerNorm; LayerNorm and dropout follow the sum.
+    """
 
     def __init__(self, config: UniterConfig, img_dim: int):
+        """`config`: the sizes of the model. `img_dim`: the feature width D."""
         super().__init__()
         self.img_linear = nn.Linear(img_dim, config.hidden_size)
         self.img_layer_norm = layer_norm(config.hidden_size)
@@ -73,11 +80,11 @@ class ImageEmbeddings(nn.Module):
         img_masks: Tensor | None,
         type_embeddings: Tensor,
     ) -> Tensor:
-        """Features (U, D) and positions (U, 7) of distinct regions, the row (R,) of each region of the stream, masks
-        (R,) or None, type embeddings (R, H) -> (R, H).
+        """Features (U, D) and locations (U, 7) of the distinct regions -> embeddings (R, H) of the stream's regions.
 
-        The feature of every masked region is the learned mask embedding, row 1 of `mask_embedding`, so that it is
-        projected once. Row 0 would mean "not masked" and is never used.
+        `img_row` (R,) int64: the distinct region behind each region of the stream. `img_masks` (R,) bool or None: True
+        where masked. `type_embeddings` (R, H). A masked region has the learned mask embedding, row 1 of
+        `mask_embedding`, as its feature; it is projected once for all. Row 0 means "not masked" and is never used.
         """
         feature = rows(self.img_layer_norm(self.img_linear(img_feat.to(self.img_linear.weight.dtype))), img_row)
         if img_masks is not None:
@@ -88,7 +95,7 @@ class ImageEmbeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of the units of a sequence to each other."""
+    """Multi-head self-attention inside each sequence."""
 
     def __init__(self, config: UniterConfig):
         super().__init__()
@@ -99,13 +106,13 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, spans: Spans) -> Tensor:
-        """States (N, H) and where their sequences lie -> (N, H)."""
+        """States (N, H) and the spans of their sequences -> (N, H)."""
         q, k, v = (linear(x).view(len(x), self.heads, -1) for linear in (self.query, self.key, self.value))
         return attend(q, k, v, spans, dropout=self.dropout.p if self.training else 0.0).flatten(1)
 
 
 class Residual(nn.Module):
-    """Linear, dropout, add, norm: the end of both halves of a layer."""
+    """The end of both halves of a layer: linear layer, dropout, residual sum, LayerNorm."""
 
     def __init__(self, width_in: int, config: UniterConfig):
         super().__init__()
@@ -114,12 +121,12 @@ class Residual(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """(N, width_in) and what is added, (N, H) -> (N, H)."""
+        """`x` (N, width_in) and `residual` (N, H) -> (N, H)."""
         return self.LayerNorm(self.dropout(self.dense(x)) + residual)
 
 
 class Layer(nn.Module):
-    """One post-norm Transformer layer, under BERT's parameter names."""
+    """One Transformer layer with LayerNorm after each residual sum, under BERT's parameter names."""
 
     def __init__(self, config: UniterConfig):
         super().__init__()
@@ -128,27 +135,28 @@ class Layer(nn.Module):
         self.output = Residual(config.intermediate_size, config)
 
     def forward(self, x: Tensor, spans: Spans) -> Tensor:
-        """States (N, H) and where their sequences lie -> (N, H)."""
+        """States (N, H) and the spans of their sequences -> (N, H)."""
         x = self.attention["output"](self.attention["self"](x, spans), x)
         return self.output(F.gelu(self.intermediate["dense"](x)), x)
 
 
 class Pooler(nn.Module):
-    """tanh of a linear layer over [CLS], the first unit of each sequence."""
+    """The pooled [CLS]: tanh of a linear layer on the first unit of each sequence, as in BERT."""
 
     def __init__(self, config: UniterConfig):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """(N, H), (B + 1,) -> (B, H)."""
+        """States `hidden` (N, H) and `cu_seqlens` (B + 1,) -> (B, H)."""
         return torch.tanh(self.dense(rows(hidden, cu_seqlens[:-1].long())))
 
 
 class UniterModel(nn.Module):
-    """A packed batch -> contextual states of all its units."""
+    """UNITER without heads: computes the contextual states of all units of a packed batch."""
 
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM):
+        """`config`: the sizes of the model. `img_dim`: the feature width D."""
         super().__init__()
         self.config = config
         self.embeddings = TextEmbeddings(config)
@@ -158,7 +166,7 @@ class UniterModel(nn.Module):
         self.apply(lambda module: init_weights(module, config.initializer_range))
 
     def embed(self, batch: "PackedBatch") -> Tensor:
-        """The stream (N, H) that the encoder reads: every sequence's tokens, then its regions."""
+        """The embeddings (N, H) that the encoder reads: for each sequence its tokens, then its regions."""
         text = self.embeddings(batch.input_ids, batch.position_ids, batch.txt_type_ids)
         if len(batch.img_row) == 0:
             return text
@@ -185,7 +193,7 @@ class UniterModel(nn.Module):
 
 
 def set_dropout(model: nn.Module, p: float) -> None:
-    """Set the probability of every dropout of `model`, the one on attention weights included."""
+    """Set the probability of every dropout in `model`, that of attention weights included."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = p

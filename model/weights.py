@@ -1,4 +1,4 @@
-"""Weights in: checkpoints of this framework, of the 2020 release, and of BERT (DESIGN section 4)."""
+"""Loading of weights: checkpoints of this framework, of the 2020 release, and of BERT (DESIGN section 4)."""
 
 import logging
 from collections.abc import Mapping
@@ -16,22 +16,25 @@ from utils.errors import InputError
 
 LOG = logging.getLogger("uniter")
 
-# Wrappers under which weight files circulate, tried in this order.
+# Keys under which some files keep the state dict, tried in this order.
 WRAPPERS = ("model_state", "model", "state_dict")
 BERT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 
 
 @dataclass
 class LoadReport:
-    """By name: what a checkpoint did not bring, what the model has no place for, what came with fewer rows."""
+    """The names of weights that did not match when a checkpoint was loaded."""
 
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-    grown_keys: list[str] = field(default_factory=list)
+    missing_keys: list[str]  # in the model, but not in the checkpoint
+    unexpected_keys: list[str]  # in the checkpoint, but not in the model
+    grown_keys: list[str] = field(default_factory=list)  # with fewer rows in the checkpoint than in the model
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """A flat state dict under our names, from a file or a local Hugging Face folder. No code in it is run."""
+    """Read a flat state dict, under our names, from a file or a local Hugging Face folder. No code in it is run.
+
+    `InputError` when the file is missing or damaged, or holds no state dict.
+    """
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
@@ -40,16 +43,22 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError("no state dict in the file", file=path, found=type(state).__name__, expected="name → tensor")
+        raise InputError(
+            "the file has no state dict",
+            file=path,
+            found=type(state).__name__,
+            expected="a map from names to tensors",
+            remedy="give a file of model weights",
+        )
     return {_rename(key): value for key, value in state.items() if not key.endswith("position_ids")}
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) -> LoadReport:
-    """Copy `state` into `model`, cast to the model's own precision; `source`: where it is from, for messages.
+    """Copy `state` into `model`, cast to the model's precision, and report the names that did not match.
 
-    A shape that differs is an error naming the key and both shapes, unless the model expects that weight to grow (its
-    `growth`, where it has one); so is a checkpoint of which nothing fits. Of two names of one tied tensor, the one
-    later in the model wins; a tied name that is absent is not missing.
+    `InputError` when nothing fits, or a shape differs; a weight in the model's `growth` may have fewer rows.
+    Of two names of one tied tensor, the later one in the model wins, and an absent one does not count as missing.
+    `source`: where `state` is from, for messages.
     """
     weights = model.state_dict(keep_vars=True)
     common = [key for key in weights if key in state]
@@ -64,7 +73,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) 
             key="checkpoint",
             found=", ".join(list(state)[:3]) + ", …",
             expected=", ".join(list(weights)[:3]) + ", …",
-            remedy="give a checkpoint of UNITER, or of BERT under its own names",
+            remedy="give a checkpoint of UNITER, or of BERT with BERT's own names",
         )
     filled = {id(weights[key]) for key in common}
     with torch.no_grad():
@@ -81,7 +90,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object) 
 
 
 def _check_growth(key: str, weight: Tensor, value: Tensor, growth: Growth | None, source: object) -> None:
-    """`InputError` unless `value` has exactly the rows that `weight` may grow from."""
+    """`InputError` unless `value` has exactly the number of rows from which `weight` may grow."""
     if growth is None or value.shape != (growth.old_rows, *weight.shape[1:]):
         raise InputError(
             "a weight of the checkpoint has another shape than the model's",
@@ -89,12 +98,12 @@ def _check_growth(key: str, weight: Tensor, value: Tensor, growth: Growth | None
             key=key,
             found=tuple(value.shape),
             expected=tuple(weight.shape),
-            remedy="use the `model_config` and vocabulary that the checkpoint was trained with",
+            remedy="use the model_config and vocabulary that the checkpoint was trained with",
         )
 
 
 def _grow(key: str, weight: Tensor, value: Tensor, growth: Growth) -> None:
-    """Fill the first rows of `weight`; the new ones copy a row of `value`, or stay as they are."""
+    """Copy `value` into the first rows of `weight`; new rows are copies of one of its rows, or stay as they are."""
     weight[: len(value)] = value
     new_rows = "stay as initialised"
     if growth.source_row is not None:
@@ -104,13 +113,16 @@ def _grow(key: str, weight: Tensor, value: Tensor, growth: Growth) -> None:
 
 
 def load_checkpoint(model: nn.Module, path: str | Path | None) -> LoadReport:
-    """Load a checkpoint into `model`, if one is given, and log by name what it lacks and what is left over."""
+    """Load a checkpoint into `model`, and log the names that did not match; `InputError` as `load_weights`.
+
+    Without a `path` the model keeps its initial weights.
+    """
     if not path:
-        LOG.info("no checkpoint: weights are as initialised")
+        LOG.info("no checkpoint: all weights stay as initialised")
         return LoadReport(missing_keys=list(model.state_dict()), unexpected_keys=[])
     report = load_weights(model, read_weights(path), path)
     LOG.info("loaded %s", path)
-    for what, keys in (("not in the checkpoint", report.missing_keys), ("left over", report.unexpected_keys)):
+    for what, keys in (("not in the checkpoint", report.missing_keys), ("not in the model", report.unexpected_keys)):
         if keys:
             LOG.info("%s: %d weights: %s", what, len(keys), ", ".join(keys))
     return report
@@ -120,18 +132,30 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError("not a safetensors file", file=path, found=error, remedy="copy it again") from None
+        raise InputError(
+            "not a safetensors file",
+            file=path,
+            found=error,
+            expected="a file that safetensors wrote",
+            remedy="copy it again",
+        ) from None
 
 
 def _weights_in(folder: Path) -> Path:
     for name in BERT_FILES:
         if (folder / name).exists():
             return folder / name
-    raise InputError("no weights in the folder", file=folder, expected=" or ".join(BERT_FILES))
+    raise InputError(
+        "the folder has no weights",
+        file=folder,
+        found="none of the known file names",
+        expected=" or ".join(BERT_FILES),
+        remedy="give the weight file itself",
+    )
 
 
 def _rename(key: str) -> str:
-    """BERT's names → ours: `gamma`, `beta` of its norms, and the `bert.` prefix."""
+    """Our name of a weight of BERT: `gamma` and `beta` of its norms and the prefix `bert.` are replaced."""
     for old, new in (("gamma", "weight"), ("beta", "bias")):
         if key.endswith(f"LayerNorm.{old}"):
             key = key.removesuffix(old) + new

@@ -1,4 +1,4 @@
-"""What every `inf_*.py` shares: its flags, a finished run's options and weights, predictions on any number of ranks."""
+"""Inference with a finished run, shared by every `inf_*.py`: flags, the run's options and weights, predictions."""
 
 import logging
 from collections.abc import Callable
@@ -15,48 +15,64 @@ from optim.precision import Precision
 from optim.predict import Predictor
 from optim.task import Task
 from utils import distributed
-from utils.config import RunConfig, load_hps, parse
+from utils.config import load_hps, parse
 from utils.distributed import World
 from utils.errors import InputError
 from utils.options import option
+from utils.run_config import RunConfig
 
 LOG = logging.getLogger("uniter")
 
 
 @dataclass(kw_only=True)
 class InferenceFlags:
-    """What every script reads, and how it computes."""
+    """Flags of every inference script: the stores to predict for, and how to compute."""
 
     txt_db: str = option(help="text LMDB to predict for", path="own")
-    img_db: str = option(help="image LMDB of these texts", path="own")
-    compressed_db: bool = option(False, help="read the compressed variant of the image store")
-    fp16: bool = option(False, help="use half precision: bf16 where the hardware has it, else fp16")
-    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
-        None, help="number format of the computation; overrides --fp16"
+    img_db: str = option(help="image LMDB with the images of these texts", path="own")
+    compressed_db: bool = option(
+        False, help="read the compressed variant of the image LMDB, made with convert_imgdir.py --compress"
     )
-    n_workers: int = option(4, help="loader processes of a rank; 0: the rank loads its data itself", at_least=0)
-    pin_mem: bool = option(False, help="put batches in page-locked memory, for faster copies to a GPU")
-    save_logits: bool = option(False, help="also write the scores behind every prediction, for scripts/ensemble.py")
+    fp16: bool = option(
+        False, help="compute in half precision, faster and with less memory: bf16 where the hardware has it, else fp16"
+    )
+    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
+        None, help="number format of the computation; overrides --fp16; None: as --fp16 says, else fp32"
+    )
+    n_workers: int = option(
+        4,
+        help="loader processes of a rank; raise it if the GPU waits for data; 0: the rank loads its data itself",
+        at_least=0,
+    )
+    pin_mem: bool = option(False, help="put batches in page-locked memory: faster copies to a GPU, more host memory")
+    save_logits: bool = option(False, help="also write the logits of every prediction, for scripts/ensemble.py")
 
 
 @dataclass(kw_only=True)
 class InferenceConfig(InferenceFlags):
-    """Flags of inference under the release's names; a script redeclares what differs."""
+    """Flags of inference with a finished run, under the release's names. A script changes the flags that differ."""
 
-    output_dir: str = option(help="folder of a finished run: log/hps.json, log/model.json, ckpt/", path="own")
-    checkpoint: str = option("best", help="a step (RE: an epoch) of that run, `best`, or the path of a weight file")
+    output_dir: str = option(
+        help="output folder of the training run to use (log/hps.json, log/model.json, ckpt/); results go there too",
+        path="own",
+    )
+    checkpoint: str = option(
+        "best", help="weights to use: a step of that run (RE: an epoch), best, or the path of a weight file"
+    )
     batch_size: int | None = option(
-        8192, help="size of a batch, in text tokens plus image regions; none: the run's val_batch_size", at_least=1
+        8192,
+        help="size of a batch, in text tokens plus image regions; None: the val_batch_size of the training run",
+        at_least=1,
     )
 
     @property
     def run_dir(self) -> Path:
-        """The finished run."""
+        """The output folder of the finished run."""
         return Path(self.output_dir)
 
     @property
     def name(self) -> str:
-        """What result files are called after: the value given, of a path its stem."""
+        """The part of the names of result files that says which weights made them: `checkpoint`, or a path's stem."""
         return Path(self.checkpoint).stem
 
 
@@ -65,7 +81,7 @@ T = TypeVar("T", bound=Task[Any])
 
 
 class Inference(Generic[F, T]):
-    """A finished run as a task that predicts."""
+    """A finished run, ready to predict: its flags, options, task and model."""
 
     def __init__(
         self,
@@ -75,9 +91,10 @@ class Inference(Generic[F, T]):
         argv: list[str] | None = None,
         changes: Callable[[F], dict[str, Any]] = lambda flags: {},
     ):
-        """Parse `argv` into `flags_type`, read the finished run's options as `config_type` and build its task.
+        """Parse `argv` into `flags_type`, read the options of the finished run as `config_type`, and build its task.
 
-        `changes(flags)`: options of the run that inference sets otherwise.
+        `changes(flags)`: options of the run, by name, that have another value in inference. Raises `InputError` for
+        wrong flags and for a folder that is not the output of a run.
         """
         self.flags, self.world = parse_and_join(flags_type, argv)
         self.run_config = finished_run_config(self.flags, config_type, task_type.numbered_by)
@@ -87,7 +104,7 @@ class Inference(Generic[F, T]):
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The run's model with its weights, loaded when it is first asked for."""
+        """The run's model with its weights. It is loaded at the first use."""
         precision = Precision(self.flags.precision, self.flags.fp16, self.world.device)
         self.task.stores.check_against(self.run_config.checkpoint)
         return Predictor(
@@ -101,30 +118,36 @@ class Inference(Generic[F, T]):
         )
 
     def predict(self, dataset: Dataset) -> dict[str, np.ndarray]:
-        """The task's predictions for all of `dataset`: the same on every rank and for any number of ranks."""
+        """The task's predictions for all examples of `dataset`, as arrays by name: see `Predictor.predict`."""
         return self.predictor.predict(dataset)
 
     def results(self, split: str) -> Path:
-        """Where the release puts the predictions of a split: `results_{split}/results_{checkpoint}_all.json`."""
+        """The release's path for the predictions of a split: `results_{split}/results_{checkpoint}_all.json`."""
         return self.flags.run_dir / f"results_{split}" / f"results_{self.flags.name}_all.json"
 
     def predict_split(self, path: Path | None = None) -> Path:
-        """Predict for the stores of the command line; write the leaderboard's file to `path` or `results("test")`."""
+        """Predict for the stores in the flags and write the submission file; returns its path.
+
+        `path`: the file to write. Default: `results("test")`.
+        """
         dataset = self.task.dataset(self.flags.txt_db, self.flags.img_db)
         return self.publish(self.predict(dataset), dataset, path or self.results("test"))
 
     def publish(self, predictions: dict[str, np.ndarray], dataset: Dataset, path: Path) -> Path:
-        """Let the task write the leaderboard's file to `path`, and with --save_logits its scores beside it."""
+        """Write the submission file to `path`, and with --save_logits the logits in the same folder; log the metrics.
+
+        Only rank 0 writes. Raises `InputError` unless there is exactly one prediction for each example.
+        """
         if self.world.is_main:
             ids = [dataset.id(i) for i in range(len(dataset))]
-            order = split_order(path, predictions["ids"].tolist(), ids, "example")  # batches came in another
+            order = split_order(path, predictions["ids"].tolist(), ids, "example")  # from the order of the batches
             predictions = {name: values[order] for name, values in predictions.items()}
             self.task.write(predictions, path, ids)
             if self.flags.save_logits:
                 name = path.stem.replace("results", "logits", 1)
                 self.task.write_logits(predictions, path.with_name(f"{name}.npz"))
-            LOG.info("%d predictions in %s", len(dataset), path)
-            scores = self.task.score(predictions, dataset)  # {} where there are no labels
+            LOG.info("wrote %d predictions to %s", len(dataset), path)
+            scores = self.task.score(predictions, dataset)  # {} for a split without labels
             if scores:
                 LOG.info(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         return path
@@ -135,7 +158,7 @@ R = TypeVar("R", bound=RunConfig)
 
 
 def parse_and_join(flags_type: type[P], argv: list[str] | None) -> tuple[P, World]:
-    """Parse the command line, join the other ranks, and log the parser's notes; returns the flags and the ranks."""
+    """Parse the command line, join the other ranks and log the parser's notes; returns the flags and the world."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     flags, notes = parse(flags_type, argv)
     world = distributed.start()
@@ -146,30 +169,34 @@ def parse_and_join(flags_type: type[P], argv: list[str] | None) -> tuple[P, Worl
 
 
 def weight_file(run_dir: Path, checkpoint: str, numbered_by: str) -> Path:
-    """The weight file that `checkpoint` means: of a run's step or epoch, its best, or a path."""
+    """The path of the weight file for `checkpoint`: a number (a step or an epoch of the run), "best", or a path."""
     if checkpoint.isdigit() or checkpoint == "best":
         return run_dir / "ckpt" / f"model_{numbered_by}_{checkpoint}.pt"
     return Path(checkpoint)
 
 
 def read_run_config(path: Path, config_type: type[R]) -> R:
-    """The options in `path`, a run's `log/hps.json`; the log says which of its keys nothing reads."""
+    """Read the options of a run from `path`, its `log/hps.json`; the log names keys that are unknown and ignored."""
     config, unknown = load_hps(path, config_type)
     if unknown:
-        LOG.info(f"{path}: keys that nothing reads: {', '.join(unknown)}")
+        LOG.info(f"{path}: these keys are unknown and ignored: {', '.join(unknown)}")
     return config
 
 
 def finished_run_config(flags: InferenceConfig, config_type: type[R], numbered_by: str) -> R:
-    """The options of the finished run in `flags.run_dir`, with the weights and the stores' kind that `flags` say."""
+    """The options of the finished run in `flags.run_dir`, with the checkpoint, compression and precision of `flags`.
+
+    `numbered_by`: whether its weight files count steps or epochs. Raises `InputError` where the folder is not the
+    output of a run.
+    """
     log = flags.run_dir / "log"
     if not (log / "hps.json").exists():
         raise InputError(
-            "not the output folder of a run",
+            "the folder is not the output folder of a training run",
             file=log / "hps.json",
             found="no such file",
-            expected="log/hps.json and log/model.json, as training leaves them",
-            remedy="give the folder that the training script wrote to",
+            expected="log/hps.json and log/model.json, which training writes",
+            remedy="give the output_dir of the training script",
         )
     config = read_run_config(log / "hps.json", config_type)
     config.model_config = str(log / "model.json")

@@ -1,4 +1,4 @@
-"""What a run logs of the steps since its last log record."""
+"""The numbers of a log record: losses, gradient norm and speed of the steps since the last record."""
 
 import time
 from dataclasses import dataclass
@@ -13,44 +13,48 @@ from utils.distributed import World
 
 @dataclass(kw_only=True)
 class WindowSummary:
-    """Means over the steps of a window and over all ranks; counts and seconds of the whole window."""
+    """The steps since the last log record: means over steps and ranks, sums of counts over steps and ranks."""
 
-    losses: dict[str, float]  # by entry
-    loss: float  # over all steps
-    grad_norm: float
-    steps: int
-    units: int
-    examples: int
-    seconds: float
-    last_entry: str  # of the last step
+    losses: dict[str, float]  # mean loss of each entry of the training data
+    loss: float  # mean loss of all steps
+    grad_norm: float  # mean gradient norm before clipping
+    steps: int  # optimiser steps
+    units: int  # text tokens plus image regions, of all ranks
+    examples: int  # number of examples, of all ranks
+    seconds: float  # time of training, without validation
+    last_entry: str  # name of the entry of the last step
 
 
 class LogWindow:
-    """Collects numbers of every step on the device; only `summarize` waits for them."""
+    """Collects the numbers of every step on the device. Only `summarize` waits for the device."""
 
     def __init__(self) -> None:
+        """Start an empty window, and its clock."""
         self._steps: list[tuple[str, Tensor, Tensor]] = []  # entry, loss, gradient norm
         self._counts = np.zeros(2, np.int64)  # units and examples of this rank
         self._start = time.perf_counter()
 
     def __len__(self) -> int:
-        """Steps since the last summary."""
+        """The number of optimiser steps since the last summary."""
         return len(self._steps)
 
     def restart_clock(self) -> None:
-        """Leave the time until now out of the rates: validation is not training."""
+        """Restart the clock of the rates, so that the time of validation is not counted."""
         self._start = time.perf_counter()
 
     def add_batch(self, batch: PackedBatch) -> None:
-        """Count a micro-batch of this rank."""
+        """Count the units and examples of a micro-batch of this rank."""
         self._counts += (batch.units, len(batch))
 
     def add_step(self, entry: str, loss: Tensor, grad_norm: Tensor) -> None:
-        """Note an optimiser step: the mean loss of this rank's micro-batches, and the gradient norm before clipping."""
+        """Add an optimiser step: the mean loss of this rank's micro-batches, and the gradient norm before clipping.
+
+        `entry`: the name of the entry of the training data. `loss` and `grad_norm`: scalars on the device.
+        """
         self._steps.append((entry, loss, grad_norm))
 
     def summarize(self, world: World) -> WindowSummary:
-        """Sum up over all ranks and begin a new window. Every rank must call it. The only wait for the device."""
+        """Summarise over all ranks and start a new window. All ranks must call it. It waits for the device."""
         numbers = torch.stack([torch.stack((loss.double(), norm.double())) for _, loss, norm in self._steps])
         counts = torch.tensor(self._counts, dtype=torch.float64, device=world.device)
         numbers = (world.sum_(numbers) / world.size).cpu()

@@ -1,18 +1,18 @@
-"""Parameter groups, optimisers and the learning-rate schedule under the release's names."""
+"""Parameter groups, optimisers and learning-rate schedules, under the release's names."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-MIN_LR = 1e-8  # the release's floor, reached when the schedule has run out
+MIN_LR = 1e-8  # the learning rate when the schedule has reached zero, as in the release
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, head: str | None = None, lr_mul: float = 1.0) -> list[dict]:
-    """Groups by decay and by learning-rate factor; each carries its `lr_mul`.
+    """Group the parameters by weight decay and by learning-rate factor, the key `lr_mul` of each group.
 
-    No decay on any bias or norm weight, that is, on any parameter that is a vector. `head`: the name under the model
-    whose parameters learn `lr_mul` times faster.
+    Biases and norm weights, which are all parameters that are vectors, have no weight decay. `head`: the name of the
+    submodule whose learning rate is multiplied by `lr_mul`; None: there is none.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -30,7 +30,10 @@ def parameter_groups(model: nn.Module, weight_decay: float, head: str | None = N
 
 
 def build_optimizer(groups: Sequence[dict], name: str, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """`adamw` (eps 1e-6 as in BERT's; fused), `adam` (decay added to the gradient; fused) or `adamax`."""
+    """Make the optimiser `name`: `adamw` (eps 1e-6 as in BERT; fused), `adam` (fused) or `adamax`.
+
+    `adam` and `adamax` add the weight decay to the gradient. `groups`: see `parameter_groups`.
+    """
     if name == "adamw":
         return torch.optim.AdamW(list(groups), lr=lr, betas=betas, eps=1e-6, fused=True)
     if name == "adam":
@@ -40,9 +43,10 @@ def build_optimizer(groups: Sequence[dict], name: str, lr: float, betas: tuple[f
 
 
 def learning_rate(step: int, base: float, warmup_steps: int, num_train_steps: int, decay: str = "linear") -> float:
-    """The learning rate of optimiser step `step`, counted from 1: linear warm-up, then `decay`.
+    """The learning rate of optimiser step `step`, counted from 1: linear warm-up to `base`, then the schedule `decay`.
 
-    `linear` falls to `MIN_LR` at the last step, `invsqrt` with the inverse square root of the step, `constant` stays.
+    `linear`: falls to `MIN_LR` at the last step. `invsqrt`: falls with the inverse square root of the step.
+    `constant`: stays at `base`.
     """
     if step < warmup_steps:
         factor = step / warmup_steps
@@ -58,6 +62,6 @@ def learning_rate(step: int, base: float, warmup_steps: int, num_train_steps: in
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group `lr` times its own factor."""
+    """Set the learning rate of every group to `lr` times its factor `lr_mul`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_mul"]

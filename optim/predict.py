@@ -19,7 +19,7 @@ Predictions = dict[str, np.ndarray]
 
 
 class Predictor:
-    """Runs a task's model over datasets: the same numbers on every rank, whatever the ranks and loader processes."""
+    """Runs a task's model over datasets. The result is the same on every rank and for any number of ranks."""
 
     def __init__(
         self,
@@ -32,14 +32,15 @@ class Predictor:
         n_workers: int,
         pin_mem: bool,
     ):
-        """`batch_size`: units of a batch, or examples where a dataset counts these."""
+        """`batch_size`: the size of a batch, in units or examples, whichever the dataset counts."""
         self.task, self.model, self.batch_size = task, model, batch_size
         self.world, self.precision, self.n_workers, self.pin_mem = world, precision, n_workers, pin_mem
 
     def predict(self, dataset: Dataset) -> Predictions:
-        """`task.predict` over every example of `dataset`: the arrays it names, joined along their first axis.
+        """Run `task.predict` over all of `dataset`; returns its arrays by name, joined along their first axis.
 
-        On every rank; in one order, which is that of the batches: the array `ids` tells which row is whose.
+        All ranks must call it, and all get the result. Rows are in the order of the batches: the array `ids` says which
+        row belongs to which example.
         """
         plans = eval_plans(dataset, self.batch_size, self.world.rank, self.world.size)
         batches = load_batches(BatchBuilder([dataset], by_id=True), plans, self.n_workers, self.pin_mem)
@@ -54,7 +55,7 @@ class Predictor:
         return {name: np.concatenate([part[name] for _, part in all_parts]) for name in all_parts[0][1]}
 
     def evaluate(self, datasets: Mapping[str, Dataset]) -> dict[str, float]:
-        """The scores of evaluation sets, named `set/metric`, the same on every rank."""
+        """Predict and score evaluation sets (name to dataset); returns scores by name, `set/metric`, on every rank."""
         scores: dict[str, float] = {}
         for name, dataset in datasets.items():
             metrics = self.task.score(self.predict(dataset), dataset)

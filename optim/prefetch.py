@@ -1,4 +1,4 @@
-"""The next batch travels to the device while this one is computed."""
+"""Prefetching: the next batch is copied to the device while the current one is computed."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ Planned = tuple[BatchPlan, PackedBatch]
 
 
 def to_device(batches: Iterator[Planned], device: torch.device) -> Iterator[Planned]:
-    """The (plan, batch) pairs with the batch on `device`; on CUDA one ahead, copied on a stream of its own."""
+    """Yield (plan, batch) pairs with the batch on `device`; on CUDA copies run one batch ahead, on another stream."""
     if device.type != "cuda":
         yield from batches
         return
@@ -28,9 +28,9 @@ def to_device(batches: Iterator[Planned], device: torch.device) -> Iterator[Plan
 
 
 def _hand_over(pair: Planned, stream: torch.cuda.Stream, device: torch.device) -> Planned:
-    """The pair, once the current stream waits for its copy."""
+    """Make the current stream wait for the copy of a batch; returns the pair."""
     current = torch.cuda.current_stream(device)
     current.wait_stream(stream)
     for tensor in pair[1].tensors():
-        tensor.record_stream(current)  # its memory is not reused while this stream still reads it
+        tensor.record_stream(current)  # its memory must not be reused while the current stream reads it
     return pair

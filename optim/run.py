@@ -1,4 +1,4 @@
-"""From a command line to a run: options, ranks, output folder, log, then the loop."""
+"""From a command line to a training run: options, ranks, output folder, log, then the training loop."""
 
 import logging
 from collections.abc import Callable
@@ -13,17 +13,19 @@ from optim.predict import Predictor
 from optim.task import Task
 from optim.trainer import Trainer
 from utils import checkpoint, distributed
-from utils.config import RunConfig, parse
+from utils.config import parse
 from utils.distributed import World
 from utils.log import open_log, write_run_files
+from utils.run_config import RunConfig
 
 
 def run_training(
     task_type: Callable[[Any], Task[Any]], config_type: type[RunConfig], argv: list[str] | None = None
 ) -> dict[str, float]:
-    """Run a training script: parse `argv` into `config_type`, build the task, train (or only evaluate).
+    """Run a training script: parse `argv` into `config_type`, build the task, train (or, with --eval_only, evaluate).
 
-    Returns the last scores. Works the same as one process or as one of many under torchrun.
+    Returns the last scores by name. Works the same as one process or as one of many under torchrun. Raises
+    `InputError` for wrong options, stores or checkpoints, before the first step where possible.
     """
     config, notes = parse(config_type, argv)
     if config.num_threads:
@@ -52,11 +54,14 @@ def run_training(
 
 
 def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:
-    """The scores of the checkpoint on the evaluation data of every validation; nothing is written."""
+    """Score the checkpoint on the task's validation data; returns scores by name. No file is written."""
     datasets = task.eval_data()
     torch.manual_seed(config.seed)
     precision = Precision(config.precision, config.fp16, world.device)
-    logging.getLogger("uniter").info("%d ranks, precision %s on %s", world.size, precision.name, world.device)
+    log = logging.getLogger("uniter")
+    log.info("%d ranks, precision %s on %s", world.size, precision.name, world.device)
+    if not datasets:
+        log.warning("there is no validation data with labels, so nothing is scored (val_txt_db or val_datasets)")
     predictor = Predictor(
         task,
         precision.cast(task.build_model()),
@@ -70,7 +75,7 @@ def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str,
 
 
 def describe_batches(trainer: Trainer) -> str:
-    """The log's line about the global batch."""
+    """The log line about the size of the global batch, over all ranks and micro-batches, and the precision."""
     config, world, micro_batches = trainer.config, trainer.world, trainer.micro_batches
     unit = trainer.entries[0].dataset.batch_unit if trainer.entries else "units"
     size = world.size * micro_batches.per_step * micro_batches.batch_size

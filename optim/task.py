@@ -20,8 +20,9 @@ from data.stores import Stores
 from evaluation.submission import write_logits_npz
 from model.uniter import UniterConfig, set_dropout
 from model.weights import LoadReport, load_checkpoint
-from utils.config import RunConfig, load_hps
+from utils.config import load_hps
 from utils.formats import IMG_DIM
+from utils.run_config import RunConfig
 
 LOG = logging.getLogger("uniter")
 
@@ -30,11 +31,11 @@ C = TypeVar("C", bound=RunConfig)
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """How much of the training data one rank computes for one optimiser step."""
+    """How much of the training data one rank computes for one optimiser step: a number of micro-batches."""
 
-    batch_size: int  # of a micro-batch, in units or examples, whichever the dataset counts
+    batch_size: int  # size of a micro-batch, in units or examples, whichever the dataset counts
     per_step: int  # micro-batches of a rank in a step
-    accumulation: Literal["sum", "mean"]  # of their gradients; over ranks it is always the mean
+    accumulation: Literal["sum", "mean"]  # how their gradients are combined; over ranks it is always the mean
 
     def gradient_divisor(self, ranks: int) -> int:
         """The divisor of a step's gradients, which are summed over ranks and micro-batches (DESIGN section 5)."""
@@ -47,27 +48,27 @@ class Task(Generic[C]):
     `model` is, in every method, the model that `new_model` returned.
     """
 
-    name: ClassVar[str] = ""  # of its training data in the log: loss/NAME
-    metric: ClassVar[str] = (
-        ""  # the score of the "val" split, higher is better, that decides which weights are the best
-    )
-    head: ClassVar[str | None] = None  # the part of the model that learns `lr_mul` times faster
+    name: ClassVar[str] = ""  # the name of its training data in the log: loss/NAME
+    # The score of the "val" split that decides which weights are the best; higher is better.
+    metric: ClassVar[str] = ""
+    head: ClassVar[str | None] = None  # the submodule whose learning rate is multiplied by `lr_mul`
     numbered_by: ClassVar[Literal["step", "epoch"]] = "step"  # what the names of weight files count
     validation_splits: ClassVar[tuple[str, ...]] = ("val",)  # scored at every validation
     test_splits: ClassVar[tuple[str, ...]] = ()  # scored once, after the last step
-    img_dim: ClassVar[int] = IMG_DIM  # the feature width that its image stores must have
+    img_dim: ClassVar[int] = IMG_DIM  # the width of the region features in its image stores
     final_weights: ClassVar[bool] = False  # whether model_{step,epoch}_N_final.pt is also written after the last step
     refresh_steps: int = 0  # `refresh` is called every so many steps, also before the first; 0: never
 
     def __init__(self, config: C):
+        """Read the model's sizes from `config.model_config`; `InputError` where they are wrong or absent."""
         self.config = config
         self.model_config: UniterConfig = load_hps(config.model_config, UniterConfig)[0]
-        self.stores = Stores(config, self.model_config, self.img_dim)  # opens the text and image LMDBs of the run
+        self.stores = Stores(config, self.model_config, self.img_dim)  # opens the text and image LMDBs
 
     # Data
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Dataset:
-        """The dataset of a text LMDB about the pictures of an image LMDB."""
+        """The dataset of a text LMDB and the image LMDB that its texts are about. `train`: for the training split."""
         raise NotImplementedError
 
     def train_data(self) -> Sequence[Entry]:
@@ -98,7 +99,7 @@ class Task(Generic[C]):
         return datasets
 
     def micro_batches(self) -> MicroBatches:
-        """How much of the training data a step takes. Default: what the options say."""
+        """How much of the training data one step takes. Default: as the options say."""
         c = self.config
         return MicroBatches(c.train_batch_size, c.gradient_accumulation_steps, c.accumulation)
 
@@ -129,7 +130,7 @@ class Task(Generic[C]):
         return model
 
     def after_loading(self, model: Any, report: LoadReport) -> None:
-        """Called when the checkpoint is loaded; `report` lists the weights that it lacked. Default: do nothing."""
+        """Called after the checkpoint is loaded; `report` lists the weights that it lacked. Default: do nothing."""
 
     def loss(self, model: Any, batch: PackedBatch) -> Tensor:
         """The loss of one micro-batch, a scalar. Called in training mode, under autocast in half precision."""

@@ -1,4 +1,4 @@
-"""Where a run stands, and the files under `ckpt/` that bring it back there."""
+"""The train state of a run, and the checkpoint files in `ckpt/` that a run resumes from."""
 
 import logging
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ LOG = logging.getLogger("uniter")
 
 @dataclass(kw_only=True)
 class TrainState:
-    """All that resuming needs besides the weights and the optimiser."""
+    """Everything that resuming needs besides the weights and the optimiser."""
 
     valid_steps: int  # optimiser steps between validations
     step: int = 0  # optimiser steps taken
-    stream: dict[str, Any] | None = None  # where the training data stand (`BatchPlan.state`)
+    stream: dict[str, Any] | None = None  # the position in the training data (`BatchPlan.state`); None: the beginning
     best: tuple[float | None, int] | None = None  # main metric and step of the best weights
-    refresh_arrays: dict[str, np.ndarray] | None = None  # what the task's last refresh returned
+    refresh_arrays: dict[str, np.ndarray] | None = None  # the arrays of the task's last `refresh`
 
     def is_better(self, metric: float | None) -> bool:
-        """Whether weights with this main metric become the best; without a metric the newest are."""
+        """Whether weights with this main metric become the best weights. Without a metric, the newest are the best."""
         return self.best is None or self.best[0] is None or metric is None or metric > self.best[0]
 
     def to_dict(self, updater: Updater) -> dict[str, Any]:
@@ -44,9 +44,9 @@ class TrainState:
 
 
 class Checkpoints:
-    """Weights and train states of one run.
+    """Saves and loads the weights and train states of one run.
 
-    Weights are numbered by steps, or by epochs where the task's are: then validations come once an epoch.
+    Weight files are numbered by step, or by epoch for a task that validates once an epoch (`Task.numbered_by`).
     """
 
     def __init__(
@@ -58,12 +58,16 @@ class Checkpoints:
         valid_steps: int,
         keep_states: int,
     ):
-        """`final_weights`: the last weights are also saved as `model_{numbered_by}_{STEP}_final.pt`."""
+        """`folder`: the run's `ckpt/`; `valid_steps`: optimiser steps of an epoch where files are numbered by epochs.
+
+        `final_weights`: also save the last weights as `model_{numbered_by}_{STEP}_final.pt`. `keep_states`: how many of
+        the newest train states to keep.
+        """
         self.folder, self.numbered_by, self.final_weights = folder, numbered_by, final_weights
         self.valid_steps, self.keep_states = valid_steps, keep_states
 
     def weights_path(self, step: int) -> Path:
-        """The weight file of a step."""
+        """The path of the weight file of a step."""
         if self.numbered_by == "step":
             return self.folder / f"model_step_{step}.pt"
         if step % self.valid_steps:
@@ -71,7 +75,7 @@ class Checkpoints:
         return self.folder / f"model_epoch_{step // self.valid_steps}.pt"
 
     def save(self, state: TrainState, model: nn.Module, updater: Updater, *, is_best: bool, is_last: bool) -> None:
-        """Write the weights, then the train state: whatever instant a kill comes at, the last state is whole."""
+        """Write the weights, then the train state, so that a run killed at any moment leaves a complete state."""
         paths = [self.weights_path(state.step)]
         if is_best:
             paths.append(self.folder / f"model_{self.numbered_by}_best.pt")
@@ -83,7 +87,11 @@ class Checkpoints:
         checkpoint.save_train_state(self.folder, state.step, state.to_dict(updater), keep_states=self.keep_states)
 
     def resume(self, model: nn.Module, updater: Updater) -> TrainState | None:
-        """Load the newest whole train state, with its weights, into model and optimiser; None: there is none."""
+        """Load the newest complete train state and its weights into the model and the optimiser.
+
+        Returns the state, or None where there is no train state. Raises `InputError` where none can be used, and where
+        the model or the length of an epoch is not that of the interrupted run.
+        """
         if self.numbered_by == "epoch":
             self._check_epochs()
         newest = checkpoint.newest_train_state(self.folder, self.weights_path, LOG)
@@ -96,8 +104,8 @@ class Checkpoints:
         LOG.info("resumed from %s", path)
         if contents["num_threads"] != torch.get_num_threads():
             LOG.warning(
-                "this run computes on %d threads, the resumed one on %d: results agree to float rounding, not bit for "
-                "bit (set num_threads)",
+                "this run uses %d CPU threads, the interrupted one used %d: results will agree up to float rounding, "
+                "but not bit for bit; set num_threads for that",
                 torch.get_num_threads(),
                 contents["num_threads"],
             )
@@ -110,7 +118,7 @@ class Checkpoints:
         )
 
     def _load_weights(self, model: nn.Module, path: Path) -> None:
-        """The weights of the run to resume, which must be of this model."""
+        """Load the weights of the interrupted run; `InputError` unless they fit the model."""
         try:
             model.load_state_dict(checkpoint.load(path))
         except RuntimeError as error:
@@ -118,23 +126,26 @@ class Checkpoints:
                 "the run to resume has another model",
                 file=path,
                 found="; ".join(line.strip()[:200] for line in str(error).splitlines()[1:]),
-                expected="weights that the same task and model_config saved",
-                remedy="resume with the script and options of before, or start in another output_dir",
+                expected="weights of the same task and model_config",
+                remedy="resume with the same script and options, or start a new run in another output_dir",
             ) from None
 
     def _check_epochs(self) -> None:
-        """Weights numbered by epochs can be found again only where an epoch has as many steps as before."""
+        """Raise `InputError` if an epoch has another number of steps than in the interrupted run.
+
+        Weight files numbered by epochs can be found only if the number is the same.
+        """
         for _, path in checkpoint.train_states(self.folder):
             try:
                 valid_steps = checkpoint.load(path, mmap=True).get("valid_steps", self.valid_steps)
             except InputError:
-                continue  # passed over, and said, when weights are looked for
+                continue  # `newest_train_state` skips it later, with a log line
             if valid_steps != self.valid_steps:
                 raise InputError(
-                    "the run to resume counts other steps as an epoch, by which its weights are numbered",
+                    "an epoch has another number of steps than in the run to resume",
                     file=path,
                     key="valid_steps, train_batch_size, gradient_accumulation_steps, ranks",
                     found=f"{self.valid_steps} steps an epoch",
-                    expected=f"{valid_steps}, as before",
-                    remedy="resume with the options and ranks of before, or start in another output_dir",
+                    expected=f"{valid_steps} steps, because weight files are numbered by epochs",
+                    remedy="resume with the same options and ranks, or start a new run in another output_dir",
                 )

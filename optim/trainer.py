@@ -24,9 +24,9 @@ from optim.prefetch import to_device
 from optim.task import Task
 from optim.train_state import Checkpoints, TrainState
 from optim.update import Updater
-from utils.config import RunConfig
 from utils.distributed import World
 from utils.log import Metrics, Progress
+from utils.run_config import RunConfig
 
 LOG = logging.getLogger("uniter")
 
@@ -41,11 +41,12 @@ class Trainer:
     """
 
     def __init__(self, task: Task[Any], config: RunConfig, world: World):
+        """Prepare everything. Raises `InputError` for wrong options, stores, checkpoints and train states."""
         self.task, self.config, self.world = task, config, world
         self.precision = Precision(config.precision, config.fp16, world.device)
         torch.manual_seed(config.seed)
         self.entries = list(task.train_data())
-        task.stores.check_against(config.checkpoint)  # the vocabulary of the texts is that of the weights
+        task.stores.check_against(config.checkpoint)  # the texts must have the vocabulary of the weights
         self.eval_sets, self.final_sets = task.eval_data(), task.final_data()
         self.model = self.precision.cast(task.build_model())
         self.predictor = Predictor(
@@ -79,7 +80,7 @@ class Trainer:
         self.window = LogWindow()
 
     def train(self) -> dict[str, float]:
-        """Train from the present step to `num_train_steps`; returns the scores of the last validation and test."""
+        """Train from the current step to `num_train_steps`; returns the scores of the last validation and test."""
         c, state, task = self.config, self.state, self.task
         metrics = Metrics(c.output_dir, self.world.rank, state.step if c.resume else None)
         progress = Progress(c.num_train_steps, state.step, self.world.rank)
@@ -92,7 +93,7 @@ class Trainer:
                 if task.refresh_steps and state.step % task.refresh_steps == 0:
                     state.refresh_arrays = task.refresh(self.model, state.step, self.predictor.predict)
                     task.apply_refresh(state.refresh_arrays)
-                    batches = None  # of the old training data
+                    batches = None  # they were made from the old training data
                 batches = batches or self._batches()
                 self._train_step(batches)
                 progress.advance()
@@ -108,7 +109,7 @@ class Trainer:
         return scores
 
     def _stream(self) -> TrainStream:
-        """The plans of this rank's micro-batches from the present step on."""
+        """The plans of this rank's micro-batches, from the current step on."""
         return TrainStream(
             self.entries,
             seed=self.config.seed,
@@ -121,13 +122,13 @@ class Trainer:
         )
 
     def _batches(self) -> Batches:
-        """This rank's micro-batches from the present step on, each with its plan, on the device."""
+        """This rank's micro-batches on the device, each with its plan, from the current step on."""
         builder = BatchBuilder([entry.dataset for entry in self.entries], by_id=False)
         batches = load_batches(builder, self._stream(), self.config.n_workers, self.config.pin_mem)
         return to_device(batches, self.world.device)
 
     def _train_step(self, batches: Batches) -> None:
-        """One optimiser step over this rank's micro-batches, all of one entry."""
+        """Take one optimiser step over this rank's micro-batches, which are all of one entry of the training data."""
         losses = []
         for _ in range(self.micro_batches.per_step):
             plan, batch = next(batches)
@@ -144,8 +145,8 @@ class Trainer:
         self.window.add_step(self.entries[plan.source].name, torch.stack(losses).mean(), grad_norm)
 
     def _log(self, metrics: Metrics, progress: Progress) -> None:
-        """One record of the steps since the last, over all ranks."""
-        if not len(self.window):  # logged at this step already
+        """Write one log record of the steps since the last one, over all ranks."""
+        if not len(self.window):  # this step is logged already
             return
         step, summary = self.state.step, self.window.summarize(self.world)
         units_per_s, examples_per_s = summary.units / summary.seconds, summary.examples / summary.seconds

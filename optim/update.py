@@ -1,4 +1,4 @@
-"""From summed gradients to the next weights: average over ranks, clip, step, or skip what is not finite."""
+"""One optimiser step: average the gradients over ranks, clip them, update the weights; skip it if not finite."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,18 @@ from torch import Tensor, nn
 
 from optim.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
 from optim.precision import Precision
-from utils.config import RunConfig
 from utils.distributed import World
 from utils.errors import InputError
+from utils.run_config import RunConfig
 
 MAX_SKIPPED_IN_A_ROW = 20
 
 
 class Updater:
-    """The optimiser with its schedule, clipping and non-finite guard. Nothing here waits for the device."""
+    """The optimiser with schedule, clipping and skipping of non-finite steps.
+
+    With Adamax, `step` waits for the device; otherwise it does not.
+    """
 
     def __init__(
         self,
@@ -28,23 +31,24 @@ class Updater:
         head: str | None,
         gradient_divisor: int,
     ):
-        """`head`: the part of the model that learns `lr_mul` times faster; `gradient_divisor`: what the gradients of a
-        step, summed over micro-batches and ranks, are divided by."""
+        """`head`: the submodule whose learning rate is multiplied by `lr_mul`; `gradient_divisor`: the number that
+        divides the gradients of a step, which are summed over micro-batches and ranks."""
         self.config, self.precision, self.world, self.divisor = config, precision, world, gradient_divisor
         self.params = [p for p in model.parameters() if p.requires_grad]
         groups = parameter_groups(model, config.weight_decay, head, config.lr_mul)
         self.optimizer = build_optimizer(groups, config.optim, config.learning_rate, config.betas)
-        self.skipped = torch.zeros(2, dtype=torch.int64, device=world.device)  # in all, in a row
+        self.skipped = torch.zeros(2, dtype=torch.int64, device=world.device)  # skipped steps: total, in a row
 
     def learning_rate(self, step: int) -> float:
-        """Of optimiser step `step`, counted from 1."""
+        """The learning rate of optimiser step `step`, counted from 1."""
         c = self.config
         return learning_rate(step, c.learning_rate, c.warmup_steps, c.num_train_steps, c.decay)
 
     def step(self, step: int, losses: Sequence[Tensor]) -> Tensor:
-        """Take optimiser step `step` on the gradients at hand; returns their norm before clipping, on the device.
+        """Take optimiser step `step` with the present gradients; returns their norm before clipping, on the device.
 
-        A non-finite loss or gradient of any rank makes the norm non-finite on all of them, and the step is skipped.
+        `losses`: the scalar losses of this rank's micro-batches. If a loss or gradient of any rank is not finite, then
+        the norm is NaN or infinite on every rank, and all ranks skip the step.
         """
         with_grad = [p for p in self.params if p.grad is not None]
         _carry_nonfinite(with_grad[0], losses)
@@ -57,14 +61,15 @@ class Updater:
         self.skipped = torch.stack([self.skipped[0] + bad, (self.skipped[1] + 1) * bad])
         set_learning_rate(self.optimizer, self.learning_rate(step))
         self._apply(bad)
-        self.optimizer.zero_grad(set_to_none=True)  # a head idle in the next step has no gradient, so it stays still
+        self.optimizer.zero_grad(set_to_none=True)  # a head that the next step does not use must not move or decay
         return norm
 
     def _apply(self, bad: Tensor) -> None:
+        """Update the weights, unless `bad`, a bool on the device, is true."""
         if self.precision.scaler.is_enabled():
             self.precision.scaler.step(self.optimizer)
             self.precision.scaler.update()
-        elif self.config.optim == "adamax":  # no fused kernel that reads the flag on the device
+        elif self.config.optim == "adamax":  # it has no fused kernel that reads the flag on the device
             if not bad.item():
                 self.optimizer.step()
         else:
@@ -73,20 +78,24 @@ class Updater:
             self.optimizer.step()
 
     def check_skipped(self, step: int, name: str) -> int:
-        """Steps skipped so far (waits for the device); an error after too many in a row."""
+        """The number of steps skipped so far; waits for the device.
+
+        Raises `InputError` after `MAX_SKIPPED_IN_A_ROW` skipped steps. `step` and `name`, the entry of the training
+        data, are for the error.
+        """
         skipped, in_a_row = self.skipped.tolist()
         if in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise InputError(
-                f"the last {in_a_row} steps gave no finite loss or gradient",
+                f"the loss or gradient of the last {in_a_row} steps was not finite",
                 key=f"step {step}, last task {name}",
                 found="NaN or infinity",
-                expected="a finite gradient",
-                remedy="lower learning_rate, set grad_norm, or use precision bf16 or fp32; scan the stores for NaN",
+                expected="a finite loss and gradient",
+                remedy="lower learning_rate, set grad_norm, or use precision bf16 or fp32; scripts/check.py finds NaN",
             )
         return skipped
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, besides the weights."""
+        """Everything that the next step depends on, besides the weights: optimiser, loss scale, skipped steps."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
@@ -94,7 +103,7 @@ class Updater:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The opposite of `state_dict`."""
+        """Restore what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.precision.scaler.is_enabled():
             self.precision.scaler.load_state_dict(state["scaler"])
@@ -102,6 +111,6 @@ class Updater:
 
 
 def _carry_nonfinite(parameter: nn.Parameter, losses: Sequence[Tensor]) -> None:
-    """Add 0 × loss to one gradient: nothing where it is finite; NaN else, which the all-reduce brings to every rank."""
+    """Add 0 × loss to one gradient: no change if all losses are finite, else NaN, which the all-reduce spreads."""
     assert parameter.grad is not None
     parameter.grad.view(-1)[0].add_(0.0 * torch.stack(list(losses)).sum())

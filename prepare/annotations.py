@@ -1,6 +1,6 @@
-"""Reading official annotation files: COCO captions, VQA v2, jsonl of one's own, lists of images.
+"""Readers of annotation files: COCO captions, VQA v2, jsonl files of the user's own, lists of images.
 
-Every reader takes plain or gzipped files, checks what it reads, and raises `InputError` with file and entry.
+Files may be gzipped. Every reader checks what it reads; its `InputError` names the file and the entry.
 """
 
 import re
@@ -12,27 +12,27 @@ from typing import Any
 from prepare.entries import Location, bad_field, encodable, json_lines, lines, read_json, take
 from utils.errors import InputError
 
-COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_(\d{12})$", re.IGNORECASE)  # the stem of a picture of 2014
-COCO_NUMBER = re.compile(r"\d{12}$")  # ... and of 2017
+COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_(\d{12})$", re.IGNORECASE)  # the stem of a 2014 image
+COCO_NUMBER = re.compile(r"\d{12}$")  # the stem of a 2017 image
 MAX_ID_BYTES = 511  # LMDB's limit for a key
 COCO_FOLDER = re.compile(r"/([a-z]+20\d\d)/")  # in a coco_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """A caption or question and its picture, known by number (COCO) or file name or both."""
+    """A caption, question or other sentence, with the number (COCO) or file name of its image, or both."""
 
     id: str
     text: str
     image_id: int | None = None
     file_name: str | None = None
     split: str | None = None
-    source: Path | None = None  # the annotation file, for messages
-    second_file_name: str | None = None  # of a second picture (NLVR2)
-    fields: dict[str, Any] | None = None  # what goes into the record as it is
+    source: Path | None = None  # the annotation file, for error messages
+    second_file_name: str | None = None  # the second image of an NLVR2 example
+    fields: dict[str, Any] | None = None  # copied into the record unchanged
 
     def pictures(self) -> "list[Text]":
-        """This text with each of its pictures alone."""
+        """One copy of this text for each of its images (NLVR2 has two); each copy names one image."""
         if self.second_file_name is None:
             return [self]
         return [
@@ -43,20 +43,20 @@ class Text:
 
 @dataclass
 class ImageList:
-    """Pictures named by number (COCO) or by file name, compared without folder and suffix."""
+    """A set of images, named by number (COCO) or by file name. Folders and suffixes are ignored."""
 
     ids: set[int] = field(default_factory=set)
     stems: set[str] = field(default_factory=set)
 
     def __contains__(self, text: Text) -> bool:
-        """Whether the list names the (first) picture of `text`."""
+        """Whether the list names the image of `text`, or the first of its two images."""
         if text.image_id is not None and text.image_id in self.ids:
             return True
         return text.file_name is not None and Path(text.file_name).stem in self.stems
 
 
 def coco_captions(path: str | Path) -> list[Text]:
-    """The captions of a COCO captions JSON (`images`, `annotations`), in file order."""
+    """Read a COCO captions JSON (`images`, `annotations`); the captions come in file order."""
     path = Path(path)
     content = read_json(path)
     images: dict[int, tuple[str, str | None]] = {}  # image id to file name and split
@@ -72,11 +72,12 @@ def coco_captions(path: str | Path) -> list[Text]:
         caption = take(entry, "caption", str, location)
         if image_id not in images:
             raise InputError(
-                "a caption of an image that the file does not list",
+                "a caption names an image that the file does not list",
                 file=path,
                 key=location.child("image_id"),
                 found=image_id,
-                expected="an id in images[]",
+                expected="the id of an entry in images[]",
+                remedy="use the official file unchanged, or add the image to images[]",
             )
         caption_id = take(entry, "id", int, location)
         file_name, split = images[image_id]
@@ -94,7 +95,7 @@ def coco_captions(path: str | Path) -> list[Text]:
 
 
 def caption_lines(path: str | Path) -> Iterator[Text]:
-    """The texts of a jsonl of one's own: `{"id": str or int, "image": file name, "text": str}` a line."""
+    """Read a jsonl file of the user's own. Each line is `{"id": str or int, "image": file name, "text": str}`."""
     path = Path(path)
     for location, entry in json_lines(path):
         id_ = entry.get("id") if isinstance(entry, dict) else None
@@ -110,12 +111,12 @@ def caption_lines(path: str | Path) -> Iterator[Text]:
 
 
 def vqa_questions(path: str | Path) -> list[Text]:
-    """The questions of a VQA v2 questions JSON; its `data_subtype` (train2014, test2015) gives the split."""
+    """Read a VQA v2 questions JSON. Its `data_subtype` (train2014, test2015) gives the split."""
     path = Path(path)
     content = read_json(path)
     split = content.get("data_subtype") if isinstance(content, dict) else None
     if isinstance(split, str):
-        split = re.sub("^test-(dev|std)", "test", split)  # part of test2015's questions, on its images
+        split = re.sub("^test-(dev|std)", "test", split)  # test-dev and test-std are parts of test2015
     texts = []
     for index, entry in enumerate(take(content, "questions", list, Location(path))):
         location = Location(path, "questions", index)
@@ -127,10 +128,10 @@ def vqa_questions(path: str | Path) -> list[Text]:
 
 
 def vqa_annotations(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of a VQA v2 annotations JSON as they are, checked.
+    """Read and check a VQA v2 annotations JSON; its entries are returned unchanged.
 
-    Each has `question_id` and `answers[].answer`, and may have the official file's `multiple_choice_answer`,
-    `question_type` and `answer_type`.
+    Each has `question_id` and `answers[].answer`, and may have `multiple_choice_answer`, `question_type` and
+    `answer_type`, as in the official file.
     """
     path = Path(path)
     entries = take(read_json(path), "annotations", list, Location(path))
@@ -141,7 +142,7 @@ def vqa_annotations(path: str | Path) -> list[dict[str, Any]]:
         for rank, answer in enumerate(answers):
             take(answer, "answer", str, location.child("answers", rank))
         if not answers:
-            raise bad_field(location.child("answers"), answers, "the annotators' answers")
+            raise bad_field(location.child("answers"), answers, "at least one answer of an annotator")
         for key in ("multiple_choice_answer", "question_type", "answer_type"):
             if key in entry:
                 take(entry, key, str, location)
@@ -149,7 +150,7 @@ def vqa_annotations(path: str | Path) -> list[dict[str, Any]]:
 
 
 def vqa_results(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of a VQA results file: a list of `{"answer": str, "question_id": int}`."""
+    """Read a VQA results file: a list of `{"answer": str, "question_id": int}`."""
     path = Path(path)
     entries = read_json(path)
     if not isinstance(entries, list):
@@ -162,7 +163,7 @@ def vqa_results(path: str | Path) -> list[dict[str, Any]]:
 
 
 def image_list(path: str | Path) -> ImageList:
-    """Pictures, one a line: a number, a file name, or a file name and its number (as Karpathy's lists)."""
+    """Read a list of images: each line has a number, a file name, or a file name and its number (Karpathy's lists)."""
     path = Path(path)
     images = ImageList()
     for _, line in lines(path):
@@ -178,5 +179,10 @@ def image_list(path: str | Path) -> ImageList:
         if not name.isdecimal():
             images.stems.add(stem)
     if not images.ids and not images.stems:
-        raise InputError("the list names no image", file=path, expected="one file name or number a line")
+        raise InputError(
+            "the list names no image",
+            file=path,
+            found="an empty file",
+            expected="a file name or a number in each line",
+        )
     return images

@@ -1,4 +1,4 @@
-"""Reading the official annotation files of NLVR2, SNLI-VE and retrieval (Karpathy's splits)."""
+"""Readers of the official annotation files of NLVR2, SNLI-VE and retrieval (Karpathy's splits)."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,25 +17,25 @@ NLVR2_LABELS = {"False": 0, "True": 1}
 
 
 def nlvr2_examples(path: str | Path) -> Iterator[Text]:
-    """NLVR2's jsonl: `identifier`, `sentence`, and `label` where it is known.
+    """Read NLVR2's jsonl: `identifier`, `sentence`, and `label` except in a test split.
 
-    The pictures of "dev-850-0-3" are dev-850-0-img0.png (left) and dev-850-0-img1.png, unless a line of one's own names
-    others as `left_image` and `right_image`. The record has all fields of the line, and `target`: 1 where the sentence
-    is true, 0 where it is not.
+    The images of "dev-850-0-3" are dev-850-0-img0.png (left) and dev-850-0-img1.png (right). A line may name other
+    files as `left_image` and `right_image`. The record has all fields of the line, and `target`: 1 if the sentence is
+    true, 0 if it is false.
     """
     path = Path(path)
     for location, entry in json_lines(path):
         id_ = text_id(take(entry, "identifier", str, location), location.child("identifier"))
         pair = id_.rpartition("-")[0]
         if not pair:
-            expected = "a pair of pictures, '-' and a number: dev-850-0-3"
+            expected = "the name of an image pair, '-' and a number, such as dev-850-0-3"
             raise bad_field(location.child("identifier"), id_, expected)
         sentence = take(entry, "sentence", str, location)
         fields = plain(entry, location)
         if "label" in entry:
             label = entry["label"]
             if not isinstance(label, str) or label not in NLVR2_LABELS:
-                expected = "True or False, as text; absent where it is not known"
+                expected = '"True" or "False", as text; no such field in a test split'
                 raise bad_field(location.child("label"), label, expected)
             fields["target"] = NLVR2_LABELS[label]
         left, right = (
@@ -46,9 +46,10 @@ def nlvr2_examples(path: str | Path) -> Iterator[Text]:
 
 
 def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
-    """The hypotheses (`sentence2`) of SNLI-VE's jsonl files, and how many were left out for want of a label ("-").
+    """Read the hypotheses (`sentence2`) of SNLI-VE's jsonl files; also returns how many had no label ("-").
 
-    Ids are the `pairID` where every example has one and no two are the same; else running numbers from 0.
+    Examples without a label are left out. The id is the `pairID` if every example has one and all differ; otherwise it
+    is a running number from 0.
     """
     texts, undecided_count = [], 0
     pair_ids: list[str | None] = []
@@ -63,7 +64,7 @@ def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
                 raise bad_field(location.child("gold_label"), label, ", ".join(VE_LABELS) + " or -")
             number = take(entry, "Flickr30K_ID", str, location).removesuffix(".jpg")
             if not number.isdecimal():
-                raise bad_field(location.child("Flickr30K_ID"), number, "digits, as 2248275918")
+                raise bad_field(location.child("Flickr30K_ID"), number, "digits, such as 2248275918")
             texts.append(
                 Text(
                     id=str(len(pair_ids) - 1),
@@ -80,13 +81,16 @@ def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
 
 
 def with_pair_id(text: Text, pair_id: str) -> Text:
-    """`text` under its `pairID` in place of its running number."""
+    """A copy of `text` whose id is its `pairID` and not its running number."""
     assert text.source is not None
     return replace(text, id=text_id(pair_id, Location(text.source, f"pairID of example {text.id}")))
 
 
 def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
-    """The captions (`sentences[].raw`) of those parts of dataset_coco.json or dataset_flickr30k.json (Karpathy)."""
+    """Read the captions (`sentences[].raw`) of `parts` of dataset_coco.json or dataset_flickr30k.json (Karpathy).
+
+    `parts`: train, restval, val, test. `InputError` for a part that has no image.
+    """
     path = Path(path)
     texts, file_parts = [], set()
     for index, image in enumerate(take(read_json(path), "images", list, Location(path))):
@@ -110,24 +114,25 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
     absent_parts = [part for part in parts if part not in file_parts]
     if absent_parts:
         raise InputError(
-            "no image of that part",
+            "the file has no image of that part",
             file=path,
             key="--part " + " ".join(absent_parts),
-            found="images[].split: " + (", ".join(sorted(file_parts)) or "no images"),
+            found="the parts " + ", ".join(sorted(file_parts)) if file_parts else "no images",
+            expected="a value of images[].split",
             remedy="name parts that the file has",
         )
     return texts
 
 
 def text_id(id_: str, location: Location) -> str:
-    """`id_`, which must do as a key of a text store; `location` is its own, for the error."""
+    """`id_`; `InputError` if it cannot be a key of a text store. `location`: where the id is in its file."""
     if not 0 < len(id_.encode()) <= MAX_ID_BYTES:
         raise bad_field(location, id_, f"text of 1 to {MAX_ID_BYTES} bytes")
     return id_
 
 
 def plain(entry: Any, location: Location) -> Any:
-    """A copy of an entry that JSON and msgpack can write: without lone surrogates anywhere."""
+    """A copy of an entry without lone surrogates, so that JSON and msgpack can write it."""
     try:
         return json.loads(encodable(json.dumps(entry, ensure_ascii=False)))
     except (TypeError, ValueError) as error:

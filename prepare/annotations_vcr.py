@@ -1,7 +1,7 @@
-"""Reading VCR: its jsonl of questions and the metadata of its pictures.
+"""Readers of VCR's annotations: the jsonl of questions and the metadata of the images.
 
-In a question, an answer and a rationale, a token is a word or a *tag*, a list of indexes into `objects`:
-["Does", [0], "live", "in", "this", "house", "?"].
+A question, an answer and a rationale is a list of tokens. A token is a word or a *tag*; a tag is a list of indexes into
+`objects`: ["Does", [0], "live", "in", "this", "house", "?"].
 """
 
 from collections.abc import Iterator
@@ -22,22 +22,22 @@ Tokens = list[str | list[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VcrText(Text):
-    """A question with four answers and four rationales. `text` is its words, for messages."""
+    """A question with four answers and four rationales. `text` is the question in words, for error messages."""
 
-    objects: tuple[str, ...]  # their names
-    metadata_file: str  # under the folder of metadata
+    objects: tuple[str, ...]  # the names of the objects
+    metadata_file: str  # a path under the metadata folder
     question: Tokens
     answers: list[Tokens]
     rationales: list[Tokens]
 
 
 def vcr_examples(path: str | Path) -> Iterator[VcrText]:
-    """The lines of train.jsonl, val.jsonl or test.jsonl; `qa_target` and `qar_target` are −1 where there is none."""
+    """Read train.jsonl, val.jsonl or test.jsonl; `qa_target` and `qar_target` are −1 in the test split."""
     path = Path(path)
     for location, entry in json_lines(path):
         objects = take(entry, "objects", list, location)
         if not objects or not all(isinstance(name, str) for name in objects):
-            raise bad_field(location.child("objects"), objects, "a list of names")
+            raise bad_field(location.child("objects"), objects, "a list of names of objects")
         image = take(entry, "img_fn", str, location)
         if not PurePosixPath(image).stem:
             raise bad_field(location.child("img_fn"), image, "a file name")
@@ -60,7 +60,7 @@ def vcr_examples(path: str | Path) -> Iterator[VcrText]:
 
 
 def choices(entry: dict[str, Any], key: str, location: Location, object_count: int) -> list[Tokens]:
-    """The four answers or rationales."""
+    """The four answers or rationales under `key`, checked."""
     texts = take(entry, key, list, location)
     if len(texts) != CHOICES:
         raise bad_field(location.child(key), f"{len(texts)} choices", f"{CHOICES} choices")
@@ -69,7 +69,7 @@ def choices(entry: dict[str, Any], key: str, location: Location, object_count: i
 
 
 def tokens(entry: dict[str, Any], key: str, location: Location, object_count: int) -> Tokens:
-    """A list of words and tags; every tag names objects that there are."""
+    """The words and tags under `key`, checked: every tag must point at existing objects."""
     words_and_tags = take(entry, key, list, location)
     for index, token in enumerate(words_and_tags):
         is_tag = isinstance(token, list) and token and all(type(i) is int and 0 <= i < object_count for i in token)
@@ -80,7 +80,7 @@ def tokens(entry: dict[str, Any], key: str, location: Location, object_count: in
 
 
 def target(entry: dict[str, Any], key: str, location: Location) -> int:
-    """The number of the right choice; −1 where the line does not tell, as in the test split."""
+    """The index of the right choice; −1 if the line has no `key`, as in the test split."""
     if key not in entry:
         return UNLABELLED
     label = take(entry, key, int, location)
@@ -91,20 +91,20 @@ def target(entry: dict[str, Any], key: str, location: Location) -> int:
 
 
 def vcr_boxes(path: Path, text: VcrText) -> tuple[np.ndarray, tuple[int, int]]:
-    """boxes (n, 4) x1, y1, x2, y2 in pixels of the objects of `text`, and the picture's (width, height)."""
+    """Read an image's metadata: boxes (n, 4) x1, y1, x2, y2 of the objects of `text`; (width, height); in pixels."""
     content = read_json(path)
     size = take(content, "width", int, Location(path)), take(content, "height", int, Location(path))
     if min(size) < 1:
-        raise bad_field(Location(path, "width, height"), size, "pixels")
+        raise bad_field(Location(path, "width, height"), size, "at least 1 pixel each")
     rows = take(content, "boxes", list, Location(path))
     if len(rows) != len(text.objects):
         raise InputError(
-            "boxes and objects do not agree",
+            "the numbers of boxes and objects do not agree",
             file=path,
             key="boxes",
             found=f"{len(rows)} boxes",
             expected=f"{len(text.objects)}, one for each of the objects of {text.id} in {text.source}",
-            remedy="give --metadata the folder vcr1images that belongs to these annotations",
+            remedy="set --metadata to the folder vcr1images that belongs to these annotations",
         )
     for index, row in enumerate(rows):
         is_box = isinstance(row, list) and len(row) >= 4 and all(type(x) in (int, float) for x in row[:4])

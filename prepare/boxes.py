@@ -1,4 +1,4 @@
-"""Where boxes come from: a COCO instances JSON, or the imitation of a detector's output on one."""
+"""Boxes of images, from a COCO instances JSON: the true boxes, or an imitation of a detector's output on them."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -11,7 +11,11 @@ from utils.formats import IMG_LABEL_DIM
 
 
 def read_instance_boxes(path: str | None) -> tuple[dict[str, int], dict[int, tuple[np.ndarray, np.ndarray]]]:
-    """A COCO instances JSON → image ids by file name; boxes (n, 4) and classes (n,) by image id."""
+    """Read a COCO instances JSON: image ids by file name, and (boxes (n, 4), classes (n,)) by image id.
+
+    Boxes are x1, y1, x2, y2 in pixels; classes count from 1 in the order of the category ids. Without a path, both are
+    empty. `InputError` if the file has another format or more than 1,600 classes.
+    """
     if path is None:
         return {}, {}
     content = read_json(path)
@@ -28,11 +32,17 @@ def read_instance_boxes(path: str | None) -> tuple[dict[str, int], dict[int, tup
             rows.append(([x, y, x + w, y + h], classes[annotation["category_id"]]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            "not a COCO instances file", file=path, found=repr(error), expected="images, annotations"
+            "not a COCO instances file",
+            file=path,
+            found=repr(error),
+            expected="images with id and file_name; annotations with image_id, category_id and bbox",
         ) from None
     if len(classes) >= IMG_LABEL_DIM:
         raise InputError(
-            "more classes than soft labels have room for", file=path, found=len(classes), expected=IMG_LABEL_DIM - 1
+            "the file has too many classes for the soft labels",
+            file=path,
+            found=len(classes),
+            expected=f"at most {IMG_LABEL_DIM - 1}",
         )
     return image_ids, {
         image_id: (np.array([box for box, _ in rows]), np.array([class_ for _, class_ in rows]))
@@ -43,9 +53,10 @@ def read_instance_boxes(path: str | None) -> tuple[dict[str, int], dict[int, tup
 def imitate(
     boxes: np.ndarray, classes: np.ndarray, size: tuple[int, int], n_classes: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A detector's output on true boxes (n, 4) with classes (n,): boxes (m, 4), classes (m,), confidences (m,).
+    """Imitate a detector on true boxes (n, 4) with classes (n,): boxes (m, 4), classes (m,), confidences (m,).
 
-    `size`: the picture's width and height in pixels; false classes are drawn from 1 to `n_classes`.
+    It jitters, repeats and misses boxes, adds false ones and confuses classes. `size`: width and height of the image in
+    pixels. Wrong classes are drawn from 1 to `n_classes`.
     """
     detections = [(box, class_, rng.uniform(0.55, 0.98)) for box, class_ in zip(boxes, classes) if rng.random() > 0.01]
     detections += [(box, class_, rng.uniform(0.2, 0.5)) for box, class_, _ in list(detections) if rng.random() < 0.1]

@@ -1,6 +1,6 @@
-"""Reading JSON and lines, plain or gzipped, and checking the fields of their entries.
+"""Readers of JSON and text files, plain or gzipped, and checks of the fields of their entries.
 
-Each error is an `InputError` that names the file and the place in it.
+Each `InputError` names the file and the place in it.
 """
 
 import json
@@ -18,32 +18,32 @@ TYPE_NAMES = {str: "text", int: "a whole number", list: "a list", dict: "an obje
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where an entry or a field stands in a file, for messages: `Location(path, "images", 3)` reads "images[3]"."""
+    """The place of an entry or field in a file, for errors: `Location(path, "images", 3)` prints "images[3]"."""
 
     path: Path
-    part: str = ""  # of the file: a list, a line, a field; "" is all of it
-    index: int | None = None  # in that list
+    part: str = ""  # a list, line or field of the file; "": the whole file
+    index: int | None = None  # of the entry in that list
 
     def __str__(self) -> str:
         return self.part if self.index is None else f"{self.part}[{self.index}]"
 
     def child(self, key: str, index: int | None = None) -> "Location":
-        """The field `key` of this entry, or the entry `index` of the list that this field holds."""
+        """The location of the field `key` of this entry, or of item `index` in that field."""
         return Location(self.path, f"{self}.{key}".lstrip("."), index)
 
 
 def json_lines(path: Path) -> Iterator[tuple[Location, Any]]:
-    """Every line of a jsonl that is not blank: its location ("line 1") and its value."""
+    """Read a jsonl file: location ("line 1") and value of every line that is not blank."""
     for number, line in lines(path):
         location = Location(path, f"line {number}")
         try:
             yield location, json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError("not a JSON object", file=path, key=location, found=error) from None
+            raise InputError("the line is not a JSON object", file=path, key=location, found=error) from None
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file, plain or gzipped."""
+    """Read a JSON file, plain or gzipped."""
     try:
         return json.loads(read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -51,18 +51,18 @@ def read_json(path: Path) -> Any:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line without white space around it) of every line that is not blank."""
+    """Read a text file: (line number from 1, line without surrounding white space) of every line that is not blank."""
     try:
         text = read_bytes(path).decode()
     except UnicodeDecodeError as error:
-        raise InputError("not UTF-8 text", file=path, found=error) from None
+        raise InputError("the file is not UTF-8 text", file=path, found=error) from None
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line.strip()
 
 
 def take(entry: Any, key: str, expected_type: type[T], location: Location) -> T:
-    """`entry[key]`, which must be of exactly that type; `location` says which entry it is, for the error."""
+    """`entry[key]`; `InputError` unless it has exactly this type. `location`: the place of `entry` in its file."""
     value = entry.get(key) if isinstance(entry, dict) else None
     if type(value) is not expected_type:
         culprit = value if isinstance(entry, dict) else entry
@@ -71,18 +71,18 @@ def take(entry: Any, key: str, expected_type: type[T], location: Location) -> T:
 
 
 def encodable(text: str) -> str:
-    """`text` without lone surrogates, which JSON may hold and UTF-8 may not; the tokeniser drops them anyway."""
+    """`text` without lone surrogates: JSON can hold them, UTF-8 cannot, and the tokeniser drops them anyway."""
     return text if text.isascii() else text.encode(errors="ignore").decode()
 
 
 def bad_field(location: Location, value: object, expected: str) -> InputError:
-    """The error for a field that is absent (`value` None) or of the wrong kind."""
+    """The `InputError` for a field that is missing (`value` None) or has a wrong value."""
     text = "nothing" if value is None else repr(value)
     return InputError(
-        "a field is missing or of the wrong kind",
+        "a field is missing or has a wrong value",
         file=location.path,
         key=location,
         found=text if len(text) <= 80 else text[:77] + "...",
         expected=expected,
-        remedy="give the official file, unchanged, or complete this entry",
+        remedy="use the official file unchanged, or correct this entry",
     )

@@ -1,4 +1,4 @@
-"""The names of the `.npz` files that scripts write, one a picture: those that texts use."""
+"""Names of the `.npz` files of region features, one file per image: the same names that text stores use."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from utils.errors import InputError
 
 
 class NpzNames:
-    """Names `.npz` files, by default as `prepro.py` names the pictures of texts: COCO's its own way, else `{stem}.npz`.
+    """Names `.npz` files as `prepro.py` names images: COCO images by their number, all others `{stem}.npz`.
 
-    `pattern`: a format string over `split`, `image_id`, `file_name`, `stem`.
+    `pattern`: another format string over `split`, `image_id`, `file_name`, `stem`.
     """
 
     def __init__(self, pattern: str | None = None, split: str | None = None):
@@ -18,10 +18,10 @@ class NpzNames:
         self._pictures: dict[str, str] = {}  # by file name
 
     def name(self, picture: str, image_id: int | None, source: Path) -> str:
-        """The name for `picture`, a file name in `source`; `image_id` where it is known.
+        """The name for the image file `picture` in `source`; `image_id`: its number, if known.
 
-        `InputError` when the pattern cannot be filled in, when another picture has the name, or when it is not the name
-        of an `.npz` file.
+        `InputError` if the pattern cannot be filled in, another image has the same name, or the name does not end
+        in `.npz`.
         """
         stem = Path(picture).stem
         coco = COCO_NAME.match(stem)
@@ -32,15 +32,18 @@ class NpzNames:
         name = ImageNames(pattern, self.split).name(text)
         if not name.endswith(".npz") or "/" in name:
             raise InputError(
-                "not the name of an .npz file", key="--img_name", found=name, expected="a name ending in .npz"
+                "the name is not that of an .npz file",
+                key="--img_name",
+                found=name,
+                expected="a name without folder that ends in .npz",
             )
         if name in self._pictures:
             raise InputError(
-                "two pictures get one file name",
+                "two images get the same file name",
                 file=source,
                 key=name,
                 found=f"{self._pictures[name]} and {picture}",
-                remedy="rename a picture, or give an --img_name that tells them apart",
+                remedy="rename one image, or give an --img_name that tells them apart",
             )
         self._pictures[name] = picture
         return name

@@ -1,4 +1,4 @@
-"""What all of `prepro.py` does with texts of any dataset: selection by the shared options, word pieces, counts."""
+"""Steps that all subcommands of `prepro.py` share: selection of texts, word pieces, image keys, counts."""
 
 import argparse
 from collections import Counter
@@ -13,22 +13,22 @@ from prepare.image_names import ImageNames
 from prepare.tokenizer import WordPiece
 from utils.errors import InputError
 
-OTHER, EMPTY, MISSING = "by the image lists", "without words", "of missing pictures"  # reasons to leave a text out
+OTHER, EMPTY, MISSING = "by the image lists", "without words", "with missing images"  # reasons to leave a text out
 
 
 @dataclass(kw_only=True)
 class Counts:
-    """What happened to the texts."""
+    """Numbers of texts read, kept and left out, and of word pieces."""
 
     texts: int = 0  # in the annotation files
     records: int = 0  # in the store
     exclusions: Counter[str] = field(default_factory=lambda: Counter({OTHER: 0, EMPTY: 0}))  # texts by reason
     pieces: int = 0  # word pieces of all records
-    max_pieces: int = 0  # of one record
+    max_pieces: int = 0  # word pieces of the longest record
     unknown_pieces: int = 0
 
     def report(self, output: str, images: int) -> None:
-        """Print one paragraph about the store `output`, whose records name that many images."""
+        """Print a summary of the store `output`; `images`: how many images its records name."""
         print(f"{output}: {self.records:,} of {self.texts:,} texts, of {images:,} images")
         print("  left out: " + ", ".join(f"{count:,} {reason}" for reason, count in self.exclusions.items()))
         share = 100 * self.unknown_pieces / self.pieces
@@ -37,9 +37,9 @@ class Counts:
 
 
 class Preparation:
-    """Selects texts by the shared options of `prepro.py`, and makes the fields that every record has.
+    """Selects texts by the shared options of `prepro.py` and makes the fields that every record has.
 
-    Attributes: `output` (folder of the store), `tokenizer`, `names` (of pictures), `counts`.
+    Attributes: `output` (folder of the store), `tokenizer`, `names` (the image keys), `counts`.
     """
 
     def __init__(
@@ -49,9 +49,10 @@ class Preparation:
         split: str | None = None,
         missing_pictures: Collection[str] = (),
     ):
-        """`args`: the parsed command line. `img_name`: the dataset's own rule, which `--img_name` replaces.
+        """Read the vocabulary and the image lists that the command line `args` names.
 
-        `split`: for ImageNames. `missing_pictures`: keys of pictures without features; their texts are left out.
+        `img_name`: the dataset's format of image keys; `--img_name` overrides it. `split`: see `ImageNames`.
+        `missing_pictures`: keys of images without features; texts about them are left out.
         """
         self.output: str = args.output
         self.tokenizer = WordPiece(args.vocab, args.do_lower_case)
@@ -68,15 +69,17 @@ class Preparation:
     def records(
         self, texts: Iterable[Text], encode: Callable[[Text], dict[str, Any]] | None = None
     ) -> Iterator[tuple[Text, dict[str, Any]]]:
-        """Each selected text with its record: `text.fields`, its word pieces, and `img_fname`.
+        """Yield each selected text with its record: `text.fields`, word pieces and `img_fname`.
 
-        `encode` makes the fields of word pieces, `input_ids` and maybe others, of a text; by default `input_ids` of
-        `text.text`. `InputError` for an id that stands twice, a text without words, or when no text is left.
+        `encode` makes the word-piece fields of a text. Default: `input_ids` of `text.text`. `InputError` for an id that
+        occurs twice, for a text without words, and if no text is left.
         """
         for text in tqdm(texts, desc="texts", unit="", unit_scale=True, disable=None):
             self.counts.texts += 1
             if text.id in self._text_ids:
-                raise InputError("an id stands twice", file=text.source, key=f"id {text.id}")
+                raise InputError(
+                    "an id occurs twice", file=text.source, key=f"id {text.id}", remedy="give every text its own id"
+                )
             self._text_ids.add(text.id)
             if reason := self._exclusion_reason(text):
                 self.counts.exclusions[reason] += 1
@@ -91,10 +94,14 @@ class Preparation:
             yield text, (text.fields or {}) | piece_fields | {"img_fname": keys}
         if not self.counts.records:
             exclusions = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.exclusions.items())
-            raise InputError("no text is left", found=f"{self.counts.texts:,} read; left out: {exclusions}")
+            raise InputError(
+                "no text is left after selection",
+                found=f"{self.counts.texts:,} texts read; left out: {exclusions}",
+                remedy="check the annotation files, --image_list and --exclude_images",
+            )
 
     def _exclusion_reason(self, text: Text) -> str | None:
-        """Why a text is left out, if for its pictures: it needs all of them."""
+        """Why the images of a text exclude it, or None. A text needs all of its images."""
         pictures = text.pictures()
         if any(picture in self._excluded_images for picture in pictures):
             return OTHER
@@ -105,17 +112,17 @@ class Preparation:
         return None
 
     def _is_empty(self, text: Text, piece_fields: dict[str, Any]) -> bool:
-        """Whether a list of word pieces is empty; `InputError` then, unless such texts are skipped."""
+        """Whether a list of word pieces is empty; an empty one is an `InputError` without `--skip_empty`."""
         if all(piece_lists(piece_fields)):
             return False
         if self._skip_empty:
             return True
         raise InputError(
-            "a text without words",
+            "the file has a text without words",
             file=text.source,
             key=f"id {text.id}",
             found=repr(text.text),
-            remedy="complete it, or leave such texts out with --skip_empty",
+            remedy="correct the text, or leave such texts out with --skip_empty",
         )
 
     def _count(self, piece_fields: dict[str, Any]) -> None:
@@ -127,16 +134,16 @@ class Preparation:
         self.counts.unknown_pieces += sum(ids.count(self.tokenizer.unk) for ids in lists)
 
     def meta(self) -> dict[str, Any]:
-        """meta.json: the command's arguments and the tokeniser, under the release's keys."""
+        """The contents of meta.json: the command's arguments and the tokeniser, under the release's keys."""
         return {key: value for key, value in self._options.items() if key != "vocab"} | self.tokenizer.meta()
 
     def report(self) -> None:
-        """Print what happened to the texts."""
+        """Print a summary of the store: texts kept and left out, images, word pieces."""
         self.counts.report(self.output, len(self._picture_keys))
 
 
 def piece_lists(piece_fields: dict[str, Any]) -> list[list[int]]:
-    """Every list of word pieces of a record: `input_ids`, and VCR's choices one by one."""
+    """All lists of word pieces of a record: `input_ids`, and each of VCR's answers and rationales."""
     lists: list[list[int]] = []
     for value in piece_fields.values():
         lists += value if value and isinstance(value[0], list) else [value]

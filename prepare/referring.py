@@ -1,8 +1,8 @@
 """Referring expressions: RefCOCO, RefCOCO+ and RefCOCOg from `refs(*).p` and COCO's `instances.json` to a text store.
 
-The true region of an expression is the place of its `ann_id` among the ground-truth boxes of the picture, in the order
-in which their features were extracted. `iid_to_ann_ids.json` tells that order: {"iid_to_ann_ids": {"image id":
-[annotation ids]}}; `scripts/describe_regions.py --boxes` writes one beside its features.
+The true region of an expression is the position of its `ann_id` among the ground-truth boxes of the image, in the order
+in which their features were extracted. `iid_to_ann_ids.json` holds that order: {"iid_to_ann_ids": {"image id":
+[annotation ids]}}; `scripts/describe_regions.py --boxes` writes this file beside the features.
 """
 
 import argparse
@@ -22,15 +22,24 @@ from prepare.preparation import Preparation
 from utils import unpickle
 from utils.errors import InputError
 
-ANNOTATION_KEYS = ("id", "area", "bbox", "image_id", "category_id", "iscrowd")  # what annotations.json keeps
+ANNOTATION_KEYS = ("id", "area", "bbox", "image_id", "category_id", "iscrowd")  # fields that annotations.json keeps
 IMAGE_KEYS = ("id", "file_name", "height", "width")
 
 
 def prepare_re(args: argparse.Namespace) -> None:
-    """The expressions of the split `args.split` to the store `args.output`, the boxes of its pictures to side files."""
+    """Write the expressions of `args.split` to the store `args.output`, and the boxes of its images to side files."""
+    if args.iid_to_ann_ids is None:
+        raise InputError(
+            "the order of the ground-truth boxes is missing",
+            key="--iid_to_ann_ids",
+            found="nothing",
+            expected="the order in which the boxes of each image were extracted",
+            remedy="give iid_to_ann_ids.json, which describe_regions.py --boxes writes beside the .npz files",
+        )
     if "google" in Path(args.refs).name:
         print(
-            f"{args.refs}: RefCOCOg by Google's split, whose parts share pictures; published results are of refs(umd).p"
+            f"{args.refs}: this is Google's split of RefCOCOg, whose parts share images; "
+            "published results are of refs(umd).p"
         )
     refs = read_refs(args.refs, args.split)
     instances = read_instances(args.instances, {ref["image_id"] for ref in refs})
@@ -47,7 +56,7 @@ def prepare_re(args: argparse.Namespace) -> None:
 
 
 def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
-    """The entries of `refs(*).p` of that split, checked and as they are; `InputError` where there are none."""
+    """Read and check the entries of a split of `refs(*).p`; they stay as they are. `InputError` if there are none."""
     path = Path(path)
     content = unpickle.load(path)
     if not isinstance(content, list):
@@ -66,10 +75,10 @@ def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
         refs.append(plain(ref, location))
     if not refs:
         raise InputError(
-            "no reference of that split",
+            "the file has no reference of that split",
             file=path,
             key=f"--split {split}",
-            found=", ".join(sorted(splits)) or "no references",
+            found="the splits " + ", ".join(sorted(splits)) if splits else "no references",
             remedy="name a split that the file has; RefCOCOg's refs(umd).p has train, val, test",
         )
     return refs
@@ -77,7 +86,7 @@ def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
 
 @dataclass(kw_only=True)
 class Instances:
-    """The images of a split, their annotations and the categories, under COCO's names, in the file's order."""
+    """The images of a split, their annotations and all categories, with COCO's field names and in file order."""
 
     path: Path
     images: list[dict[str, Any]]
@@ -86,9 +95,9 @@ class Instances:
 
 
 def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
-    """The images with those ids, their annotations and all categories, of a COCO instances JSON.
+    """Read the images with these ids, their annotations and all categories from a COCO instances JSON.
 
-    `InputError` where an image is absent or a field is bad.
+    `InputError` if an image is missing or a field has a wrong value.
     """
     path = Path(path)
     content = read_json(path)
@@ -110,10 +119,10 @@ def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
     absent_ids = image_ids - {image["id"] for image in images}
     if absent_ids:
         raise InputError(
-            "images of references that the file does not list",
+            "the references name images that the file does not list",
             file=path,
             key="images[].id " + ", ".join(map(str, sorted(absent_ids)[:5])),
-            found=f"{len(absent_ids):,} of {len(image_ids):,} are not there",
+            found=f"{len(absent_ids):,} of {len(image_ids):,} images are missing",
             remedy="give the instances.json that came with these references",
         )
     return Instances(
@@ -125,25 +134,17 @@ def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
 
 
 def check_box(entry: dict[str, Any], location: Location) -> None:
-    """`InputError` unless `bbox` is x, y, width, height in pixels."""
+    """Check the field `bbox` of an entry: `InputError` unless it is x, y, width, height in pixels."""
     box = take(entry, "bbox", list, location)
     if len(box) != 4 or not all(type(number) in (int, float) and abs(number) < 1e6 for number in box):
         raise bad_field(location.child("bbox"), box, "four numbers: x, y, width, height in pixels")
 
 
-def read_box_orders(path: str | Path | None, images: list[dict[str, Any]]) -> dict[int, list[int]]:
-    """Image id to the annotation ids of its ground-truth boxes, in the order in which they were extracted.
+def read_box_orders(path: str | Path, images: list[dict[str, Any]]) -> dict[int, list[int]]:
+    """Read iid_to_ann_ids.json: image id to the annotation ids of its ground-truth boxes, in the order of extraction.
 
-    `path`: iid_to_ann_ids.json; `InputError` where there is none, or an image of `images` is not in it.
+    `InputError` if one of `images` is not in the file.
     """
-    if path is None:
-        raise InputError(
-            "the true regions cannot be known",
-            key="--iid_to_ann_ids",
-            found="nothing",
-            expected="the order in which each picture's ground-truth boxes were extracted",
-            remedy="give iid_to_ann_ids.json: describe_regions.py --boxes writes it beside the .npz files",
-        )
     path = Path(path)
     orders_by_image = take(read_json(path), "iid_to_ann_ids", dict, Location(path))
     location = Location(path, "iid_to_ann_ids")
@@ -151,7 +152,7 @@ def read_box_orders(path: str | Path | None, images: list[dict[str, Any]]) -> di
     for image in images:
         order = take(orders_by_image, str(image["id"]), list, location)
         if not all(type(id_) is int for id_ in order) or not isdistinct(order):
-            raise bad_field(location.child(str(image["id"])), order, "a list of annotation ids, each once")
+            raise bad_field(location.child(str(image["id"])), order, "a list of annotation ids that all differ")
         orders[image["id"]] = order
     return orders
 
@@ -159,9 +160,9 @@ def read_box_orders(path: str | Path | None, images: list[dict[str, Any]]) -> di
 def expressions(
     refs: list[dict[str, Any]], path: Path, instances: Instances, box_orders: dict[int, list[int]]
 ) -> Iterator[Text]:
-    """The sentences of `refs`, which stand in the file `path`, with the fields of their records.
+    """The sentences of `refs` with the fields of their records; `path`: the file of `refs`, for error messages.
 
-    `InputError` where the true region of a reference is not among the boxes of its picture.
+    `InputError` if the true region of a reference is not among the boxes of its image.
     """
     boxes = {annotation["id"]: annotation["bbox"] for annotation in instances.annotations}
     file_names = {image["id"]: image["file_name"] for image in instances.images}
@@ -169,12 +170,12 @@ def expressions(
         ann_id, image_id = ref["ann_id"], ref["image_id"]
         if ann_id not in boxes or ann_id not in box_orders[image_id]:
             raise InputError(
-                "the true region of a reference is not known",
+                "the true region of a reference is not among the boxes of its image",
                 file=path,
                 key=f"ref_id {ref['ref_id']}",
                 found=f"ann_id {ann_id}",
                 expected=f"one of the boxes of image {image_id} in {instances.path} and in iid_to_ann_ids",
-                remedy="references, instances and the order of boxes must be of one dataset",
+                remedy="give references, instances and iid_to_ann_ids of the same dataset",
             )
         for sentence in ref["sentences"]:
             fields = {"sent_id": sentence["sent_id"], "sent": sentence["sent"], "ref_id": ref["ref_id"]}

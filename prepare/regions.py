@@ -1,7 +1,7 @@
-"""Region features without weights: a fixed descriptor of a crop, projected to 2048 numbers by a fixed matrix.
+"""Region features without a detector: a fixed descriptor of a crop, projected to 2048 numbers by a fixed matrix.
 
-It says what a crop looks like (colours, texture, the outline of what stands out from its surroundings), not what it
-is: enough to run, test and learn on any picture, no match for a detector's features.
+The descriptor holds what a crop looks like (colours, texture, the outline of the figure), not what it shows. That is
+enough to run, test and train on any image, but much weaker than the features of a detector.
 
 Legend: n boxes, F descriptor length.
 """
@@ -14,13 +14,16 @@ from PIL import Image
 from data.rng import generator
 from utils.formats import IMG_DIM, IMG_LABEL_DIM
 
-CROP = 32  # pixels a crop is resized to; the box fills the middle 24
+CROP = 32  # side of a resized crop in pixels; the box fills the middle 24
 INNER = slice(4, 28)
-GRID_SIDES = (1, 2, 3, 4)  # cells a side: 1 + 4 + 9 + 16 boxes, and 6 halves and middles
+GRID_SIDES = (1, 2, 3, 4)  # cells per side: 1 + 4 + 9 + 16 boxes, and 6 halves and middle bands
 
 
 def crops(image: Image.Image, boxes: np.ndarray) -> np.ndarray:
-    """(n, 4) boxes x1, y1, x2, y2 in pixels → (n, CROP, CROP, 3) in 0..1, each with a sixth of surroundings."""
+    """Cut out boxes: (n, 4) x1, y1, x2, y2 in pixels → (n, CROP, CROP, 3) in 0..1.
+
+    A crop includes a margin of a sixth of the box's size on each side.
+    """
     pad = (boxes[:, 2:] - boxes[:, :2]) / 6
     wide = np.concatenate([boxes[:, :2] - pad, boxes[:, 2:] + pad], 1)
     limit = np.array([image.width, image.height] * 2, float)
@@ -31,12 +34,17 @@ def crops(image: Image.Image, boxes: np.ndarray) -> np.ndarray:
 
 
 def describe(patches: np.ndarray) -> np.ndarray:
-    """(n, CROP, CROP, 3) → (n, F): thumbnail, figure against ground, colours, texture, outline; each about 1."""
+    """Describe crops: (n, CROP, CROP, 3) → (n, F), scaled so that all parts have a similar size.
+
+    The parts: thumbnail, outline of the figure, mean colours of figure and ground, colour histogram, texture, profile.
+    """
     n = len(patches)
     rim = np.concatenate([patches[:, :2].reshape(n, -1, 3), patches[:, -2:].reshape(n, -1, 3)], 1)
     ground = np.median(rim, axis=1)  # (n, 3)
     inner = patches[:, INNER, INNER]
-    figure = 1 - np.exp(-((inner - ground[:, None, None]) ** 2).sum(-1) / 0.03)  # (n, 24, 24), 1 where it stands out
+    figure = 1 - np.exp(
+        -((inner - ground[:, None, None]) ** 2).sum(-1) / 0.03
+    )  # (n, 24, 24), 1 where it differs from the ground
     weight = figure + 1e-3
     total = weight.sum((1, 2))[:, None]
     color = np.einsum("nhw,nhwc->nc", weight, inner) / total
@@ -54,13 +62,13 @@ def describe(patches: np.ndarray) -> np.ndarray:
 
 
 def _pool(x: np.ndarray, k: int) -> np.ndarray:
-    """(n, 24, 24, c) → means of k × k cells."""
+    """(n, 24, 24, c) → means over cells of k × k pixels."""
     side = x.shape[1] // k
     return x.reshape(len(x), side, k, side, k, -1).mean((2, 4))
 
 
 def _color_histogram(inner: np.ndarray, weight: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """(n, 27): how much of the figure has which colour, three soft levels a channel."""
+    """(n, 27): share of the figure in each colour; a channel has three soft levels."""
     levels = np.exp(-((inner[..., None] - np.array([0.1, 0.5, 0.9])) ** 2) / 0.06)
     levels /= levels.sum(-1, keepdims=True)
     joint = np.einsum("nhwa,nhwb,nhwc,nhw->nabc", levels[..., 0, :], levels[..., 1, :], levels[..., 2, :], weight)
@@ -68,7 +76,7 @@ def _color_histogram(inner: np.ndarray, weight: np.ndarray, total: np.ndarray) -
 
 
 def _texture(gray: np.ndarray, weight: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """(n, 12): edges by orientation, their strength, and the spread of brightness at two scales, inside the figure."""
+    """(n, 12): edge orientations, edge strength and the spread of brightness at two scales, all inside the figure."""
     dy, dx = np.gradient(gray, axis=(1, 2))
     strength = np.hypot(dx, dy)
     interior = np.minimum.reduce([np.roll(weight, shift, axis) for axis in (1, 2) for shift in (-1, 1)])
@@ -85,7 +93,7 @@ def _texture(gray: np.ndarray, weight: np.ndarray, total: np.ndarray) -> np.ndar
 
 
 def _profile(figure: np.ndarray) -> np.ndarray:
-    """(n, 9): how full the figure is in rings around the middle, its area, and its balance up-down and left-right."""
+    """(n, 9): share of the figure in six rings around the centre, its area, and its balance left-right and up-down."""
     y, x = np.mgrid[:24, :24] - 11.5
     radius = np.hypot(x, y)
     rings = [(radius >= lo) & (radius < lo + 2.5) for lo in np.arange(0, 15, 2.5)]
@@ -96,24 +104,24 @@ def _profile(figure: np.ndarray) -> np.ndarray:
 
 @cache
 def _matrix(length: int) -> np.ndarray:
-    """(F, IMG_DIM) fixed projection; a product with it keeps distances."""
+    """(F, IMG_DIM): a fixed random projection that approximately preserves distances."""
     return (generator("projection", length).standard_normal((length, IMG_DIM)) / np.sqrt(length)).astype(np.float32)
 
 
 @cache
 def _scale() -> tuple[np.ndarray, np.ndarray]:
-    """(F,) means and spreads of the codebook's descriptors."""
+    """(F,) means and standard deviations of the codebook's descriptors."""
     return codebook().mean(0), codebook().std(0) + 0.05
 
 
 def project(descriptors: np.ndarray) -> np.ndarray:
-    """(n, F) → (n, IMG_DIM): made comparable by the spread of the codebook's, then a fixed linear map."""
+    """Project descriptors to features: (n, F) → (n, IMG_DIM), normalised by the codebook, then by a fixed matrix."""
     mean, spread = _scale()
     return (descriptors - mean) / spread @ _matrix(descriptors.shape[1])
 
 
 def grid_boxes(width: float, height: float) -> np.ndarray:
-    """(36, 4) boxes in pixels over a picture without any: cells at four scales, halves and the two middle bands."""
+    """(36, 4) boxes in pixels that cover an image: cells at four scales, halves and the two middle bands."""
     cells = [(c / k, r / k, (c + 1) / k, (r + 1) / k) for k in GRID_SIDES for r in range(k) for c in range(k)]
     bands = [(0, 0, 1, 0.5), (0, 0.5, 1, 1), (0, 0, 0.5, 1), (0.5, 0, 1, 1), (0, 0.25, 1, 0.75), (0.25, 0, 0.75, 1)]
     return np.array(cells + bands) * np.array([width, height, width, height])
@@ -121,10 +129,10 @@ def grid_boxes(width: float, height: float) -> np.ndarray:
 
 @cache
 def codebook() -> np.ndarray:
-    """(1600, F) centroids for pictures without classes: descriptors of crops drawn at random from a fixed seed.
+    """(1600, F) centroids of pseudo-classes, for images without classes: descriptors of random crops from a fixed seed.
 
-    A crop is a coloured blob, disc, bar or block with or without stripes on another colour: not what detectors know,
-    but spread over what crops look like.
+    A crop is a coloured blob, disc, bar or block, with or without stripes, on another colour. The centroids are not
+    object classes, but they cover many looks of a crop.
     """
     rng = generator("codebook")
     n = IMG_LABEL_DIM - 1
@@ -142,7 +150,7 @@ def codebook() -> np.ndarray:
 
 
 def pseudo_classes(descriptors: np.ndarray, temperature: float = 8.0) -> np.ndarray:
-    """(n, F) → (n, IMG_LABEL_DIM) soft labels over the codebook: softmax of minus the squared distance.
+    """Soft labels over the codebook: (n, F) → (n, IMG_LABEL_DIM), the softmax of minus the squared distances.
 
     Background, the first label, gets zero.
     """
@@ -153,7 +161,10 @@ def pseudo_classes(descriptors: np.ndarray, temperature: float = 8.0) -> np.ndar
 
 
 def soft_labels(classes: np.ndarray, confidence: np.ndarray) -> np.ndarray:
-    """(n,) classes 1.. and confidences → (n, IMG_LABEL_DIM): the confidence on the class, the rest spread over all."""
+    """Soft labels from classes 1.. (n,) and confidences (n,): (n, IMG_LABEL_DIM).
+
+    The class gets its confidence; the rest is spread evenly over all labels.
+    """
     labels = np.repeat(((1 - confidence) / IMG_LABEL_DIM)[:, None], IMG_LABEL_DIM, axis=1)
     labels[np.arange(len(classes)), classes] += confidence
     return labels

@@ -1,6 +1,6 @@
-"""Captions, retrieval, VQA, visual entailment and NLVR2 to text stores: one function a subcommand of `prepro.py`.
+"""Captions, retrieval, VQA, visual entailment and NLVR2 to text stores: one function per subcommand of `prepro.py`.
 
-Each `prepare_…` takes the parsed command line, writes the store `args.output` and prints what it holds.
+Each `prepare_…` takes the parsed command line, writes the store `args.output` and prints a summary.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from utils.errors import InputError
 
 
 def prepare_captions(args: argparse.Namespace) -> None:
-    """Captions, for pre-training and retrieval: `args.jsonl`, or COCO's `args.annotations`, to a store."""
+    """Write a store of captions, for pre-training and retrieval, from `args.jsonl` or COCO's `args.annotations`."""
     if args.jsonl:
         texts, img_name = mapcat(caption_lines, args.jsonl), OWN_IMG_NAME
     else:
@@ -29,21 +29,21 @@ def prepare_captions(args: argparse.Namespace) -> None:
 
 
 def prepare_itm(args: argparse.Namespace) -> None:
-    """The parts `args.part` of the Karpathy split `args.karpathy` to a store for retrieval."""
+    """Write a store for retrieval from the parts `args.part` of the Karpathy split `args.karpathy`."""
     texts = karpathy_captions(args.karpathy, args.part)
     is_coco = any(text.split for text in texts)
     write_with_sentences(texts, Preparation(args, COCO_IMG_NAME if is_coco else FLICKR_IMG_NAME))
 
 
 def prepare_ve(args: argparse.Namespace) -> None:
-    """SNLI-VE's hypotheses about Flickr30k's pictures, of `args.annotations`, to a store."""
+    """Write a store of SNLI-VE's hypotheses about Flickr30k images, from `args.annotations`."""
     texts, undecided_count = ve_examples(args.annotations)
     write_with_sentences(texts, Preparation(args, FLICKR_IMG_NAME))
-    print(f"  {undecided_count:,} examples without a label (-) are not among them")
+    print(f"  {undecided_count:,} examples without a label (-) were also left out")
 
 
 def prepare_nlvr2(args: argparse.Namespace) -> None:
-    """NLVR2's sentences, each with its two pictures, of `args.annotations`, to a store."""
+    """Write a store of NLVR2's sentences, each about two images, from `args.annotations`."""
     missing_pictures = read_missing_pictures(args.missing_imgs)
     preparation = Preparation(args, NLVR2_IMG_NAME, missing_pictures=missing_pictures)
     with TextWriter(preparation.output, preparation.meta()) as writer:
@@ -53,7 +53,7 @@ def prepare_nlvr2(args: argparse.Namespace) -> None:
 
 
 def write_with_sentences(texts: Iterable[Text], preparation: Preparation) -> None:
-    """Write a store of `texts` whose records have the text itself too, as `sentence`, and print what it holds."""
+    """Write a store of `texts` whose records also hold the text, as `sentence`; print a summary."""
     with TextWriter(preparation.output, preparation.meta()) as writer:
         for text, record in preparation.records(texts):
             writer.add(text.id, record | {"sentence": text.text})
@@ -61,22 +61,24 @@ def write_with_sentences(texts: Iterable[Text], preparation: Preparation) -> Non
 
 
 def read_missing_pictures(path: str | None) -> set[str]:
-    """The keys of pictures that there are no features of: a JSON list; no file, no keys."""
+    """Read a JSON list of the keys of images without features; without a path, the set is empty."""
     if path is None:
         return set()
     keys = read_json(Path(path))
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        expected = "a list of image names, as nlvr2_dev-0-0-img0.npz"
+        expected = "a list of image names such as nlvr2_dev-0-0-img0.npz"
         raise bad_field(Location(Path(path), "the whole file"), keys, expected)
     return set(keys)
 
 
 def prepare_vqa(args: argparse.Namespace) -> None:
-    """VQA questions, with soft targets where there are `args.annotations`, to a store."""
+    """Write a store of VQA questions, with soft targets if `args.annotations` are given."""
+    if args.num_answers < 1:
+        raise InputError(
+            "the answer vocabulary would be empty", key="--num_answers", found=args.num_answers, expected="at least 1"
+        )
     answers = read_answers(args.annotations)
     ans2label: dict[str, int] = {}
-    if args.num_answers < 1:
-        raise InputError("an answer vocabulary needs answers", key="--num_answers", found=args.num_answers)
     if args.ans2label:
         ans2label = read_ans2label(args.ans2label)
     elif answers:
@@ -96,32 +98,37 @@ def prepare_vqa(args: argparse.Namespace) -> None:
             writer.side("ans2label.json", ans2label)
     preparation.report()
     if answers:
-        print(f"  {len(ans2label):,} answers; {unreachable_count:,} questions have no annotator's answer among them")
+        print(f"  {len(ans2label):,} answers in the vocabulary; {unreachable_count:,} questions have none of them")
 
 
 def read_answers(paths: Sequence[str]) -> dict[str, tuple[list[str], str]]:
-    """Question id to (annotators' answers, majority answer), of VQA annotations files."""
+    """Read VQA annotations files: question id to (annotators' answers, majority answer)."""
     answers: dict[str, tuple[list[str], str]] = {}
     for path in paths:
         for entry in vqa_annotations(path):
             id_ = str(entry["question_id"])
             annotator_answers = [answer["answer"] for answer in entry["answers"]]
             if id_ in answers:
-                raise InputError("a question is annotated twice", file=path, key=f"question_id {id_}")
+                raise InputError(
+                    "a question is annotated twice",
+                    file=path,
+                    key=f"question_id {id_}",
+                    remedy="give each annotations file once",
+                )
             majority = entry.get("multiple_choice_answer") or majority_answer(annotator_answers)
             answers[id_] = annotator_answers, majority
     return answers
 
 
 def check_annotated(texts: Sequence[Text], question_ids: Collection[str], paths: Sequence[str]) -> None:
-    """`InputError` unless every question of `texts` is annotated, or there are no annotations files at all.
+    """Check that every question of `texts` is annotated, if annotations are given; `InputError` otherwise.
 
-    `question_ids`: those of the annotations files, `paths`.
+    `question_ids`: the ids in the annotations files `paths`.
     """
     unanswered = [text for text in texts if text.id not in question_ids]
     if question_ids and unanswered:
         raise InputError(
-            "questions without annotation",
+            "some questions have no annotation",
             file=unanswered[0].source,
             key="question_id " + ", ".join(text.id for text in unanswered[:5]),
             found=f"{len(unanswered):,} of {len(texts):,} questions are not in {', '.join(paths)}",

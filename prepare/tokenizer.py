@@ -1,9 +1,9 @@
-"""Text to word pieces: BERT's WordPiece, equal to the tokeniser that existing text stores were made with.
+"""The tokeniser: text to word pieces by BERT's WordPiece, with the ids of existing text stores.
 
-That tokeniser (pytorch-pretrained-bert's `BertTokenizer`) was called word by word on `text.strip().split()`;
-so is this one. The `tokenizers` library cuts words into pieces; splitting text into words is done here:
-the library's own splitter knows no names to keep whole (`[MASK]`), raises on lone surrogates and has older
-Unicode tables. Words repeat in captions and questions, so each is cut once and remembered.
+The release called pytorch-pretrained-bert's `BertTokenizer` on each word of `text.strip().split()`, and this tokeniser
+does the same. The `tokenizers` library splits words into pieces. Splitting text into words is done here: the library's
+splitter does not keep special names such as `[MASK]` whole, fails on lone surrogates and has older Unicode tables.
+Words repeat in captions and questions, so the pieces of each word are cached.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from tokenizers.models import WordPiece as WordPieceModel
 from utils.errors import InputError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-FIRST_WORD = "!"  # random replacements of masked language modelling are drawn from this piece to the last one
-MAX_WORD_CHARS = 100  # longer words are [UNK], as in the old tokeniser
-CACHED_WORDS = 200_000  # so that memory stays bounded on any input
-CHINESE = (  # the blocks that BERT sets apart, one character a word (not Kana, not Hangul)
+FIRST_WORD = "!"  # masked language modelling draws random replacements from this piece to the last one
+MAX_WORD_CHARS = 100  # longer words become [UNK], as in the old tokeniser
+CACHED_WORDS = 200_000  # limits the memory of the cache
+CHINESE = (  # Unicode blocks in which BERT treats every character as a word; Kana and Hangul are not among them
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
     (0x20000, 0x2A6DF),
@@ -32,13 +32,13 @@ CHINESE = (  # the blocks that BERT sets apart, one character a word (not Kana, 
 class WordPiece:
     """The tokeniser of one vocabulary file.
 
-    Attributes: `pad`, `unk`, `cls`, `sep`, `mask` (ids), `v_range` (id of "!", size of vocabulary), `pieces`
-    (id to piece), `sha256` (of the pieces, one a line: as `sha256sum vocab.txt` of a file with plain line
-    feeds), `name` (for people: the vocabulary's folder or file name) and `do_lower_case`.
+    Attributes: `pad`, `unk`, `cls`, `sep`, `mask` (ids), `v_range` (id of "!", size of the vocabulary), `pieces` (id to
+    piece), `sha256` (of the pieces, one per line: equal to `sha256sum vocab.txt` if lines end in a line feed), `name`
+    (the folder or file name of the vocabulary) and `do_lower_case`.
     """
 
     def __init__(self, vocab: str | Path, do_lower_case: bool = False):
-        """Load `vocab`: a vocab.txt, or a folder that holds one. `InputError` when it is none."""
+        """Load `vocab`, a vocab.txt or a folder that holds one. `InputError` if it is not a BERT vocabulary."""
         self.path = find_vocab(vocab)
         self.name = self.path.resolve().parent.name if self.path.name == "vocab.txt" else self.path.stem
         self.do_lower_case = do_lower_case
@@ -67,7 +67,7 @@ class WordPiece:
         return [self.pieces[id_] for id_ in self.encode(text)]
 
     def meta(self) -> dict[str, Any]:
-        """What a text store's meta.json says of its tokeniser, under the release's keys and two of ours."""
+        """The tokeniser's part of a text store's meta.json, under the release's keys and two of our own."""
         return {
             "tokenizer": self.name,
             "toker": self.name,
@@ -86,10 +86,10 @@ class WordPiece:
 
 
 def split_words(text: str, do_lower_case: bool = False) -> list[str]:
-    """BERT's basic splitting: no control characters; a Chinese character or punctuation mark is a word.
+    """Split text into words as BERT does: each Chinese character and punctuation mark is a word of its own.
 
-    The five special names stay whole, and are not lower-cased, where white space or Chinese characters stand
-    around them: `[MASK]`, but `[`, `MASK`, `]`, `.` for `[MASK].`
+    Control characters are dropped. The five special names stay whole, and are not lower-cased, if white space or
+    Chinese characters surround them: `[MASK]` stays, but `[MASK].` becomes `[`, `MASK`, `]`, `.`
     """
     spaced_text = "".join(f" {char} " if is_chinese(char) else char for char in text if not is_dropped(char))
     words = []
@@ -104,30 +104,33 @@ def split_words(text: str, do_lower_case: bool = False) -> list[str]:
 
 
 def is_dropped(char: str) -> bool:
-    """Control, format, private, unassigned and surrogate code points (white space aside), and U+FFFD."""
+    """Whether BERT drops `char`: control, format, private, unassigned and surrogate code points, and U+FFFD.
+
+    White space is kept.
+    """
     return char == "\ufffd" or (unicodedata.category(char)[0] == "C" and not char.isspace())
 
 
 def is_chinese(char: str) -> bool:
-    """Whether BERT sets `char` apart as a Chinese character."""
+    """Whether BERT treats `char` as a Chinese character, which is a word of its own."""
     return any(first <= ord(char) <= last for first, last in CHINESE)
 
 
 def is_punctuation(char: str) -> bool:
-    """ASCII that is neither letter, digit, space nor control, and Unicode's categories P*."""
+    """Whether `char` is punctuation: printable ASCII but letters, digits and space, or a Unicode category P*."""
     if char.isascii():
         return char.isprintable() and not char.isalnum() and char != " "
     return unicodedata.category(char)[0] == "P"
 
 
 def lower_without_accents(text: str) -> str:
-    """Lower case, without combining marks (é becomes e): what uncased vocabularies were made from."""
+    """`text` in lower case and without accents (é becomes e), as uncased vocabularies need it."""
     decomposed = unicodedata.normalize("NFD", text.lower())
     return "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
 
 
 def find_vocab(path: str | Path) -> Path:
-    """The vocab.txt meant by `path`: a file, or a folder that holds vocab.txt."""
+    """The path of the vocabulary: `path`, or vocab.txt in the folder `path`. `InputError` if it does not exist."""
     path = Path(path)
     if path.is_dir():
         path = path / "vocab.txt"
@@ -135,19 +138,19 @@ def find_vocab(path: str | Path) -> Path:
         raise InputError(
             "vocabulary not found",
             file=path,
-            expected="a vocab.txt (one word piece a line) or a folder that holds one",
-            remedy="nothing is downloaded: give the path of the vocab.txt that came with the BERT weights, "
-            "such as pretrained/bert-base-cased/vocab.txt",
+            expected="a vocab.txt (one word piece per line) or a folder that holds one",
+            remedy="give the path of the vocab.txt that came with the BERT weights, such as "
+            "pretrained/bert-base-cased/vocab.txt; nothing is downloaded",
         )
     return path
 
 
 def read_vocab(path: Path) -> list[str]:
-    """The word pieces of a vocab.txt, in the order of their ids; checked to be a BERT vocabulary."""
+    """Read the word pieces of a vocab.txt, in the order of their ids. `InputError` if it is not a BERT vocabulary."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+0085 and U+2028 are pieces
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines(), because U+0085 and U+2028 are pieces
     except UnicodeDecodeError as error:
-        raise InputError("vocabulary is not UTF-8 text", file=path, found=error) from None
+        raise InputError("the vocabulary is not UTF-8 text", file=path, found=error) from None
     if lines[-1] == "":
         lines.pop()
     pieces = [line.strip() for line in lines]
@@ -157,17 +160,18 @@ def read_vocab(path: Path) -> list[str]:
             "not a BERT vocabulary",
             file=path,
             found=f"{len(pieces)} lines without {' '.join(missing_pieces)}",
-            expected="one word piece a line, among them " + " ".join((*SPECIAL, FIRST_WORD)),
+            expected="one word piece per line, including " + " ".join((*SPECIAL, FIRST_WORD)),
+            remedy="give the vocab.txt that came with the BERT weights",
         )
     line_numbers: dict[str, int] = {}
     for number, piece in enumerate(pieces, 1):
         if piece in line_numbers:
             raise InputError(
-                "a word piece stands twice in the vocabulary",
+                "a word piece occurs twice in the vocabulary",
                 file=path,
                 key=f"line {number}",
-                found=f"{piece!r}, also on line {line_numbers[piece]}",
-                remedy="restore the original file: ids are line numbers, so no line may be added or lost",
+                found=f"{piece!r}, also in line {line_numbers[piece]}",
+                remedy="restore the original file; ids are line numbers, so no line may be added or removed",
             )
         line_numbers[piece] = number
     return pieces

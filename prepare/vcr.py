@@ -1,9 +1,10 @@
-"""VCR to a text store: what becomes of its tags.
+"""VCR to a text store: questions, answers and rationales become word pieces, and tags become special tokens.
 
-Of a tag, each object becomes the word pieces of its name and one of 81 special tokens, which follow the vocabulary. The
-special token says where the object is: the cell, of 9 × 9 over the picture, of its box's middle. The model sees regions
-without order but with their places, so a place is what it can learn to look up; an index into `objects` is not. Objects
-of one question never share a token: who finds the cell taken gets the nearest free one.
+Each object of a tag becomes the word pieces of its name and one of 81 special tokens, whose ids follow the vocabulary.
+The token tells where the object is: the image is divided into 9 × 9 cells, and the centre of the object's box lies in
+one of them. The model sees regions with positions but without order, so it can learn to find a region by a position,
+but not by an index into `objects`. Up to 81 objects of an example get different tokens: if a cell is taken, the
+nearest free cell is used.
 """
 
 import argparse
@@ -21,11 +22,11 @@ from prepare.image_names import VCR_GT_IMG_NAME, VCR_IMG_NAME, ImageNames
 from prepare.preparation import Preparation
 from utils.formats import VCR_TOKENS
 
-GRID = 9  # cells a side: VCR_TOKENS = GRID * GRID
+GRID = 9  # cells per side; VCR_TOKENS = GRID * GRID
 
 
 def prepare_vcr(args: argparse.Namespace) -> None:
-    """The questions of `args.annotations`, with their answers and rationales, to the store `args.output`."""
+    """Write the questions, answers and rationales of `args.annotations` to the store `args.output`."""
     preparation = Preparation(args, VCR_IMG_NAME)
     gt_names = ImageNames(args.gt_img_name or VCR_GT_IMG_NAME)
 
@@ -57,10 +58,10 @@ def encode_tokens(
     object_tokens: dict[int, int],
     object_names: Sequence[str] | None,
 ) -> list[int]:
-    """Ids of the word pieces of words and tags.
+    """Ids of the word pieces and special tokens of a list of words and tags.
 
-    `encode`: the tokeniser. `object_tokens`: object index to the id of its special token. `object_names`: their names,
-    written before the special token; None: not written.
+    `encode`: the tokeniser. `object_tokens`: object index to the id of its special token. `object_names`: names to
+    write before the special tokens; None: no names.
     """
     ids: list[int] = []
     for token in tokens:
@@ -73,9 +74,10 @@ def encode_tokens(
 
 
 def token_numbers(text: VcrText, folder: Path, tags: str) -> dict[int, int]:
-    """Object index to the number of its special token, 0..80, for the objects that the example mentions.
+    """Object index to the number of its special token, 0..80, for all objects that the example mentions.
 
-    `folder`: that of the metadata. `tags`: "place", or "index" for the object's own index, 80 at most.
+    `folder`: the metadata folder. `tags`: "place" for the cell of the object's box, "index" for the object's index (at
+    most 80).
     """
     boxes, size = vcr_boxes(folder / text.metadata_file, text)
     token_lists = [text.question, *text.answers, *text.rationales]
@@ -87,9 +89,9 @@ def token_numbers(text: VcrText, folder: Path, tags: str) -> dict[int, int]:
 
 
 def place_tokens(middles: dict[int, tuple[float, float]]) -> dict[int, int]:
-    """Key to cell, row by row, of points (x, y) in 0..1; where the cell is taken, the nearest that is free.
+    """Assign each point (x, y) in 0..1 its grid cell, or the nearest free cell: key to cell number, row by row.
 
-    With more points than cells the rest keep their own.
+    When no cell is free, a point takes its own cell.
     """
     row, column = np.divmod(np.arange(VCR_TOKENS), GRID)
     cells: dict[int, int] = {}

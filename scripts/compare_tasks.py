@@ -1,12 +1,11 @@
-"""Does it help? Paired comparisons on the demo's tasks over three seeds: mean difference ± standard error.
+"""Paired comparisons on the demo's tasks over three seeds: mean difference ± standard error.
 
-    python -m scripts.compare_tasks            # after scripts/demo.sh --all; what is finished is not done again
+    python -m scripts.compare_tasks            # after scripts/demo.sh --all; finished runs are not repeated
 
-Pre-trained against from scratch, NLVR2's `paired-attn` against `triplet`, retrieval with hard negatives against
-without, VCR after a second stage of pre-training against without. Both sides of a pair have the same seed and number of
-steps. Runs are short (`--steps`), so that each sees a part of its training data; they are not validated, and their last
-weights judge the test split. As many runs as the machine has cores go side by side, each on one thread; what a run says
-is in its `.log`.
+The pairs: pre-trained and from scratch; NLVR2's `paired-attn` and `triplet`; retrieval with and without hard negatives;
+VCR with and without a second stage of pre-training. Both sides of a pair have the same seed and number of steps. The
+runs are short (`--steps`) and see only a part of their training data. They are not validated: the last weights are
+scored on the test split. There is one run per CPU core at a time, on one thread, with its output in its own `.log`.
 """
 
 import os
@@ -25,10 +24,10 @@ from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.options import option
 
-METRICS = {"nlvr2": "accuracy", "ve": "accuracy", "vcr": "acc", "re": "accuracy_gt", "itm": "r_mean"}  # of each task
+METRICS = {"nlvr2": "accuracy", "ve": "accuracy", "vcr": "acc", "re": "accuracy_gt", "itm": "r_mean"}  # task → metric
 SECOND_STAGE = "stage"  # the side of VCR that starts from its second stage
-# Few candidates: scoring all that the defaults say would take longer than the training itself. As without hard
-# negatives, a step has 16 examples of four negatives to learn from: online all of them hard, mined two.
+# With the default number of candidates, scoring them would take longer than the training. A step learns from 16
+# examples of four negatives, as without hard negatives: online, all four are hard; mined, two are.
 HARD_NEGATIVES: dict[str, Command] = {
     "online": ["--train_batch_size", "16", "--negative_size", "7", "--hard_neg_size", "2"],
     "mined": ["--negative_size", "1", "--mine_images", "8", "--mine_keep", "2"],
@@ -37,16 +36,16 @@ HARD_NEGATIVES: dict[str, Command] = {
 
 @dataclass(kw_only=True)
 class CompareConfig:
-    """Options of the comparison."""
+    """Options of the paired comparisons on the demo's tasks."""
 
     demo: str = option("demo", help="output folder of a finished scripts/demo.sh --all")
-    steps: int = option(350, help="optimiser steps of every finetuning", at_least=1)
+    steps: int = option(350, help="optimiser steps of each finetuning run", at_least=1)
     stage_steps: int = option(400, help="optimiser steps of VCR's second stage", at_least=1)
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """One finetuning: a task, what distinguishes it from others of its seed, its seed."""
+    """One finetuning run: its task, the side of a pair that it is, and its seed."""
 
     task: str
     side: str
@@ -54,10 +53,11 @@ class Finetuning:
 
     @property
     def name(self) -> str:
+        """The name of the run's folder and log."""
         return f"{self.task}_{self.side}_{self.seed}"
 
 
-# What is compared: a title, a task, two sides, the first expected to be better.
+# Each pair: a title, a task and two sides; the first is expected to be better.
 PAIRS = (
     *((f"{task}: pre-trained, scratch", task, "pre", "scratch") for task in METRICS),
     ("nlvr2: paired-attn, triplet", "nlvr2", "pre", "triplet"),
@@ -67,17 +67,17 @@ PAIRS = (
 
 
 class Comparison:
-    """Trains and tests every side of every pair once a seed; a side of several pairs is finetuned once."""
+    """Trains and tests every side of every pair, once per seed; a side of several pairs is finetuned once."""
 
     def __init__(self, config: CompareConfig):
         self.config, demo = config, Path(config.demo)
         self.weights = demo.absolute() / "output" / "pretrain" / "ckpt" / "model_step_best.pt"
-        # A folder for these numbers of steps: results of others are not taken for theirs.
+        # The folder's name contains the numbers of steps, so that runs of other lengths are not reused.
         self.root = demo / "output" / f"compare_{config.steps}_{config.stage_steps}"
         self.tests = {task.name: task.test for task in TASKS}
 
     def flags(self, finetuning: Finetuning) -> Command:
-        """What distinguishes a side."""
+        """The flags of the training script that make this side."""
         side = finetuning.side
         if side == "scratch":
             return ["--checkpoint", "None"]
@@ -92,12 +92,12 @@ class Comparison:
         return flags
 
     def second_stage_weights(self, seed: int) -> Path:
-        """The weights of VCR's second stage."""
+        """The path of the weights of VCR's second stage."""
         steps = self.config.stage_steps
         return self.root.absolute() / f"second_stage_{seed}" / "ckpt" / f"model_step_{steps}.pt"
 
     def score(self, finetuning: Finetuning) -> float:
-        """Train and test; the score in percent."""
+        """Train and test one side; returns the score in percent."""
         self.root.mkdir(parents=True, exist_ok=True)
         task, output = finetuning.task, self.root / finetuning.name
         with open(self.root / f"{finetuning.name}.log", "a", encoding="utf-8") as log:
@@ -105,23 +105,28 @@ class Comparison:
             if finetuning.side == SECOND_STAGE:
                 self.train_second_stage(runner, finetuning.seed)
             flags = [*self.flags(finetuning), *schedule(finetuning.seed, self.config.steps)]
-            for split in ("val", "test") if task == "itm" else ("val",):  # nothing is validated
+            for split in ("val", "test") if task == "itm" else ("val",):  # no validation
                 flags += [f"--{split}_txt_db", "None", f"--{split}_img_db", "None"]
             config = f"config/demo-{task}.json"
             runner.train(f"train_{task}.py", config=config, output=output, steps=self.config.steps, flags=flags)
             return self.tests[task](runner, output)[METRICS[task]]
 
     def train_second_stage(self, runner: DemoRunner, seed: int) -> None:
-        """Pre-train on VCR."""
+        """Pre-train on VCR, starting from the demo's pre-trained weights."""
         output, steps = self.root / f"second_stage_{seed}", self.config.stage_steps
         flags: Command = ["--checkpoint", self.weights, *schedule(seed, steps)]
         config = "config/demo-pretrain-vcr.json"
         runner.train("pretrain_vcr.py", config=config, output=output, steps=steps, flags=flags)
 
     def compare(self) -> None:
-        """All finetunings, side by side; prints a line for each pair and writes `compare_tasks.json`."""
+        """Run all finetunings in parallel, print a line for each pair and write `compare_tasks.json`."""
         if not self.weights.exists():
-            raise InputError("no pre-trained weights", file=self.weights, remedy="run ./scripts/demo.sh --all before")
+            raise InputError(
+                "the demo's pre-trained weights are missing",
+                file=self.weights,
+                key="--demo",
+                remedy="run ./scripts/demo.sh --all first, or set --demo to its output folder",
+            )
         finetunings = [Finetuning(task, side, seed) for seed in SEEDS for _, task, *sides in PAIRS for side in sides]
         scores = self.scores(list(dict.fromkeys(finetunings)))
         table = {
@@ -129,7 +134,7 @@ class Comparison:
             for title, task, *sides in PAIRS
         }
         write_json(Path(self.config.demo) / "compare_tasks.json", table, indent=2)
-        print(f"\nTest split, %, {self.config.steps} steps, seeds {SEEDS}; difference ± its standard error:")
+        print(f"\nTest split, %, {self.config.steps} steps, seeds {SEEDS}; difference ± standard error:")
         for title, scores_by_side in table.items():
             first, second = (np.array(values) for values in scores_by_side.values())
             gap = first - second
@@ -137,7 +142,7 @@ class Comparison:
             print(f"  {title:<36}{first.mean():6.1f} {second.mean():6.1f}   {gap.mean():+.1f} ± {error:.1f}")
 
     def scores(self, finetunings: list[Finetuning]) -> dict[Finetuning, float]:
-        """The score of every finetuning, one thread a core; one that fails stops those not begun."""
+        """The score of every finetuning; one run per CPU core at a time. After an error no further run starts."""
         started, scores = time.monotonic(), {}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             futures = {pool.submit(self.score, finetuning): finetuning for finetuning in finetunings}
@@ -155,11 +160,12 @@ class Comparison:
 
 
 def schedule(seed: int, steps: int) -> Command:
-    """Seed and schedule of a short training run."""
+    """The flags for the seed and the learning-rate schedule of a short training run."""
     return ["--seed", str(seed), "--valid_steps", str(steps), "--warmup_steps", str(steps // 10)]
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the comparisons."""
     config, _ = parse(CompareConfig, argv)
     Comparison(config).compare()
 

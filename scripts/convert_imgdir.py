@@ -1,12 +1,12 @@
-"""A folder of `.npz` files, one a picture → an image LMDB in the release's layout.
+"""Convert a folder of `.npz` files, one per image, to an image LMDB in the release's layout.
 
     python scripts/convert_imgdir.py --img_dir npz/coco_train2014 --output img_db/coco_train2014
 
 Each `.npz` holds `features` (n, D), `norm_bb` (n, 6: x1, y1, x2, y2, w, h in 0..1), `conf` (n,) and, for MRC,
-`soft_labels` (n, classes, background first), most confident box first. The most confident boxes are kept: those above
-`--conf_th`, at least `--min_bb`, at most `--max_bb`; with `--keep_all` all. With `--conf_th -1` every box is above it;
-readers take the first `num_bb`, which only names the store then.
-This file runs by itself: it imports nothing of the project.
+`soft_labels` (n, classes, background first), sorted from the most confident box down. The first boxes are kept: those
+above `--conf_th`, at least `--min_bb` and at most `--max_bb`; all with `--keep_all`. With `--conf_th -1` confidences do
+not matter, and `--num_bb` is part of the store's name: readers take the first `num_bb` boxes.
+This file also runs alone: it imports nothing else of the project.
 """
 
 import argparse
@@ -25,17 +25,17 @@ import msgpack_numpy
 import numpy as np
 from tqdm import tqdm
 
-MAP_SIZE = 1 << 42  # an upper bound of LMDB's, not a size on disk
+MAP_SIZE = 1 << 42  # an upper limit that LMDB needs, not the size on disk
 ARRAYS = ("features", "norm_bb", "conf")
 
 
 def compute_num_bb(conf: np.ndarray, conf_th: float, min_bb: int, max_bb: int) -> int:
-    """How many boxes are kept; may be more than there are, as in the release."""
+    """The number of boxes to keep. As in the release, it may be larger than the number of boxes."""
     return int(min(max(int((conf > conf_th).sum()), min_bb), max_bb))
 
 
 def variant(args: argparse.Namespace) -> str:
-    """The name of the LMDB's folder."""
+    """The name of the LMDB folder."""
     if args.keep_all:
         name = "all"
     elif args.conf_th == -1:
@@ -46,23 +46,23 @@ def variant(args: argparse.Namespace) -> str:
 
 
 def convert(path: Path, args: argparse.Namespace) -> tuple[str, bytes | str, int]:
-    """(name, record, boxes kept) of one file; the record is a text where the file cannot be used."""
+    """Convert one file: (name, record, boxes kept). If the file cannot be used, the record is an error message."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if file[name].ndim in (1, 2)}
-    except Exception as error:  # zipfile, numpy and the operating system each have their own
-        return path.name, f"cannot be read: {error}", 0
+    except Exception as error:  # zipfile, numpy and the operating system each raise their own exceptions
+        return path.name, f"the file cannot be read: {error}", 0
     lengths = {len(array) for array in arrays.values()}
     if any(name not in arrays for name in ARRAYS) or len(lengths) != 1 or 0 in lengths:
         shapes = {name: array.shape for name, array in arrays.items()}
-        return path.name, f"expected {', '.join(ARRAYS)} with as many rows, found {shapes}", 0
-    conf = arrays["conf"]  # counted as it comes, before it is rounded
-    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused
+        return path.name, f"expected {', '.join(ARRAYS)} with equally many rows, at least 1; found {shapes}", 0
+    conf = arrays["conf"]  # boxes are counted before the confidences are rounded to float16
+    with np.errstate(over="ignore"):  # a number that is too large becomes infinite and is refused below
         arrays = {
             name: a.astype(np.float16) if a.dtype in (np.float32, np.float64) else a for name, a in arrays.items()
         }
     if any(array.dtype.kind not in "fiub" or not np.isfinite(array).all() for array in arrays.values()):
-        return path.name, "holds NaN, infinity, a number beyond float16 (65504) or no numbers", 0
+        return path.name, "an array holds NaN, infinity, a number beyond float16 (65504) or no numbers", 0
     if args.keep_all:
         n_boxes = lengths.pop()
     else:
@@ -76,14 +76,14 @@ def convert(path: Path, args: argparse.Namespace) -> tuple[str, bytes | str, int
 
 
 def write(args: argparse.Namespace) -> str | None:
-    """Write the store; returns what is wrong, if anything is, and then leaves nothing behind."""
+    """Write the store. Returns None, or an error message; after an error no partial store is left."""
     img_dir, output = Path(args.img_dir), Path(args.output)
     files = sorted(img_dir.glob("*.npz"))
     if not files:
-        return f"no .npz files in {img_dir}; expected one a picture (scripts/describe_regions.py makes them)"
+        return f"no .npz files in {img_dir}; expected one per image (scripts/describe_regions.py writes them)"
     target = output / variant(args)
     if target.exists():
-        return f"{target} exists already; remove it, or name another --output"
+        return f"{target} exists already; remove it, or give another --output"
     temporary = output / f".{target.name}.{os.getpid()}.tmp"
     temporary.mkdir(parents=True)
     counts: dict[str, int] = {}
@@ -91,9 +91,9 @@ def write(args: argparse.Namespace) -> str | None:
         with lmdb.open(str(temporary), map_size=MAP_SIZE, lock=False) as env, Pool(args.nproc) as pool:
             txn = env.begin(write=True)
             records = pool.imap(partial(convert, args=args), files, chunksize=16)
-            for name, record, n_boxes in tqdm(records, total=len(files), unit="picture", disable=None):
+            for name, record, n_boxes in tqdm(records, total=len(files), unit="image", disable=None):
                 if isinstance(record, str):
-                    return f"{img_dir / name}: {record}; extract this picture again"
+                    return f"{img_dir / name}: {record}; extract the features of this image again"
                 txn.put(name.encode(), record)
                 counts[name] = n_boxes
                 if len(counts) % 1000 == 0:
@@ -102,35 +102,37 @@ def write(args: argparse.Namespace) -> str | None:
             txn.put(b"__keys__", json.dumps(list(counts)).encode())
             txn.commit()
             env.sync(True)
-        if not args.keep_all and args.conf_th != -1:  # before the LMDB, whose folder says that all is done
+        if not args.keep_all and args.conf_th != -1:  # the LMDB comes last: its folder means that all is written
             save_json(output / f"nbb_th{args.conf_th}_max{args.max_bb}_min{args.min_bb}.json", counts)
         os.rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if (img_dir / "provenance.json").exists():  # where the features and the classes come from stays with the store
+    if (img_dir / "provenance.json").exists():  # the origin of features and classes stays with the store
         shutil.copyfile(img_dir / "provenance.json", output / "provenance.json")
-    print(f"{len(counts)} pictures, {sum(counts.values())} boxes at most, in {target}")
+    print(f"{len(counts)} images with at most {sum(counts.values())} boxes in {target}")
     return None
 
 
 def save_json(path: Path, value: dict[str, int]) -> None:
+    """Write a JSON file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(value))
     os.replace(temporary, path)
 
 
 def main() -> None:
+    """Convert the folder that the command line names; on an error, print it and exit with status 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--img_dir", required=True, help="folder of .npz files")
-    add("--output", required=True, help="folder of the image store; may hold other variants")
-    add("--nproc", type=int, default=8, help="number of processes to run at once")
+    add("--img_dir", required=True, help="folder of .npz files to convert")
+    add("--output", required=True, help="folder of the image store; it may hold other variants already")
+    add("--nproc", type=int, default=8, help="number of parallel processes")
     add("--compress", action="store_true", help="write records as compressed npz")
-    add("--keep_all", action="store_true", help="keep every box (variant `all`)")
-    add("--conf_th", type=float, default=0.2, help="keep boxes above this confidence; -1: any, for a fixed number")
-    add("--max_bb", type=int, default=100, help="keep at most this many boxes")
-    add("--min_bb", type=int, default=10, help="keep at least this many boxes")
-    add("--num_bb", type=int, default=100, help="boxes that readers take with --conf_th -1")
+    add("--keep_all", action="store_true", help="keep all boxes (variant `all`)")
+    add("--conf_th", type=float, default=0.2, help="keep boxes above this confidence; -1: a fixed number, see --num_bb")
+    add("--max_bb", type=int, default=100, help="keep at most this many boxes of an image")
+    add("--min_bb", type=int, default=10, help="keep at least this many boxes of an image")
+    add("--num_bb", type=int, default=100, help="number of boxes that readers take with --conf_th -1")
     problem = write(parser.parse_args())
     if problem:
         print(f"error: {problem}", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""The main job on generated data, end to end, with the commands a user would type (`scripts/demo.sh` calls this).
+"""The demo: the whole pipeline on generated data, with the commands that a user would type (for `scripts/demo.sh`).
 
-    pictures and texts → region features → stores → pre-training → VQA finetuning → answers → scores
+    images and texts → region features → stores → pre-training → VQA finetuning → answers → scores
 
-`--all` finetunes and tests all other tasks too and prints one table, `--all --table` with the columns of models that
-are not pre-trained and that see nothing. What is finished is not done again; an interrupted training run is resumed.
+`--all` also finetunes and tests all other tasks and prints one table. `--all --table` adds two baselines to it: models
+trained from scratch, and models that see no image. Finished steps are not repeated; interrupted training is resumed.
 """
 
 import json
@@ -15,33 +15,33 @@ from scripts.demo_world import demo_tasks
 from scripts.demo_world.report import Table, print_comparison, print_report, print_table
 from scripts.demo_world.runner import DETECTED_BOXES, Command, DemoRunner
 from utils.config import parse
-from utils.errors import exit_on_input_error
+from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.options import option
 
-SEEDS = (42, 43, 44)  # of the comparison
+SEEDS = (42, 43, 44)  # seeds of the comparisons
 
 
 @dataclass(kw_only=True)
 class DemoConfig:
-    """Options of the demo."""
+    """Options of the demo, which runs the whole pipeline on generated data."""
 
     output: str = option("demo", help="folder for all results")
-    all: bool = option(False, help="finetune and test every task")
-    table: bool = option(False, help="with --all: also train every task from scratch, and without pictures")
-    compare: bool = option(False, help="also finetune from scratch and without pictures, over three seeds")
-    n_train: int = option(4000, help="pictures to train on", at_least=8)
-    n_val: int = option(200, help="pictures to validate on", at_least=8)
-    n_test: int = option(400, help="pictures to test on", at_least=8)
+    all: bool = option(False, help="also finetune and test all other tasks")
+    table: bool = option(False, help="with --all: also train every task from scratch, and without images")
+    compare: bool = option(False, help="also finetune VQA from scratch and without images, over three seeds")
+    n_train: int = option(4000, help="number of training images", at_least=8)
+    n_val: int = option(200, help="number of validation images", at_least=8)
+    n_test: int = option(400, help="number of test images", at_least=8)
     pretrain_steps: int = option(0, help="optimiser steps of pre-training; 0: as in config/demo-pretrain.json")
-    vqa_steps: int = option(0, help="optimiser steps of finetuning; 0: as in config/demo-vqa.json")
-    compare_steps: int = option(700, help="optimiser steps of every finetuning of the comparison", at_least=1)
+    vqa_steps: int = option(0, help="optimiser steps of VQA finetuning; 0: as in config/demo-vqa.json")
+    compare_steps: int = option(700, help="optimiser steps of each finetuning run of --compare", at_least=1)
 
 
 def test_all_tasks(runner: DemoRunner, config: DemoConfig, weights: Path, vqa_accuracy: float) -> None:
-    """Finetune and test every task; prints one table and writes `table.json`.
+    """Finetune and test every task, print one table and write `table.json`.
 
-    `weights`: the pre-trained ones; `vqa_accuracy`: of the VQA model finetuned from them, in percent.
+    `weights`: the pre-trained weights. `vqa_accuracy`: the VQA accuracy after finetuning from them, in percent.
     """
     demo_tasks.make_image_stores(runner)
     demo_tasks.make_text_stores(runner)
@@ -70,7 +70,7 @@ def test_all_tasks(runner: DemoRunner, config: DemoConfig, weights: Path, vqa_ac
 
 
 def compare(runner: DemoRunner, weights: Path, *, steps: int) -> None:
-    """Finetune VQA pre-trained, from scratch and blind: the same `steps`, three paired seeds."""
+    """Finetune VQA from pre-trained weights, from scratch and blind: the same `steps` and the same three seeds."""
     models: dict[str, Command] = {
         "pre-trained": ["--checkpoint", weights.absolute()],
         "from scratch": ["--checkpoint", "None"],
@@ -88,7 +88,12 @@ def compare(runner: DemoRunner, weights: Path, *, steps: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the demo."""
     config, _ = parse(DemoConfig, argv)
+    if config.table and not config.all:
+        raise InputError(
+            "--table needs --all", key="--all", found="--table without --all", remedy="add --all, or drop --table"
+        )
     runner, started = DemoRunner(config.output), time.monotonic()
     runner.make_data(n_pictures={"train": config.n_train, "val": config.n_val, "test": config.n_test})
     weights = runner.pretrain(steps=config.pretrain_steps)

@@ -1,13 +1,13 @@
-"""Region features of pictures, without weights: one `.npz` a picture, for `scripts/convert_imgdir.py`.
+"""Make region features of images without a detector: one `.npz` per image, for `scripts/convert_imgdir.py`.
 
     python -m scripts.describe_regions --images PICTURES --boxes instances.json --grid --output npz/mine
     python -m scripts.describe_regions --images pictures.zip --output npz/mine
 
-Boxes come from a COCO instances JSON (`--boxes`), from an imitation of a detector's output on it (`--imitate_detector`:
-jitter, duplicates, false positives, now and then a wrong class), or from a grid of 36 boxes; with `--grid` the grid
-serves pictures for which the JSON has none, and without a JSON it serves all. A box with a class gets soft labels from
-it, one without from a fixed codebook of 1,600 looks; `provenance.json` beside the files says which. With `--boxes`,
-`iid_to_ann_ids.json` beside them says which annotation each box of a picture is: `prepro.py re` needs it.
+Boxes come from a COCO instances JSON (`--boxes`), from an imitated detector's output on it (`--imitate_detector`:
+jitter, duplicates, false positives, some wrong classes), or from a grid of 36 boxes. Without a JSON, all images get the
+grid; with `--grid`, those without boxes in the JSON. Soft labels come from the class of a box; boxes without a class
+get pseudo-classes from a fixed codebook of 1,600. `provenance.json` beside the files says which. With `--boxes`,
+`iid_to_ann_ids.json` beside them says which annotation each box is; `prepro.py re` needs it.
 """
 
 import io
@@ -39,42 +39,42 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 @dataclass(kw_only=True)
 class DescribeConfig:
-    """Options of region description."""
+    """Options of `scripts.describe_regions`, which makes region features without a detector."""
 
-    images: list[str] = option(help="folders or zip files of pictures")
+    images: list[str] = option(help="folders or zip files of images")
     output: str = option(help="new folder for the .npz files")
-    boxes: str | None = option(None, help="COCO instances JSON: take its boxes and classes as they are")
-    imitate_detector: str | None = option(None, help="COCO instances JSON: imitate a detector's output on it")
-    grid: bool = option(False, help="give pictures without boxes in the JSON a grid of 36 boxes")
+    boxes: str | None = option(None, help="COCO instances JSON: use its boxes and classes as they are")
+    imitate_detector: str | None = option(None, help="COCO instances JSON: imitate a detector's output on its boxes")
+    grid: bool = option(False, help="give images without boxes in the JSON a grid of 36 boxes")
     img_name: str | None = option(
         None,
-        help="name of a picture's file: a format string over {stem}, {file_name}, {image_id}, {split}. Default: "
-        "{stem}.npz, for COCO's pictures coco_{split}_{image_id:012}.npz",
+        help="format of the file names, from {stem}, {file_name}, {image_id}, {split}. Default: "
+        "{stem}.npz, for COCO images coco_{split}_{image_id:012}.npz",
     )
-    split: str | None = option(None, help="value of {split} where COCO's file names do not tell it")
+    split: str | None = option(None, help="value of {split}, if COCO's file names do not contain it")
     seed: int = option(0, help="seed of the imitated detector", at_least=0)
-    nproc: int = option(2, help="number of processes to run at once", at_least=1)
+    nproc: int = option(2, help="number of parallel processes", at_least=1)
 
 
 @dataclass(kw_only=True)
 class Picture:
-    """Where a picture is, its boxes and classes where a JSON has them, the name of its `.npz` file."""
+    """An image to describe: its file, its boxes and classes if a JSON has them, the name of its `.npz` file."""
 
     source: Path
-    member: str | None  # inside a zip
+    member: str | None  # file inside the zip `source`
     npz_name: str
     boxes: np.ndarray | None  # (n, 4) x1, y1, x2, y2 in pixels
-    classes: np.ndarray | None  # (n,) 1..
+    classes: np.ndarray | None  # (n,) from 1
     image_id: int | None  # in the JSON of boxes
 
     @property
     def file_name(self) -> str:
-        """Without folders."""
+        """The file name without folders."""
         return Path(self.member or self.source).name
 
 
 def list_pictures(sources: list[str]) -> list[tuple[Path, str | None, str]]:
-    """(file, member of a zip or None, file name) of every picture, sorted by file name."""
+    """(file, member of a zip or None, file name) of every image, sorted by file name."""
     pictures: list[tuple[Path, str | None, str]] = []
     for source in map(Path, sources):
         if source.is_dir():
@@ -83,18 +83,18 @@ def list_pictures(sources: list[str]) -> list[tuple[Path, str | None, str]]:
             with zipfile.ZipFile(source) as archive:
                 pictures += [(source, name, Path(name).name) for name in archive.namelist()]
         else:
-            raise InputError("neither a folder nor a zip of pictures", file=source, remedy="check --images")
-    # Names with a dot in front are not pictures but what macOS keeps beside them.
+            raise InputError("not a folder or zip file of images", file=source, remedy="check --images")
+    # Files whose name starts with a dot are not images; macOS puts them into zip files.
     pictures = [entry for entry in pictures if entry[2].lower().endswith(PICTURES) and not entry[2].startswith(".")]
     if not pictures:
-        raise InputError("no pictures", file=", ".join(sources), expected=f"files ending in {', '.join(PICTURES)}")
+        raise InputError("no images found", file=", ".join(sources), expected=f"files ending in {', '.join(PICTURES)}")
     return sorted(pictures, key=lambda entry: (entry[2], str(entry[0]), entry[1] or ""))
 
 
 def plan_pictures(config: DescribeConfig) -> list[Picture]:
-    """Every picture with its boxes and the name of its file; two pictures with one name are an error."""
+    """List all images with their boxes and the names of their `.npz` files; two equal names are an `InputError`."""
     if config.boxes and config.imitate_detector:
-        raise InputError("--boxes and --imitate_detector at once", remedy="give one of them")
+        raise InputError("--boxes and --imitate_detector exclude each other", remedy="give one of them")
     instances = config.boxes or config.imitate_detector
     image_ids, boxes_by_image = read_instance_boxes(instances)
     names, pictures = NpzNames(config.img_name, config.split), []
@@ -103,10 +103,10 @@ def plan_pictures(config: DescribeConfig) -> list[Picture]:
         boxes, classes = boxes_by_image.get(image_ids.get(file_name, -1), (None, None))
         if boxes is None and instances and not config.grid:
             raise InputError(
-                "no boxes for a picture",
+                "an image has no boxes",
                 file=instances,
                 key=file_name,
-                remedy="add its boxes, or --grid to lay a grid over pictures without",
+                remedy="add its boxes, or give --grid to use a grid of boxes for such images",
             )
         pictures.append(
             Picture(
@@ -123,32 +123,32 @@ def plan_pictures(config: DescribeConfig) -> list[Picture]:
 
 @lru_cache(maxsize=1)
 def _archive(path: Path) -> zipfile.ZipFile:
-    """Open in the process that reads: reading the list of a large archive's members takes long."""
+    """The opened zip file, kept open in each process because listing the members of a large archive is slow."""
     return zipfile.ZipFile(path)
 
 
 def load_image(picture: Picture) -> Image.Image:
-    """The picture as RGB, whatever mode its file has."""
+    """Read an image file and convert it to RGB. `InputError` if it cannot be read."""
     try:
         if picture.member is None:
             return Image.open(picture.source).convert("RGB")
         return Image.open(io.BytesIO(_archive(picture.source).read(picture.member))).convert("RGB")
     except (OSError, SyntaxError, ValueError, RuntimeError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        raise InputError("a picture cannot be read", file=picture.source, key=picture.member, found=error) from None
+        raise InputError("the image cannot be read", file=picture.source, key=picture.member, found=error) from None
 
 
 def cut_boxes(picture: Picture, boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes cut at the picture's edges, (n, 4), and which of them have a pixel left, (n,) bool; at least one has."""
+    """Clip boxes at the edges of the image: boxes (n, 4), and whether a pixel is left (n,) bool, true at least once."""
     cut = np.clip(boxes, 0, np.array([*size, *size], float))
     visible = (cut[:, 2:] - cut[:, :2] >= 1).all(1)
     if not visible.any():
         raise InputError(
-            "no box of a picture lies in it",
+            "all boxes lie outside their image",
             file=picture.source,
             key=picture.file_name,
             found=f"{boxes[0].round(1).tolist()} and {len(boxes) - 1} more",
             expected=f"x1, y1, x2, y2 within {size[0]} × {size[1]} pixels",
-            remedy="are the boxes of another size of the picture?",
+            remedy="check that boxes and image have the same scale",
         )
     return cut, visible
 
@@ -156,9 +156,9 @@ def cut_boxes(picture: Picture, boxes: np.ndarray, size: tuple[int, int]) -> tup
 def describe_picture(
     picture: Picture, n_classes: int, detector_seed: int | None
 ) -> tuple[dict[str, np.ndarray], list[int]]:
-    """`features`, `norm_bb`, `conf` and `soft_labels` of one picture, most confident box first; each one's box index.
+    """Describe one image: `features`, `norm_bb`, `conf`, `soft_labels`, all float16; the index of each region's box.
 
-    The arrays are float16. `detector_seed`: a detector's output on the picture's boxes is imitated; None: it is not.
+    The most confident region comes first. `detector_seed`: the seed of the imitated detector; None: no imitation.
     """
     image = load_image(picture)
     boxes, classes, size = picture.boxes, picture.classes, image.size
@@ -188,38 +188,38 @@ def describe_picture(
 
 
 def write_picture(picture: Picture, output: Path, n_classes: int, detector_seed: int | None) -> InputError | list[int]:
-    """Write the `.npz` file of one picture; returns the index of each region's box."""
+    """Write the `.npz` file of one image; returns the index of each region's box, or the error."""
     try:
         arrays, box_indices = describe_picture(picture, n_classes, detector_seed)
         np.savez(output / picture.npz_name, **arrays)  # type: ignore[arg-type]
         return box_indices
-    except InputError as error:  # raised in the parent: an error of many parts does not survive the way there
+    except InputError as error:  # returned, so that the parent process can stop the other processes and raise it
         return error
 
 
 def write_all(
     pictures: list[Picture], work: Callable[[Picture], InputError | list[int]], nproc: int
 ) -> list[list[int]]:
-    """Call `work` on every picture; returns its result for each. The first error stops it."""
-    codebook()  # here, so that processes forked from this one have it
+    """Call `work` on every image, in `nproc` processes; returns the results in order. The first error stops all."""
+    codebook()  # compute the cached codebook before the fork, so that every process has it
     box_indices = []
     with ProcessPoolExecutor(nproc) as pool:
         results = pool.map(work, pictures, chunksize=16)
         try:
-            for result in tqdm(results, total=len(pictures), unit="picture", disable=None):
+            for result in tqdm(results, total=len(pictures), unit="image", disable=None):
                 if isinstance(result, InputError):
                     pool.shutdown(cancel_futures=True)
                     raise result
                 box_indices.append(result)
         except BrokenProcessPool:
-            raise InputError("a process was killed, for want of memory?", remedy="a smaller --nproc") from None
+            raise InputError("a process was killed, perhaps out of memory", remedy="lower --nproc") from None
     return box_indices
 
 
 def annotation_orders(instances: str, pictures: list[Picture], box_indices: list[list[int]]) -> dict[str, list[int]]:
-    """Image id → the annotation ids of its regions, in their order; empty where annotations have no ids.
+    """Image id → the annotation ids of its regions, in the order of the regions; empty if annotations have no ids.
 
-    `box_indices`: for each picture, the index in the JSON of each region's box.
+    `box_indices`: for each image, the index of each region's box among the image's annotations.
     """
     annotations = read_json(instances)["annotations"]
     if any(type(annotation.get("id")) is not int for annotation in annotations):
@@ -233,6 +233,7 @@ def annotation_orders(instances: str, pictures: list[Picture], box_indices: list
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Describe all images of the command line."""
     config, _ = parse(DescribeConfig, argv)
     pictures = plan_pictures(config)
     n_classes = max((int(p.classes.max()) for p in pictures if p.classes is not None), default=0)
@@ -252,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
         if config.boxes and (orders := annotation_orders(config.boxes, pictures, box_indices)):
             write_json(output / "iid_to_ann_ids.json", {"iid_to_ann_ids": orders})
         write_json(output / "provenance.json", provenance, indent=2)
-    print(f"{len(pictures)} pictures ({n_grid} on a grid) described in {config.output}")
+    print(f"{len(pictures)} images ({n_grid} with a grid of boxes) described in {config.output}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""Average several runs of one task into one results file, and score it (paper A.4, table 7: ten models for VCR).
+"""Average the predictions of several runs of one task, and score the result (paper A.4, table 7: ten models for VCR).
 
     python -m scripts.ensemble --task vcr --logits a/logits_8000_all.npz b/logits_8000_all.npz … \\
         --output ensemble.json --annotations val.jsonl
 
-`--logits` are what `inf_*.py --save_logits` wrote, of the same examples and the same outputs (itm: `results.npz`; vcr:
-also its results JSON). `--output` is what `inf_*.py` would write: vcr puts the csv beside the JSON, itm is an npz with
-`scores.json` beside it where there are annotations.
+`--logits`: files that `inf_*.py --save_logits` wrote, for the same examples and the same outputs (itm: `results.npz`;
+vcr: the results JSON works too). `--output`: the results file, in the format that `inf_*.py` writes. For vcr, a csv is
+written beside the JSON; for itm with annotations, `scores.json` beside the npz.
 
-By default probabilities are averaged, so that each run has the same say: logits have a scale of their own in every
-run, and the most confident run would outvote the others. The probabilities are those the task is trained with:
+By default probabilities are averaged, so that each run has the same weight: the scale of logits differs between runs,
+and a mean of logits would follow the most confident run. The probabilities are those of the task's training loss:
 vqa, ve   sigmoid of each answer
 nlvr2     softmax over false and true
 vcr       softmax over the four answers, and over the four rationales given each answer
 re        softmax over the regions
-itm       sigmoid of each pair's score; written as the logit of the average, which orders pairs in the same way and
-          keeps apart in fp32 what lies next to 0 or 1. (Zero-shot: made with --score difference, it is the model's own
-          probability; with the matching logit alone it is not.)
-`--average logits` averages the logits.
+itm       sigmoid of each pair's score. The logit of the average is written: it has the same order, and fp32 still
+          separates values close to 0 and 1. (For zero-shot retrieval, the sigmoid is the model's probability only
+          with --score difference, not with the matching logit alone.)
+`--average logits` averages the logits instead.
 """
 
 import argparse
@@ -43,33 +43,35 @@ from evaluation.submission import (
 from evaluation.vqa_answers import label2ans, read_ans2label
 from prepare.annotations import vqa_annotations, vqa_results
 from scripts.eval_vqa import print_accuracies
-from scripts.evaluate import evaluate, print_scores
+from scripts.evaluate import TASKS, check_file_count, evaluate, print_scores
 from scripts.read_results import read_vcr
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.formats import CHOICES, VE_LABELS
 from utils.npz import open_npz, read_array
 
-Runs = list[tuple[Path, Mapping[str, np.ndarray]]]  # each run's file, and its arrays by name
+Runs = list[tuple[Path, Mapping[str, np.ndarray]]]  # file and arrays by name, of each run
 Rows = Iterator[tuple[str, np.ndarray]]  # id, average (A,)
-ROWS = 1024  # at a time, where all would not fit
+ROWS = 1024  # rows to process at a time, because all rows may not fit into memory
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
+    """The sigmoid of each element."""
     return np.exp(-np.logaddexp(0, -x))
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
+    """The softmax over the last axis."""
     power = np.exp(x - x.max(-1, keepdims=True))
     return power / power.sum(-1, keepdims=True)
 
 
 def softmax_of_fours(x: np.ndarray) -> np.ndarray:
+    """The softmax of each four consecutive elements: VCR's choices."""
     return softmax(x.reshape(-1, CHOICES)).reshape(-1)
 
 
-# each task's function from logits to probabilities, and their number; None: as many as the files say
+# task → (function from logits to probabilities, number of logits per example); None: the number in the first file
 PROBABILITIES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int | None]] = {
     "vqa": (sigmoid, None),
     "ve": (sigmoid, len(VE_LABELS)),
@@ -80,22 +82,22 @@ PROBABILITIES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int | None]] 
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
-    """Write the ensemble's results; returns its scores, or None without annotations."""
+    """Write the ensemble's results file; returns its scores, or None without annotations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", required=True, choices=[*PROBABILITIES, "itm"], help="task that the logits answer")
-    parser.add_argument("--logits", required=True, nargs="+", type=Path, metavar="NPZ", help="one logits file a run")
+    parser.add_argument("--task", required=True, choices=[*PROBABILITIES, "itm"], help="task of the runs")
+    parser.add_argument("--logits", required=True, nargs="+", type=Path, metavar="NPZ", help="logits file of each run")
     parser.add_argument("--output", required=True, type=Path, help="results file to write")
     parser.add_argument(
         "--average", choices=["probs", "logits"], default="probs", help="average probabilities or logits"
     )
     parser.add_argument(
-        "--annotations", nargs="+", type=Path, default=[], help="annotations, as scripts.evaluate takes them"
+        "--annotations", nargs="+", type=Path, default=[], help="annotation files to score by, as in scripts.evaluate"
     )
-    parser.add_argument("--split", help="re, itm: the part of the annotations that was answered")
-    parser.add_argument(
-        "--ans2label", default="release", help="vqa: JSON file of the answers that the logits stand for"
-    )
+    parser.add_argument("--split", help="re, itm: split of the annotations to score by")
+    parser.add_argument("--ans2label", default="release", help="vqa: JSON file of the answer vocabulary of the logits")
     args = parser.parse_args(argv)
+    if args.annotations and args.task in TASKS:
+        check_file_count(args.task, args.annotations)
     with ExitStack() as stack:
         runs = [(path, open_run(stack, path, args.task)) for path in args.logits]
         if args.task == "itm":
@@ -108,36 +110,36 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         return None
     try:
         return score(args.task, args.output, args.annotations, args.split)
-    except InputError:  # such as answers to another split than the annotations': no file stays that looks complete
+    except InputError:  # such as annotations of another split: leave no file that looks complete
         for suffix in (args.output.suffix, *((".csv", ".json") if args.task == "vcr" else ())):
             args.output.with_suffix(suffix).unlink(missing_ok=True)
         raise
 
 
 def open_run(stack: ExitStack, path: Path, task: str) -> Mapping[str, np.ndarray]:
-    """The arrays of one run's file, read when asked for."""
+    """The arrays of one run's file by name; arrays of an npz are read when they are used."""
     return read_vcr(path) if task == "vcr" and path.suffix == ".json" else stack.enter_context(open_npz(path))
 
 
 def check_same_ids(runs: Runs) -> None:
-    """`InputError` unless all files hold arrays of the same names."""
+    """Check that the files of all runs hold the same ids; `InputError` otherwise."""
     first_path, first = runs[0]
     if not len(first):
-        raise InputError("no logits in the file", file=first_path)
+        raise InputError("the file holds no logits", file=first_path)
     for path, arrays in runs[1:]:
         more, fewer = set(arrays) - set(first), set(first) - set(arrays)
         if more or fewer:
             raise InputError(
-                "runs of different examples",
+                "the runs have different examples",
                 file=path,
                 key=min(more or fewer),
-                found=f"{len(more)} ids that {first_path} has not; {len(fewer)} of its ids are missing",
-                remedy="give runs of one task on one split",
+                found=f"{len(more)} ids that are not in {first_path}; {len(fewer)} of its ids are missing",
+                remedy="give runs of the same task on the same split",
             )
 
 
 def averages(runs: Runs, task: str, average: str) -> Rows:
-    """Each example's id and its average over all runs, (A,) fp64, in the first file's order."""
+    """Yield each example's id and its average over all runs, (A,) fp64, in the order of the first file."""
     to_probs, width = PROBABILITIES[task]
     for id_ in runs[0][1]:
         if task == "re" and id_.startswith(("boxes/", "tgt_box/")):
@@ -148,15 +150,15 @@ def averages(runs: Runs, task: str, average: str) -> Rows:
             expected = width or (row.size if total is None else len(total))
             if row.shape != (expected,):
                 raise InputError(
-                    "scores of the wrong shape",
+                    "the scores have the wrong shape",
                     file=path,
                     key=id_,
                     found=row.shape,
                     expected=f"{(expected,)}, as in {runs[0][0]}",
-                    remedy="give runs of one task with the same outputs",
+                    remedy="give runs of the same task with the same outputs",
                 )
             if not np.isfinite(row).all():
-                raise InputError("scores that are not finite", file=path, key=id_)
+                raise InputError("the scores are not finite", file=path, key=id_)
             row = to_probs(row) if average == "probs" else row
             total = row if total is None else total + row
         assert total is not None
@@ -164,7 +166,7 @@ def averages(runs: Runs, task: str, average: str) -> Rows:
 
 
 def write_results(task: str, output: Path, rows: Rows, *, runs: Runs, ans2label: str) -> None:
-    """The task's results file, of the best output of each average."""
+    """Write the task's results file: the best output of each example."""
     if task == "vqa":
         predictions = list(best_answers(rows, label2ans(read_ans2label(ans2label))))
         return write_vqa(output, predictions, [id_ for id_, _ in predictions])
@@ -183,9 +185,9 @@ def write_results(task: str, output: Path, rows: Rows, *, runs: Runs, ans2label:
 
 
 def best_answers(rows: Rows, names: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """(question id, best of the answers `names`) of each row.
+    """Yield (question id, best of the answers `names`) for each row.
 
-    A block is read at a time: VQA's test split has 448 thousand questions of 3,129 scores.
+    Rows are read in blocks, because VQA's test split has 448 thousand questions of 3,129 scores.
     """
     for block in partition_all(ROWS, rows):
         ids, means = zip(*block)
@@ -193,7 +195,7 @@ def best_answers(rows: Rows, names: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def best_box(id_: str, row: np.ndarray, runs: Runs) -> dict[str, Any]:
-    """RE's entry for an expression; all runs must have chosen among the same boxes."""
+    """The RE results entry of an expression. `InputError` unless all runs chose among the same boxes."""
     first_path, first = runs[0]
     boxes = read_array(first, f"boxes/{id_}", first_path)
     target = read_array(first, f"tgt_box/{id_}", first_path)
@@ -201,17 +203,18 @@ def best_box(id_: str, row: np.ndarray, runs: Runs) -> dict[str, Any]:
         run_boxes = read_array(arrays, f"boxes/{id_}", path)
         if run_boxes.shape != (len(row), 4) or not np.array_equal(run_boxes, boxes):
             raise InputError(
-                "runs chose among different boxes",
+                "the runs chose among different boxes",
                 file=path,
                 key=f"boxes/{id_}",
-                found=f"{len(run_boxes)} boxes, not those of {first_path}",
-                remedy="give runs on one image store, with the same conf_th and num_bb",
+                found=f"{len(run_boxes)} boxes",
+                expected=f"the {len(boxes)} boxes of {first_path}",
+                remedy="give runs on the same image store, with the same conf_th and num_bb",
             )
     return {"sent_id": id_, "pred_box": boxes[row.argmax()], "tgt_box": target}
 
 
 def average_retrieval(runs: Runs, output: Path, average: str) -> None:
-    """Write the average of all runs' (T, I) scores; one run is in memory at a time."""
+    """Write the average of all runs' scores (texts, images); one run is in memory at a time."""
     first_path, first = runs[0]
     txt_ids = read_array(first, "txt_ids", first_path).tolist()
     img_ids = read_array(first, "img_ids", first_path).tolist()
@@ -220,7 +223,9 @@ def average_retrieval(runs: Runs, output: Path, average: str) -> None:
         scores = read_array(arrays, "scores", path)
         for key, ids in (("txt_ids", txt_ids), ("img_ids", img_ids)):
             if read_array(arrays, key, path).tolist() != ids or scores.shape != yes.shape:
-                raise InputError("runs of different examples", file=path, key=key, expected=f"those of {first_path}")
+                raise InputError(
+                    "the runs have different examples", file=path, key=key, expected=f"the ids in {first_path}"
+                )
         for rows in (slice(start, start + ROWS) for start in range(0, len(scores), ROWS)):
             block = scores[rows].astype(np.float64)
             if average == "probs":  # log of the sum of sigmoid(score), and of 1 - sigmoid(score)
@@ -232,7 +237,7 @@ def average_retrieval(runs: Runs, output: Path, average: str) -> None:
 
 
 def score(task: str, output: Path, annotations: Sequence[Path], split: str | None) -> dict[str, Any]:
-    """Print the scores of the file just written, and return them."""
+    """Score the results file that was written, print the scores and return them."""
     if task == "vqa":
         entries = [entry for path in annotations for entry in vqa_annotations(path)]
         accuracies = evaluate_vqa(vqa_results(output), entries)

@@ -1,10 +1,10 @@
-"""Accuracy and consistency of an NLVR2 results file, as the official evaluation counts them.
+"""Compute accuracy and consistency of an NLVR2 results file, with the rules of the official evaluation.
 
     python scripts/eval_nlvr2.py results.csv dev.json
 
-`results.csv` holds `identifier,True` or `identifier,False` a line; the annotations are the official file, one JSON
-object a line (plain or .gz). Every annotated example must be answered once, and nothing else. Runs as a plain file,
-with Python alone.
+Each line of `results.csv` is `identifier,True` or `identifier,False`; each line of the official annotations is a JSON
+object (plain or .gz). The results must have one answer for each annotated example, and no others. This file also runs
+alone and needs only Python.
 """
 
 import argparse
@@ -17,10 +17,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Print `accuracy=…` and `consistency=…`, and return both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "output_file", metavar="CSV", help="results file, with identifier,True or identifier,False in each line"
+        "output_file", metavar="CSV", help="results file; each line is identifier,True or identifier,False"
     )
     parser.add_argument(
-        "annotation_file", metavar="ANNOTATION_JSONL", help="official annotations, one JSON object a line"
+        "annotation_file", metavar="ANNOTATION_JSONL", help="official annotations, one JSON object per line"
     )
     args = parser.parse_args(argv)
     try:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 def read_answers(path: str) -> dict[str, bool]:
-    """Identifier to answer."""
+    """Read a results file: identifier to answer."""
     answers: dict[str, bool] = {}
     for number, line in lines(path):
         identifier, _, answer = line.rpartition(",")
@@ -43,7 +43,7 @@ def read_answers(path: str) -> dict[str, bool]:
 
 
 def read_labels(path: str) -> dict[str, bool]:
-    """Identifier to label."""
+    """Read an annotations file: identifier to label."""
     labels: dict[str, bool] = {}
     for number, line in lines(path):
         location = f"{path}, line {number}"
@@ -51,34 +51,34 @@ def read_labels(path: str) -> dict[str, bool]:
             entry = json.loads(line)
             identifier, label = entry["identifier"], entry["label"]
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{location}: not a JSON object with identifier and label") from None
+            raise ValueError(f"{location}: the line is not a JSON object with identifier and label") from None
         add(labels, identifier, str(label), location)
     return labels
 
 
 def lines(path: str) -> list[tuple[int, str]]:
-    """(number from 1, line) of every line that is not blank."""
+    """Read a text file: (number from 1, line) of every line that is not blank."""
     with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as stream:
         return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
 
 
 def add(answers: dict[str, bool], identifier: str, answer: str, location: str) -> None:
-    """Put one answer in `answers`; refuses a second one, an identifier without four parts, and no truth value."""
+    """Add one answer to `answers`. `ValueError` for a wrong or repeated identifier, or a wrong truth value."""
     if not isinstance(identifier, str) or identifier.count("-") != 3:
-        raise ValueError(f"{location}: not an NLVR2 identifier such as dev-896-0-1: {identifier!r}")
+        raise ValueError(f"{location}: {identifier!r} is not an NLVR2 identifier such as dev-896-0-1")
     if answer.lower() not in ("true", "false"):
-        raise ValueError(f"{location}: neither True nor False: {answer!r}")
+        raise ValueError(f"{location}: {answer!r} is neither True nor False")
     if identifier in answers:
-        raise ValueError(f"{location}: {identifier} comes a second time")
+        raise ValueError(f"{location}: {identifier} occurs twice")
     answers[identifier] = answer.lower() == "true"
 
 
 def evaluate(answers: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
-    """Share of examples answered right, and of sentences answered right with all their pairs of pictures."""
+    """Accuracy, the share of correct examples, and consistency, the share of sentences correct for all their pairs."""
     for name, ids in (("missing", labels.keys() - answers.keys()), ("unknown", answers.keys() - labels.keys())):
         if ids or not labels:
             few = ", ".join(sorted(ids)[:5])
-            raise ValueError(f"{len(ids)} {name} identifiers of {len(labels)} annotated ones: {few}")
+            raise ValueError(f"{len(ids)} {name} identifiers in the results; {len(labels)} are annotated: {few}")
     correct = 0
     sentences: dict[tuple[str, ...], bool] = {}
     for identifier, label in labels.items():

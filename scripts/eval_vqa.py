@@ -1,9 +1,9 @@
-"""The official VQA v2 accuracy of a results file: overall, by answer type, by question type.
+"""Compute the official VQA v2 accuracy of a results file: overall, by answer type and by question type.
 
     python -m scripts.eval_vqa output/results_val/results_6000_all.json v2_mscoco_val2014_annotations.json
 
-The results are a list of {"answer", "question_id"} and must answer exactly the annotated questions, or, with
---questions, exactly those of that file (a part of a split). Files may be gzipped.
+The results are a list of {"answer", "question_id"}. They must have one answer for each annotated question and no
+others; with --questions, for each question of that file (a part of a split). Files may be gzipped.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from utils.files import write_json
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Print the accuracies, and return what `evaluation.metrics.evaluate_vqa` returns."""
+    """Print the accuracies and return them, in the form of `evaluation.metrics.evaluate_vqa`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", help="results JSON that inf_vqa.py or scripts.ensemble wrote")
-    parser.add_argument("annotations", nargs="+", help="official annotations JSON, one or more")
+    parser.add_argument("annotations", nargs="+", help="one or more official annotations JSON files")
     parser.add_argument("--questions", metavar="JSON", help="score only the questions of this questions file")
-    parser.add_argument("--json", metavar="OUT", help="write the accuracies, in percent, to this file too")
+    parser.add_argument("--json", metavar="OUT", help="also write the accuracies, in percent, to this file")
     args = parser.parse_args(argv)
     annotations = [entry for path in args.annotations for entry in vqa_annotations(path)]
     if args.questions:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def annotations_of(annotations: Sequence[dict[str, Any]], questions: str) -> list[dict[str, Any]]:
-    """The annotations of the questions in a questions file; each must have one."""
+    """The annotations of the questions in a questions file. `InputError` if a question has none."""
     question_ids = {int(text.id) for text in vqa_questions(questions)}
     entries = [entry for entry in annotations if entry["question_id"] in question_ids]
     check_ids((entry["question_id"] for entry in entries), question_ids, "annotated question")
@@ -44,7 +44,7 @@ def annotations_of(annotations: Sequence[dict[str, Any]], questions: str) -> lis
 
 
 def print_accuracies(accuracies: dict[str, Any]) -> None:
-    """One line for each number, rounded as the official evaluation rounds."""
+    """Print one line per accuracy, rounded as in the official evaluation."""
     print(f"overall {accuracies['overall']:.2f} % of {accuracies['questions']:,} questions")
     for key, title in (("answer_type", "by answer type"), ("question_type", "by question type")):
         if accuracies[key]:

@@ -1,4 +1,4 @@
-"""The score of a file that an `inf_*.py` wrote, by official annotations alone: no model, no store.
+"""Score a results file that an `inf_*.py` wrote, with official annotations only: no model, no store.
 
     python -m scripts.evaluate ve    results_best_all.json snli_ve_dev.jsonl
     python -m scripts.evaluate nlvr2 results.csv dev.json balanced_dev.json unbalanced_dev.json
@@ -6,18 +6,19 @@
     python -m scripts.evaluate re    results_best_…_all.json refs.json annotations.json
     python -m scripts.evaluate itm   results.npz dataset_flickr30k.json --split test
 
-The results must answer exactly the annotated examples. Files may be gzipped.
-  nlvr2  the further files are parts of the first (balanced, unbalanced), each scored by itself, under its name
-  vcr    results as JSON or as the submission's csv
-  re     refs.json and annotations.json of a text store, or refs(unc).p and instances.json with --split; without them,
-         by the true boxes stored in the results
-  itm    the text store's txt2img.json or img2txts.json, or a Karpathy dataset JSON with --split; its pictures are found
-         by the number that ends their names (COCO_val2014_000000000042.jpg is coco_val2014_000000000042.npz)
-VQA has scripts/eval_vqa.py. Printed in percent; --json writes fractions.
+The results must have one answer for each annotated example, and no others. Files may be gzipped.
+  nlvr2  further annotation files are parts of the first (balanced, unbalanced); each gets scores under its name
+  vcr    results are the JSON or the submission's csv
+  re     refs.json and annotations.json of a text store, or refs(unc).p and instances.json with --split; without
+         annotation files, the true boxes stored in the results are used
+  itm    the text store's txt2img.json or img2txts.json, or a Karpathy dataset JSON with --split; its images are
+         matched by the number at the end of their names (COCO_val2014_000000000042.jpg is
+         coco_val2014_000000000042.npz)
+For VQA use scripts/eval_vqa.py. Scores are printed in percent; --json writes fractions.
 """
 
 import argparse
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,15 +47,15 @@ Scores = dict[str, float]
 
 
 def main(argv: Sequence[str] | None = None) -> Scores:
-    """Print the scores, and return them as fractions."""
+    """Print the scores and return them, as fractions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=TASKS, help="task that the results answer")
-    parser.add_argument("results", type=Path, help="what inf_TASK.py, or scripts.ensemble, wrote")
+    parser.add_argument("task", choices=TASKS, help="task of the results")
+    parser.add_argument("results", type=Path, help="results file of inf_TASK.py or scripts.ensemble")
     parser.add_argument(
-        "annotations", nargs="*", type=Path, help="official annotation files of the task; re can do without"
+        "annotations", nargs="*", type=Path, help="official annotation files of the task; optional for re"
     )
-    parser.add_argument("--split", help="re, itm: the part of the annotations that was answered (val, testA, test)")
-    parser.add_argument("--json", metavar="OUT", help="write the scores, as fractions, to this file too")
+    parser.add_argument("--split", help="re, itm: split of the annotations to score by, such as val, testA, test")
+    parser.add_argument("--json", metavar="OUT", help="also write the scores, as fractions, to this file")
     args = parser.parse_args(argv)
     scores = evaluate(args.task, args.results, args.annotations, args.split)
     print_scores(scores)
@@ -64,25 +65,33 @@ def main(argv: Sequence[str] | None = None) -> Scores:
 
 
 def evaluate(task: str, results: Path, annotations: Sequence[Path], split: str | None = None) -> Scores:
-    """The scores of a results file of `task`, as fractions."""
-    score, file_counts = TASKS[task]
-    if len(annotations) not in file_counts:
-        raise InputError(
-            f"the wrong number of annotation files for {task}",
-            found=len(annotations),
-            remedy="python -m scripts.evaluate --help shows one command for each task",
-        )
+    """Score a results file of `task`; returns fractions."""
+    check_file_count(task, annotations)
+    score, _ = TASKS[task]
     return score(results, annotations, split)
 
 
+def check_file_count(task: str, annotations: Sequence[Path]) -> None:
+    """Check the number of annotation files of `task`; `InputError` if it is wrong."""
+    _, counts = TASKS[task]
+    if len(annotations) not in counts:
+        raise InputError(
+            f"the number of annotation files for {task} is wrong",
+            key="annotations",
+            found=len(annotations),
+            expected="1 or more" if isinstance(counts, range) else " or ".join(map(str, counts)),
+            remedy="see the commands for each task in python -m scripts.evaluate --help",
+        )
+
+
 def print_scores(scores: Scores) -> None:
-    """A line for each score, in percent."""
+    """Print one line per score, in percent."""
     for name, value in scores.items():
         print(f"{100 * value:6.2f}  {name}")
 
 
 def score_ve(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
-    """Accuracy on the pairs that have a label; ids as prepro.py gives them (`pairID`, else running numbers)."""
+    """Score visual entailment: accuracy on the pairs with a label. Ids are those of `prepro.py`: see `ve_examples`."""
     texts, _ = ve_examples(annotations)
     truth = {text.id: VE_LABELS[text.fields["target"]["labels"][0]] for text in texts if text.fields}
     answers = text_by_id(read_entries(results), "id", "label")
@@ -94,7 +103,7 @@ def score_ve(results: Path, annotations: Sequence[Path], split: str | None) -> S
 
 
 def score_nlvr2(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
-    """Accuracy and consistency; of further annotation files, of their own examples."""
+    """Score NLVR2: accuracy and consistency, for each annotation file on its own examples."""
     answers: dict[str, str] = {}
     for number, line in lines(results):
         id_, _, answer = line.rpartition(",")
@@ -113,7 +122,7 @@ def score_nlvr2(results: Path, annotations: Sequence[Path], split: str | None) -
 
 
 def score_vcr(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
-    """Q→A, QA→R and Q→AR by `answer_label` and `rationale_label`."""
+    """Score VCR: the accuracies Q→A, QA→R and Q→AR by `answer_label` and `rationale_label`."""
     answers = read_vcr(results)
     truth: dict[str, tuple[int, int]] = {}
     for location, entry in json_lines(annotations[0]):
@@ -125,7 +134,7 @@ def score_vcr(results: Path, annotations: Sequence[Path], split: str | None) -> 
 
 
 def score_re(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
-    """Accuracy at an IoU above 0.5, by the inclusive IoU that publications use, and by the plain one."""
+    """Score referring expressions: accuracy at IoU > 0.5, by the inclusive IoU of publications and by the plain one."""
     predictions: dict[int, list[float]] = {}
     targets: dict[int, list[float]] = {}
     for location, entry in read_entries(results):
@@ -145,18 +154,18 @@ def score_re(results: Path, annotations: Sequence[Path], split: str | None) -> S
 
 
 def score_itm(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
-    """Recalls of `results.npz`; every text and every picture of the annotations must have been scored."""
+    """Score retrieval: the recalls of `results.npz`, which must hold every text and every image of the annotations."""
     with open_npz(results) as file:
         scores, txt_ids, img_ids = (read_array(file, name, results) for name in ("scores", "txt_ids", "img_ids"))
     truth = read_txt2img(annotations[0], img_ids.tolist(), split)
     check_ids(txt_ids.tolist(), truth, "text")
     columns = picture_columns(txt_ids.tolist(), img_ids.tolist(), truth, annotations[0])
-    check_ids(img_ids.tolist(), truth.values(), "picture")
+    check_ids(img_ids.tolist(), truth.values(), "image")
     return retrieval_recalls(scores, columns)
 
 
-# each task's function, and how many annotation files it takes
-TASKS: dict[str, tuple[Callable[[Path, Sequence[Path], str | None], Scores], Container[int]]] = {
+# task → (its function, allowed numbers of annotation files)
+TASKS: dict[str, tuple[Callable[[Path, Sequence[Path], str | None], Scores], Collection[int]]] = {
     "ve": (score_ve, range(1, 10)),
     "nlvr2": (score_nlvr2, range(1, 10)),
     "vcr": (score_vcr, (1,)),

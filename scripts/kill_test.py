@@ -1,4 +1,4 @@
-"""Kill a training run at random moments, resume it, and compare with the run never killed: bit for bit.
+"""Kill a training run at random moments, resume it, and compare it bit for bit with a run that was never killed.
 
 python -m scripts.kill_test --run config/demo-pretrain.json --trials 20
 """
@@ -26,42 +26,52 @@ from utils.options import option
 from utils.paths import CHECKOUT
 
 TIMES = ("units_per_s", "examples_per_s")
-WORKERS = [(before, after) for before in (0, 2) for after in (0, 2)]  # loader processes around the kill
+WORKERS = [(before, after) for before in (0, 2) for after in (0, 2)]  # loader processes before and after the kill
 
 
 @dataclass(kw_only=True)
 class KillTestConfig:
-    """Options of the kill test."""
+    """Options of the kill test, which kills and resumes training runs."""
 
-    run: str = option("", help="JSON with the options of the run to kill")
-    script: str = option("pretrain.py", help="the training script that reads this JSON")
-    trials: int = option(20, help="runs that are killed and resumed", at_least=1)
-    seed: int = option(0, help="seed of the moments to kill at")
+    run: str = option("", help="JSON with the options of the run to kill; required")
+    script: str = option("pretrain.py", help="training script that reads this JSON")
+    trials: int = option(20, help="number of runs to kill and resume", at_least=1)
+    seed: int = option(0, help="seed of the moments of the kills")
     folder: str = option("", help="folder to keep the runs in; default: a temporary folder")
 
 
 def start(script: str, config: Path, output: Path, n_workers: int, *flags: str) -> subprocess.Popen[bytes]:
-    """The run as its own process group, so that a kill takes its workers too."""
+    """Start the run in its own process group, so that a kill also reaches its loader processes."""
     command = [sys.executable, script, "--config", str(config), "--output_dir", str(output)]
     command += ["--n_workers", str(n_workers), "--num_threads", "1", *flags]
     return subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def finish(script: str, config: Path, output: Path, n_workers: int, *flags: str) -> None:
-    """Run to the end."""
-    if start(script, config, output, n_workers, *flags).wait():
-        raise InputError("the run failed", file=output / "log" / "log.txt", remedy="run it by hand to see why")
+    """Run the script to its end; `InputError` if it fails."""
+    check_end(start(script, config, output, n_workers, *flags), script, config, output)
+
+
+def check_end(process: subprocess.Popen[bytes], script: str, config: Path, output: Path) -> None:
+    """Wait for the end of a run; `InputError` if it failed."""
+    if process.wait():
+        raise InputError(
+            "the training run failed",
+            file=output / "log" / "log.txt",
+            found=f"exit status {process.returncode}",
+            remedy=f"to see the error, run: python {script} --config {config} --output_dir NEW_FOLDER",
+        )
 
 
 def wait_for_a_record(process: subprocess.Popen[bytes], output: Path) -> None:
-    """Until the run has logged something, or ended."""
+    """Wait until the run has logged its first record, or has ended."""
     log = output / "log" / "metrics.jsonl"
     while process.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.005)
 
 
 def kill(process: subprocess.Popen[bytes], output: Path, delay: float) -> bool:
-    """SIGKILL `process` and its workers `delay` seconds after its first record is logged; False if it ended before."""
+    """Kill `process` and its loader processes `delay` seconds after its first log record; False if it ended before."""
     wait_for_a_record(process, output)
     try:
         process.wait(delay)
@@ -73,7 +83,7 @@ def kill(process: subprocess.Popen[bytes], output: Path, delay: float) -> bool:
 
 
 def metrics(output: Path) -> list[dict[str, Any]]:
-    """The records of a run, apart from times."""
+    """The log records of a run, without speeds, which differ between runs."""
     lines = (output / "log" / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
 
@@ -85,7 +95,7 @@ def newest(output: Path, name: str) -> Any:
 
 
 def difference(a: Any, b: Any, location: str) -> str | None:
-    """The first place where two trees of tensors, arrays, numbers and containers are not equal bit for bit."""
+    """The first place where two trees of tensors, arrays, numbers and containers differ, or None; bit for bit."""
     if type(a) is not type(b):
         return f"{location}: {type(a).__name__} and {type(b).__name__}"
     if isinstance(a, torch.Tensor):
@@ -104,9 +114,9 @@ def difference(a: Any, b: Any, location: str) -> str | None:
 
 
 def compare(whole: Path, killed: Path) -> str | None:
-    """What differs between two finished runs: weights, best weights, train state (optimiser), metrics; or None."""
+    """The first difference between two finished runs, in weights, best weights, train state or metrics; or None."""
     (best,) = (path.relative_to(whole) for path in (whole / "ckpt").glob("model_*_best.pt"))
-    name = "model_(?:step|epoch)"  # weights are numbered by one of the two
+    name = "model_(?:step|epoch)"  # the names of weight files have a step or an epoch
     return (
         difference(newest(whole, name), newest(killed, name), "weights")
         or difference(checkpoint.load(whole / best), checkpoint.load(killed / best), "best weights")
@@ -116,21 +126,38 @@ def compare(whole: Path, killed: Path) -> str | None:
 
 
 def trial(script: str, config: Path, output: Path, workers: tuple[int, int], delay: float) -> bool:
-    """One run, killed once and resumed; whether the kill hit it alive."""
+    """Kill a run once and resume it; returns whether the run was still alive when it was killed."""
     hit = kill(start(script, config, output, workers[0]), output, delay)
     finish(script, config, output, workers[1], "--resume")
     return hit
 
 
+def check_options(options: KillTestConfig) -> None:
+    """Check that the options name a run and a script; `InputError` otherwise."""
+    if not options.run:
+        raise InputError(
+            "the option --run is missing",
+            key="--run",
+            found="nothing",
+            expected="a JSON file with the options of the run to kill",
+            remedy="give it, such as --run config/demo-pretrain.json",
+        )
+    for key, path in (("--run", options.run), ("--script", options.script)):
+        if not (CHECKOUT / path).is_file():
+            raise InputError("the file does not exist", file=path, key=key, remedy="check the path")
+
+
 def main(argv: list[str] | None = None) -> None:
+    """Run the kill test; `InputError` if a resumed run differs."""
     options, _ = parse(KillTestConfig, argv)
+    check_options(options)
     config, rng = Path(options.run), random.Random(options.seed)
     folder = Path(options.folder or tempfile.mkdtemp(prefix="kill_test_"))
     process = start(options.script, config, folder / "never_killed", n_workers=0)
     wait_for_a_record(process, folder / "never_killed")
     started = time.monotonic()
-    process.wait()
-    seconds = time.monotonic() - started  # of steps, validations and checkpoints
+    check_end(process, options.script, config, folder / "never_killed")
+    seconds = time.monotonic() - started  # time of steps, validations and checkpoints
     hits = failures = 0
     for k in range(options.trials):
         workers, delay = WORKERS[k % len(WORKERS)], rng.uniform(0.0, 0.9 * seconds)
@@ -141,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"trial {k}: workers {workers}, {killed}: {differs or 'identical'}", flush=True)
     print(f"{options.trials} trials, {hits} killed alive, {failures} differ", flush=True)
     if failures:
-        raise InputError("a resumed run differs from the run never killed", file=folder)
+        raise InputError("a resumed run differs from the run that was never killed", file=folder)
 
 
 if __name__ == "__main__":

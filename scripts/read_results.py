@@ -1,4 +1,4 @@
-"""Reading results files and the official annotations that they are scored by, entry by entry, checked."""
+"""Readers of results files and of the annotations that they are scored by; every entry is checked."""
 
 import csv
 import io
@@ -21,12 +21,12 @@ Value = TypeVar("Value")
 
 
 def read_entries(path: Path) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """Every entry of a JSON list of objects, and its location ("[0]")."""
+    """Read a JSON list of objects: location ("[0]") and value of every entry."""
     yield from check_entries(path, read_json(path))
 
 
 def check_entries(path: Path, content: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """Every entry of `content`, the list of objects that `path` holds, and its location ("[0]")."""
+    """Check that `content`, from the file `path`, is a list of objects: location ("[0]") and value of every entry."""
     if not isinstance(content, list):
         raise bad_field(Location(path, "the whole file"), content, "a list")
     for index, entry in enumerate(content):
@@ -37,7 +37,7 @@ def check_entries(path: Path, content: Any) -> Iterator[tuple[Location, dict[str
 
 
 def text_by_id(entries: Iterable[tuple[Location, Any]], id_key: str, text_key: str) -> dict[str, str]:
-    """The fields `id_key` to `text_key` of every entry, both text."""
+    """A dict from the field `id_key` to the field `text_key` of every entry; both must be text."""
     texts: dict[str, str] = {}
     for location, entry in entries:
         id_ = take(entry, id_key, str, location)
@@ -46,21 +46,21 @@ def text_by_id(entries: Iterable[tuple[Location, Any]], id_key: str, text_key: s
 
 
 def add_new(values: dict[Key, Value], id_: Key, value: Value, path: Path) -> None:
-    """`values[id_] = value`; `InputError`, naming the file, where that id is in `values` already."""
+    """Set `values[id_] = value`. `InputError` if the id is in `values` already; `path`: the file, for the error."""
     if id_ in values:
-        raise InputError("an id comes twice", file=path, key=id_)
+        raise InputError("an id occurs twice", file=path, key=id_)
     values[id_] = value
 
 
 def truth_value(answer: str, location: Location) -> str:
-    """The answer in small letters, which must be true or false."""
+    """The answer in lower case; `InputError` unless it is true or false."""
     if answer.lower() not in ("true", "false"):
         raise bad_field(location, answer, "True or False")
     return answer.lower()
 
 
 def read_vcr(path: Path) -> dict[str, np.ndarray]:
-    """annot_id to its 20 scores, of a results JSON or a submission's csv."""
+    """Read VCR results, a JSON or a submission's csv: annot_id to its 20 scores."""
     if path.name.removesuffix(".gz").endswith(".json"):
         content = read_json(path)
         rows = list(content.items()) if isinstance(content, dict) else []
@@ -83,7 +83,7 @@ def read_vcr(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_re_targets(refs: Path, instances: Path, split: str | None) -> dict[int, list[float]]:
-    """sent_id to the box of its object."""
+    """Read the true boxes of referring expressions: sent_id to x, y, w, h. `split`: None for all splits."""
     annotations = read_json(instances)
     if isinstance(annotations, dict):
         annotations = take(annotations, "annotations", list, Location(instances))
@@ -105,14 +105,17 @@ def read_re_targets(refs: Path, instances: Path, split: str | None) -> dict[int,
 
 
 def check_box(value: Any, location: Location) -> list[float]:
-    """`value`, which must be four numbers: x, y, w, h."""
+    """`value`; `InputError` unless it is a list of four numbers: x, y, w, h."""
     if not isinstance(value, list) or len(value) != 4 or not all(isinstance(x, int | float) for x in value):
-        raise bad_field(location, value, "x, y, w, h")
+        raise bad_field(location, value, "four numbers: x, y, w, h")
     return value
 
 
 def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[str, str]:
-    """Text id to its picture's name in `img_ids`, of any of the three kinds of file."""
+    """Read the true image of each text: text id to a name in `img_ids`.
+
+    `path`: txt2img.json, img2txts.json or a Karpathy dataset JSON; the last needs a `split`.
+    """
     content = read_json(path)
     if not isinstance(content, dict):
         expected = "txt2img.json, img2txts.json or a Karpathy dataset JSON"
@@ -122,7 +125,13 @@ def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[
             return content
         return {id_: name for name in content for id_ in take(content, name, list, Location(path))}
     if split is None:
-        raise InputError("which part of the dataset was scored?", file=path, key="--split", expected="val or test")
+        raise InputError(
+            "the option --split is missing",
+            file=path,
+            key="--split",
+            expected="the split of the results: val or test",
+            remedy="give --split, which selects the split in this Karpathy file",
+        )
     name_by_number: dict[str, str] = {}
     for name in img_ids:
         add_new(name_by_number, picture_number(name), name, path)
@@ -134,7 +143,7 @@ def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[
 
 
 def picture_number(name: str) -> str:
-    """The number that ends a picture's name, without leading zeros; else its stem."""
+    """The number at the end of an image name, without leading zeros; the stem if there is no number."""
     stem = Path(name).stem.lower()
     number = re.search(r"\d+$", stem)
     return str(int(number[0])) if number else stem

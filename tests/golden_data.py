@@ -1,4 +1,4 @@
-"""Reading the reference numbers under tests/golden (their INDEX: conventions, tolerances, quirks)."""
+"""Read the reference numbers under tests/golden (tests/golden/README.md: conventions, tolerances, quirks)."""
 
 import json
 from pathlib import Path

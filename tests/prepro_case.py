@@ -1,4 +1,4 @@
-"""What the tests of prepro.py's subcommands share: a vocabulary, a call that reads back, the goldens' tokeniser."""
+"""Helpers of the tests of prepro.py's subcommands: a vocabulary, a call that reads the store, the goldens' pieces."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ WORDS = ["dog", "cat", "two", "on", "the", "street", "left", "person", "traffic"
 
 
 def tokenizer(folder: Path) -> WordPiece:
-    """Of a vocabulary of characters and a few words, written into `folder`."""
+    """A tokeniser with a small vocabulary, of characters and a few words, written into `folder`."""
     letters = string.ascii_letters + string.digits
     path = folder / "vocab.txt"
     pieces = [*SPECIAL, *string.punctuation, *letters, *(f"##{letter}" for letter in letters), *WORDS]
@@ -30,7 +30,7 @@ def tokenizer(folder: Path) -> WordPiece:
 
 
 def prepare(folder: Path, task: str, *options: str, name: str = "x.db") -> dict[str, dict[str, Any]]:
-    """Run a subcommand; the records of the store `folder / name`, which the trainer's reader accepts too."""
+    """Run a subcommand; returns the records of the store `folder / name`, after the trainer's reader accepted it."""
     out = folder / name
     prepro.main([task, *options, "--vocab", str(tokenizer(folder).path), "--output", str(out)])
     store, records = TextStore(out), read_store(out)
@@ -40,7 +40,7 @@ def prepare(folder: Path, task: str, *options: str, name: str = "x.db") -> dict[
 
 
 def use_golden_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The goldens' word pieces, whose vocabulary is not there: each word's pieces, known from their records."""
+    """Use the goldens' word pieces, taken from their records because their vocabulary is not available."""
     table = {"umbrella": [152, 97], "bottles": [157, 38], "frisbees": [43, 159], "dogs": [123], "two": [197], "@@": []}
     table |= {"three": [121], "has": [182], "near": [25], "left": [37], "water": [116], "playing-with": [95, 120]}
     table |= {"image": [98], "and": [194], "the": [14], "right": [68]}
@@ -62,7 +62,7 @@ def use_golden_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_golden(out: Path, name: str, **other: Any) -> None:
-    """The store at `out` has the records and side files of the release's, and its meta but for `other`."""
+    """Check that the store `out` equals the release's: records, side files, and meta.json except for `other`."""
     golden = EXPECTED[name]
     assert read_store(out) == golden["records"]
     for file, content in golden["side_files"].items():

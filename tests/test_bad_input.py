@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import pretrain
+import train_vqa
 from tests.tiny_world import MODEL, convert, make_world, pretrain_options, run_script
 from utils.errors import InputError
 
@@ -82,6 +83,14 @@ def test_two_datasets_of_one_name(world, key):
         pretrain.main(["--config", str(pretrain_options(world, world / "run", **{key: 2 * config[key]}))])
 
 
+def test_no_training_data(world):
+    with pytest.raises(InputError, match=r"no training data was given[\s\S]*key: +train_datasets\n"):
+        pretrain.main(["--config", str(pretrain_options(world, world / "run", train_datasets=[]))])
+    flags = ["--output_dir", str(world / "vqa"), "--model_config", str(world / "model.json")]
+    with pytest.raises(InputError, match=r"no training data was given[\s\S]*key: +train_txt_dbs, train_img_dbs\n"):
+        train_vqa.main(flags)
+
+
 def test_wrong_type(world):
     all_in(message(world, warmup_steps="many"), "run.json", "warmup_steps", "many", "int")
 
@@ -133,6 +142,7 @@ def test_picture_that_the_image_store_lacks(world):
     all_in(message(world), "tiny_000000000003.npz", "captions.db", "img_db/tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", [f"img_db/tiny/{STORE}", "txt_db/captions.db"])
 def test_truncated_lmdb(world, store):
     data = world / store / "data.mdb"

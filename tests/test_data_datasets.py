@@ -119,7 +119,7 @@ def test_wrong_picture_is_always_another():
 
 
 def test_one_picture_alone_has_no_negative():
-    with pytest.raises(InputError, match="no other picture"):
+    with pytest.raises(InputError, match="no other image"):
         Itm(Texts([3, 4], [0, 0]), Images([0], [4])).pairs(np.zeros((2, 3)))
 
 
@@ -159,7 +159,7 @@ def test_text_alone():
     data = Mlm(Texts([4, 7], [0, 1]), None)
     assert data.lens(data.pairs(uniform(2))).tolist() == [4, 7] and data.img_dim == 1
     assert data.example([1, -1], generator(0)).seqs[0].images == []
-    with pytest.raises(InputError, match="needs pictures"):
+    with pytest.raises(InputError, match="needs images"):
         Itm(Texts([4], [0]), None)
 
 

@@ -127,10 +127,10 @@ def test_both_ways_to_decode_agree(monkeypatch):
     "spoil, named",
     [
         (lambda r: r | {"features": r["features"] * 1e6}, "features"),
-        (lambda r: r | {"norm_bb": r["norm_bb"] * 640}, "shares of the picture"),
+        (lambda r: r | {"norm_bb": r["norm_bb"] * 640}, "relative to the image's size"),
         (lambda r: r | {"norm_bb": r["norm_bb"] * np.nan}, "norm_bb"),
         (lambda r: r | {"norm_bb": r["norm_bb"][:, :5]}, "norm_bb"),
-        (lambda r: r | {"conf": r["conf"][:2]}, "uneven"),
+        (lambda r: r | {"conf": r["conf"][:2]}, "different numbers of rows"),
         (lambda r: {"features": r["features"]}, "norm_bb"),
         (lambda r: r | {"features": [[1.0, 2.0]]}, "features"),
         (lambda r: r["features"].tobytes(), "msgpack"),
@@ -157,7 +157,7 @@ def test_counts_that_are_missing_or_of_another_store(tmp_path):
     all_in(message(lambda: ImageStore(path)), "nbb_th0.2", "b.npz")
     (path / f"nbb_{VARIANT}.json").unlink()
     text = message(lambda: ImageStore(path))
-    all_in(text, f"file:     {path}/nbb_{VARIANT}.json", "the LMDB is there")
+    all_in(text, f"file:     {path}/nbb_{VARIANT}.json", "missing beside its LMDB")
 
 
 def test_variants_that_exist_are_named(tmp_path):
@@ -278,7 +278,7 @@ def test_side_files_in_any_order_and_in_small_pieces(tmp_path, monkeypatch):
         ("id2len.json", '{"t0": 3 "t1": 4}', "comma"),
         ("id2len.json", '{"t0": 3, "t1"', "key"),
         ("id2len.json", "[3, 4]", "begin"),
-        ("id2len.json", "{}", "without texts"),
+        ("id2len.json", "{}", "no texts"),
         ("txt2img.json", '{"t0": "a.npz", "t1": ["a.npz", "b.npz"]}', "entry 2"),
         ("txt2img.json", '{"t0": "a.npz"}', "t1"),
         ("meta.json", '{"CLS": 1}', "SEP"),

@@ -13,8 +13,8 @@ from data.stores import Stores
 from data.txt_store import TextStore
 from data.txt_writer import TextWriter
 from tests.golden_data import GOLDEN, arrays
-from utils.config import RunConfig
 from utils.errors import InputError
+from utils.run_config import RunConfig
 
 FORMATS = GOLDEN / "data_formats"
 IMAGES, TEXTS = FORMATS / "img_db", FORMATS / "txt_db"

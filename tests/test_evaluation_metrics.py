@@ -100,7 +100,7 @@ def test_equal_scores_earn_nothing() -> None:
 
 def test_retrieval_refuses() -> None:
     scores = np.zeros((3, 2))
-    with pytest.raises(InputError, match="not among the scored"):
+    with pytest.raises(InputError, match="not among the scored images"):
         retrieval_recalls(scores, np.array([0, 1, 2]))
     with pytest.raises(InputError, match="do not fit"):
         retrieval_recalls(scores, np.array([0, 1]))

@@ -162,7 +162,7 @@ def test_evaluate_vqa_wants_every_question_once() -> None:
         evaluate_vqa(RESULTS, ANNOTATIONS[:3])
     with pytest.raises(InputError, match="answered twice"):
         evaluate_vqa([*RESULTS, RESULTS[0]], ANNOTATIONS)
-    with pytest.raises(InputError, match="no questions"):
+    with pytest.raises(InputError, match="there are no questions"):
         evaluate_vqa([], [])
 
 
@@ -209,7 +209,7 @@ def test_write_vqa(tmp_path: Path) -> None:
         ([(1, "a"), (1, "b")], [1], "twice"),
         ([(1, "a")], [1, 1], "twice"),
         ([(1, 7)], [1], "not text"),
-        ([], [], "no questions"),
+        ([], [], "there are no questions"),
     ],
 )
 def test_write_vqa_refuses(tmp_path: Path, predictions: Any, expected: list[int], message: str) -> None:
@@ -245,7 +245,7 @@ def test_logits_are_one_fp16_array_an_id(tmp_path: Path) -> None:
         ([1, 2], [[0.0, 1.0], [0.0, np.inf]], "not finite"),
         ([1, 2], [[0.0, 1.0], [0.0, 7e4]], "not finite"),  # beyond fp16
         ([1, 1], [[0.0, 1.0], [0.0, 1.0]], "twice"),
-        ([1], [[0.0, 1.0], [0.0, 1.0]], "as many ids"),
+        ([1], [[0.0, 1.0], [0.0, 1.0]], "number of ids is not the number of rows"),
     ],
 )
 def test_logits_refused(tmp_path: Path, ids: list[int], scores: list[list[float]], message: str) -> None:

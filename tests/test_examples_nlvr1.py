@@ -55,6 +55,7 @@ def annotated_objects(example):
     )
 
 
+@pytest.mark.slow
 def test_the_page_s_commands_run_as_written(tmp_path):
     block = re.search(r"<!-- tested -->\n```bash\n(.*?)```", PAGE, re.DOTALL)
     assert block

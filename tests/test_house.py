@@ -8,12 +8,14 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import pytest
+from packaging.requirements import Requirement
 
 from utils.options import field_metadata, field_types
 
@@ -139,6 +141,16 @@ def test_every_required_package_is_imported() -> None:
     modules = {module for file in PRODUCT for _, module in imported_modules(file)}
     offenders = sorted(name for name in packages if MODULES.get(name, name.replace("-", "_")) not in modules)
     check(offenders, "Nothing imports it: take it out of requirements.txt, or give its reason in NOT_IMPORTED.")
+
+
+def test_pyproject_and_requirements_agree() -> None:
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    bounds = {requirement.name: requirement.specifier for requirement in map(Requirement, dependencies)}
+    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split())
+    offenders = [f"{name}: only in one of the two files" for name in sorted(bounds.keys() ^ pins.keys())]
+    common = sorted(bounds.keys() & pins.keys())
+    offenders += [f"{name}: {pins[name]} is not {bounds[name]}" for name in common if pins[name] not in bounds[name]]
+    check(offenders, "pyproject.toml gives each package that requirements.txt pins a lower bound.")
 
 
 def test_mypy_wants_every_function_annotated() -> None:

@@ -118,7 +118,7 @@ def names_of(model, groups):
 
 
 def test_groups_are_the_references_but_for_norm_weights():
-    """No decay on any bias or norm weight: the reference missed norms that are not called LayerNorm (its Q9)."""
+    """No decay on any bias or norm weight: the reference missed norms with other names (tests/golden/README.md, Q9)."""
     cases = [
         (UniterForPretraining(tiny_config(), IMG_DIM, IMG_LABEL_DIM), "groups_pretrain", None, 1.0),
         (

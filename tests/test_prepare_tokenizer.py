@@ -1,4 +1,4 @@
-"""The tokeniser against pytorch-pretrained-bert's, which existing text stores were made with."""
+"""The tokeniser gives the ids of pytorch-pretrained-bert's tokeniser, which made the existing text stores."""
 
 import gzip
 import hashlib
@@ -50,7 +50,7 @@ def vocab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def old_ids(vocab: Path, texts: list[str], do_lower_case: bool) -> list[list[int]]:
-    """What the release's preparation got: its tokeniser, called on each word."""
+    """The ids of the release's preparation, which called its tokeniser on each word."""
     old = pytest.importorskip(
         "pytorch_pretrained_bert.tokenization", reason="pytorch-pretrained-bert, the oracle, is not installed"
     )
@@ -70,7 +70,7 @@ def test_sentences_equal_the_old_tokeniser(vocab: Path, do_lower_case: bool) -> 
 
 @pytest.mark.parametrize("do_lower_case", [False, True])
 def test_code_points_equal_the_old_tokeniser(vocab: Path, do_lower_case: bool) -> None:
-    """Every code point below U+3100, every 13th above, inside a word."""
+    """Every code point below U+3100 and every 13th above, inside a word."""
     points = [*range(0x3100), *range(0x3100, 0x30000, 13), *range(0xD7F0, 0xE010), *range(0xFFF0, 0x10000)]
     texts = [f"a{chr(point)}b" for point in points]
     assert list(map(WordPiece(vocab, do_lower_case).encode, texts)) == old_ids(vocab, texts, do_lower_case)
@@ -111,7 +111,7 @@ def test_pieces_and_ids(vocab: Path) -> None:
 
 
 def test_meta_has_the_release_keys(vocab: Path) -> None:
-    meta = WordPiece(vocab.parent).meta()  # a folder does, too
+    meta = WordPiece(vocab.parent).meta()  # a folder works too
     assert {key: meta[key] for key in ("UNK", "CLS", "SEP", "MASK")} == {"UNK": 1, "CLS": 2, "SEP": 3, "MASK": 4}
     assert meta["tokenizer"] == meta["toker"] == vocab.parent.name
     assert meta["vocab_sha256"] == hashlib.sha256(vocab.read_bytes()).hexdigest()

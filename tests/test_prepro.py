@@ -1,4 +1,4 @@
-"""prepro.py: what it writes, read back with plain lmdb, lz4 and msgpack, and what it refuses."""
+"""prepro.py on captions and VQA: its stores, read with plain lmdb, lz4 and msgpack, and the files that it refuses."""
 
 import gzip
 import hashlib
@@ -66,7 +66,7 @@ def vocab(tmp_path: Path) -> Path:
 
 
 def put(path: Path, content: Any) -> str:
-    """Write JSON (a dict), lines (a list) or bytes; the path as text."""
+    """Write JSON (a dict), lines (a list) or bytes; returns the path as text."""
     if isinstance(content, list):
         content = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in content).encode()
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
@@ -176,7 +176,7 @@ def test_vqa(tmp_path: Path, vocab: Path, capsys: pytest.CaptureFixture[str]) ->
     assert records["9001"]["target"] == {"labels": [], "scores": []}
     assert records["25000"]["target"] == {"labels": [2], "scores": [1.0]}
     assert records["1"]["img_fname"] == "coco_val2014_000000000001.npz"
-    assert "3 answers; 1 questions have no annotator's answer among them" in capsys.readouterr().out
+    assert "3 answers in the vocabulary; 1 questions have none of them" in capsys.readouterr().out
     meta = side(out, "meta.json")
     assert (meta["task"], meta["annotations"]) == ("vqa", [answers, str(tmp_path / "a2.json")])
 
@@ -253,7 +253,7 @@ def test_bad_captions_are_refused(tmp_path: Path, vocab: Path, content: Any, mes
         ({"id": "2", "image": "", "text": "two"}, "line 2, image"),
         ({"id": "2", "image": "a.jpg", "sentence": "two"}, r"line 2\.text"),
         ({"id": "1", "image": "a.jpg", "text": "two"}, "twice"),
-        ({"id": "2", "image": "other/a.jpg", "text": "two"}, "two pictures get one name"),
+        ({"id": "2", "image": "other/a.jpg", "text": "two"}, "two images get the same name"),
     ],
 )
 def test_bad_lines_are_refused(tmp_path: Path, vocab: Path, line: Any, message: str) -> None:
@@ -266,7 +266,7 @@ def test_bad_lines_are_refused(tmp_path: Path, vocab: Path, line: Any, message: 
 @pytest.mark.parametrize(
     ("questions", "annotations", "message"),
     [
-        (QUESTIONS, without(ANNOTATIONS, "annotations", 0, "question_id", 7), "without annotation[\\s\\S]*9000"),
+        (QUESTIONS, without(ANNOTATIONS, "annotations", 0, "question_id", 7), "have no annotation[\\s\\S]*9000"),
         (QUESTIONS, without(ANNOTATIONS, "annotations", 0, "question_id", 9001), "annotated twice"),
         (QUESTIONS, without(ANNOTATIONS, "annotations", 0, "answers", []), r"annotations\[0\]\.answers"),
         (QUESTIONS, without(ANNOTATIONS, "annotations", 0, "answers", ["x"]), r"annotations\[0\]\.answers\[0\]"),
@@ -283,7 +283,7 @@ def test_bad_vqa_files_are_refused(tmp_path: Path, vocab: Path, questions: Any, 
 
 
 def test_command_line(tmp_path: Path, vocab: Path) -> None:
-    """As a user runs it: help, an error without traceback, an output that is not overwritten."""
+    """The script as a user runs it: help, an error without traceback, an output that is not overwritten."""
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "prepro.py", *arguments]

@@ -18,7 +18,7 @@ from utils.errors import InputError
 @pytest.mark.parametrize("command", [["--task", "nlvr"], ["nlvr2"]])
 @pytest.mark.parametrize("missing", [None, "data_formats/annotations/missing_nlvr2_imgs.json"])
 def test_nlvr2_golden(tmp_path: Path, monkeypatch: Any, command: list[str], missing: str | None) -> None:
-    """The release's own command and ours give the release's store."""
+    """The release's command and our command both give the release's store."""
     monkeypatch.chdir(GOLDEN)
     use_golden_tokenizer(monkeypatch)
     out = tmp_path / "x.db"

@@ -1,4 +1,4 @@
-"""prepro.py on VCR: tags, lengths, what is refused."""
+"""prepro.py on VCR: tags, lengths, and the files that it refuses."""
 
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def test_vcr_test_split_and_excluded_pictures(tmp_path: Path) -> None:
 
 
 def test_places_tell_objects_apart() -> None:
-    """As near as can be to where each is, and no two alike, up to the number of tokens."""
+    """Each object gets the nearest free token, and all tokens differ, until no token is free."""
     corners = {0: (0.0, 0.0), 1: (1.0, 0.0), 2: (0.0, 1.0), 3: (1.2, 1.2), 4: (0.5, 0.5)}
     assert list(place_tokens(corners).values()) == [0, 8, 72, 80, 40]
     crowd = place_tokens({k: (0.5, 0.5) for k in range(83)})
@@ -94,7 +94,7 @@ def test_places_tell_objects_apart() -> None:
 
 
 def test_vcr_lengths_are_those_of_the_golden(tmp_path: Path) -> None:
-    """Question, longest answer and, for the second, longest rationale."""
+    """A length counts the question, the longest answer and, in the second file, the longest rationale."""
     golden = EXPECTED["vcr_like.db"]
     with TextWriter(tmp_path / "vcr.db", golden["side_files"]["meta.json"]) as writer:
         for id_, record in golden["records"].items():
@@ -155,5 +155,5 @@ def test_vcr_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
     other = VCR | {"annot_id": "val-2", "img_fn": "another/x_00.01.46.736@0.jpg"}
     files = vcr_files(tmp_path)
     put(tmp_path / "val.jsonl", [VCR, other])
-    with pytest.raises(InputError, match=r"two pictures get one name[\s\S]*vcr_x_00"):
+    with pytest.raises(InputError, match=r"two images get the same name[\s\S]*vcr_x_00"):
         prepare(tmp_path, "vcr", *files)

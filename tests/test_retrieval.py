@@ -25,7 +25,7 @@ from scripts import kill_test
 from tests.golden_data import GOLDEN, IMG_DIM, arrays, close, load, tiny_config
 from tests.test_model_retrieval import raw_pairs, retrieval_batch
 from tests.tiny_tasks_itm import inference_flags, itm_options
-from tests.tiny_world import ROOT, make_world, run_script
+from tests.tiny_world import ROOT, TORCHRUN, make_world, run_script
 from tests.unpack import to_padded
 from utils import checkpoint
 from utils.config import load_hps, parse
@@ -33,18 +33,11 @@ from utils.errors import InputError
 
 FORMATS = GOLDEN / "data_formats"
 DATASETS = FORMATS / "expected" / "datasets"
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("itm"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As ranks under torchrun have."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -319,6 +312,7 @@ def runs(world):
     return finished
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_never_killed(world, runs, tmp_path):
     """The mined negatives are part of the state that is resumed from."""
     options = itm_options(world, runs["mined"], **KINDS["mined"])
@@ -361,6 +355,7 @@ def test_online_steps_are_of_single_examples(world, tmp_path):
         assert (micro_batches.batch_size, micro_batches.accumulation) == (1, "mean")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["online", "mined"])
 def test_ranks_and_micro_batches_are_one(world, tmp_path, kind):
     """1 rank × 2 micro-batches and 2 ranks × 1, dropout on: the same run."""
@@ -368,14 +363,14 @@ def test_ranks_and_micro_batches_are_one(world, tmp_path, kind):
     one, two = tmp_path / f"one_{kind}", tmp_path / f"two_{kind}"
     more, less = ({"train_batch_size": 4}, {}) if kind == "online" else ({"gradient_accumulation_steps": 2}, {})
     train_itm.main(["--config", str(itm_options(world, one, **shared | more))])
-    port = str(31500 + os.getpid() % 1000 + len(kind))
-    run_script("train_itm.py", "--config", itm_options(world, two, **shared | less), launcher=(*TORCHRUN, port))
+    run_script("train_itm.py", "--config", itm_options(world, two, **shared | less), launcher=TORCHRUN)
     ours, theirs = kill_test.newest(one, "model_step"), kill_test.newest(two, "model_step")
     assert all((ours[key] - value).abs().max() <= 1e-9 for key, value in theirs.items())
     for a, b in zip(kill_test.metrics(one), kill_test.metrics(two)):
         assert a == pytest.approx(b, abs=1e-9, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_few_pairs_are_memorised(tmp_path):
     world = make_world(tmp_path / "world", texts=12, pictures=6)
     changes = {"num_train_steps": 120, "valid_steps": 120, "log_steps": 20, "negative_size": 3, "full_val": True}
@@ -402,13 +397,13 @@ def independent_recalls(path, side):
     return found
 
 
+@pytest.mark.slow
 def test_inference_on_one_rank_and_two(world, runs, tmp_path):
     weights = runs["none"] / "ckpt/model_step_12.pt"
     outputs = [tmp_path / "one", tmp_path / "two"]
     more = "--train_config", runs["none"] / "log/hps.json"
     scores = inf_itm.main(inference_flags(world, outputs[0], weights, *more))
-    port = str(32500 + os.getpid() % 1000)
-    run_script("inf_itm.py", *inference_flags(world, outputs[1], weights), launcher=(*TORCHRUN, port))
+    run_script("inf_itm.py", *inference_flags(world, outputs[1], weights), launcher=TORCHRUN)
     for name in ("results.npz", "scores.json"):
         assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
     saved = json.loads((outputs[0] / "scores.json").read_text())
@@ -443,7 +438,7 @@ def test_interrupted_inference_goes_on(world, runs, tmp_path, monkeypatch):
     shutil.copystat(runs["none"] / "ckpt/model_step_12.pt", weights)
     chunks[2].write_bytes(chunks[2].read_bytes()[:200])
     monkeypatch.undo()
-    with pytest.raises(InputError, match="whole chunk"):
+    with pytest.raises(InputError, match="chunk of scores is damaged"):
         inf_itm.main(inference_flags(world, output, weights))
 
 
@@ -471,12 +466,12 @@ def test_zero_shot_and_heads(world, runs, tmp_path):
             logits[data.tile(i)] = model.itm_output(model.uniter.pooler(model.uniter(batch), batch.cu_seqlens)).numpy()
     np.testing.assert_allclose(found["matching"], logits[..., 1], atol=1e-6)
     np.testing.assert_allclose(found["difference"], logits[..., 1] - logits[..., 0], atol=1e-6)
-    with pytest.raises(InputError, match="no head"):
+    with pytest.raises(InputError, match="has no head for image-text matching"):
         inf_itm.main(inference_flags(world, tmp_path / "no1", tmp_path / "none.pt"))
     with pytest.raises(InputError, match="file not found"):
         inf_itm.main(inference_flags(world, tmp_path / "no", tmp_path / "nothing.pt"))
     finetuned = runs["none"] / "ckpt/model_step_12.pt"
-    with pytest.raises(InputError, match="rank head"):
+    with pytest.raises(InputError, match="--score difference needs a pretrained checkpoint"):
         inf_itm.main(inference_flags(world, tmp_path / "no2", finetuned, "--score", "difference"))
 
 

@@ -1,4 +1,4 @@
-"""The full scan of both stores: a report where all is well, status 2 and one screen where it is not."""
+"""The full scan of both stores: a report if there are no errors, else status 2 and one screen of errors."""
 
 import shutil
 
@@ -28,11 +28,11 @@ def edit(path, name: str, change) -> None:
 def test_a_report(stores, capsys):
     check.main(["--txt_db", f"{stores}/txt_db/nlvr2_dev.db", "--img_db", f"{stores}/img_db/nlvr2_dev"])
     report = capsys.readouterr().out
-    for part in ("20 texts about 8 pictures, 2 each", "205 word pieces", "8 pictures, features of width 24"):
+    for part in ("20 texts about 8 images, 2 per text", "205 word pieces", "8 images, features of width 24"):
         assert part in report
-    assert "6 to 79" in report and "13 classes" in report and "all is well" in report
+    assert "6 to 79" in report and "13 classes" in report and "no errors found" in report
     check.main(["--img_db", f"{stores}/img_db/re_coco_gt", "--conf_th", "-1", "--num_bb", "100", "--img_dim", "24"])
-    assert "4 pictures" in capsys.readouterr().out
+    assert "4 images" in capsys.readouterr().out
 
 
 def test_every_bad_record_is_counted(stores):
@@ -41,14 +41,14 @@ def test_every_bad_record_is_counted(stores):
     edit(folder, "nlvr2_dev-1-1-img1.npz", lambda r: r | {"norm_bb": r["norm_bb"][:0]})
     done = run_script("-m", "scripts.check", "--img_db", stores / "img_db" / "nlvr2_dev", check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    for part in ("2 pictures cannot be used", "0-1-img0.npz", "1-1-img1.npz", "data.mdb", "remedy"):
+    for part in ("2 images cannot be used", "0-1-img0.npz", "1-1-img1.npz", "data.mdb", "remedy"):
         assert part in done.stderr
 
 
 @pytest.mark.parametrize(
     "flags, named",
     [
-        (["--txt_db", "txt_db/vqa_like.db", "--img_db", "img_db/re_coco_det"], "8 of 8 pictures"),
+        (["--txt_db", "txt_db/vqa_like.db", "--img_db", "img_db/re_coco_det"], "8 of 8 images"),
         (["--img_db", "img_db/nlvr2_dev", "--img_dim", "2048"], "2048"),
         (["--img_db", "img_db/re_coco_gt"], "feat_numbb100"),
         (["--txt_db", "txt_db/none.db"], "none.db"),

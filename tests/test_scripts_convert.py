@@ -1,4 +1,4 @@
-"""convert_imgdir against the reference's own stores, in every variant."""
+"""convert_imgdir reproduces the release's stores in every variant."""
 
 import json
 import shutil
@@ -78,7 +78,7 @@ def test_a_bad_file_is_named_and_nothing_is_left(tmp_path, spoil):
 
 def test_the_converted_store_is_read(tmp_path):
     convert(FORMATS / "raw_npz" / "nlvr2_dev", tmp_path / "ours")
-    shutil.copytree(FORMATS / "img_db" / "nlvr2_dev", tmp_path / "golden")  # an index appears beside what is opened
+    shutil.copytree(FORMATS / "img_db" / "nlvr2_dev", tmp_path / "golden")  # opening a store writes an index beside it
     ours, golden = ImageStore(tmp_path / "ours"), ImageStore(tmp_path / "golden")
     assert [ours.name(k) for k in range(len(ours))] == [golden.name(k) for k in range(len(golden))]
     np.testing.assert_array_equal(ours.n_announced, golden.n_announced)

@@ -1,4 +1,4 @@
-"""The demo and its comparisons: every command they would type is one that its script takes, and their tables."""
+"""The demo and its comparisons: their scripts accept all commands, and the tables are right. Nothing is run."""
 
 import json
 import re
@@ -47,7 +47,7 @@ SCORES |= {"accuracy": 0.5, "r_mean": 0.125, "overall": 75.0}
 
 @pytest.fixture
 def typed(monkeypatch):
-    """The commands of the demo, none of which is run; what one writes last is there afterwards, scores among it."""
+    """The commands of the demo. None is run; only the file that it writes last is made, with scores in it."""
     commands: list[list[str]] = []
 
     def call(self, last_output, command):
@@ -69,7 +69,7 @@ def _guessing(task, chance):
 
 
 def check(command):
-    """Parse a command line by its script's own options; the script's name, of other scripts the first word's."""
+    """Parse a command line with the options of its script; returns the script's name."""
     script = next((part for part in command if part in CONFIGS or part == "prepro.py"), command[1])
     flags = command[command.index(script) + 1 :]
     if script in CONFIGS:
@@ -108,7 +108,7 @@ def test_comparisons(tmp_path, typed, capsys):
     trained = [command for command in typed if any(part.startswith("train_") for part in command)]
     sides = {side for _, task, *both in compare_tasks.PAIRS for side in [(task, name) for name in both]}
     assert len(trained) == 3 * len(sides) == 42
-    for command in trained:  # both sides of a pair: the same steps and seeds, nothing validated
+    for command in trained:  # both sides of a pair have the same steps and seeds, and no validation
         flags = dict(pairwise(command))
         assert flags["--num_train_steps"] == "20" and flags["--val_txt_db"] == "None"
     seeds = [dict(pairwise(command))["--seed"] for command in trained]
@@ -120,11 +120,11 @@ def test_comparisons(tmp_path, typed, capsys):
     assert "nlvr2: paired-attn, triplet" in capsys.readouterr().out
     before = len(typed)
     compare_tasks.main(["--demo", str(tmp_path), "--steps", "20", "--stage_steps", "10"])
-    assert len(typed) == before  # what is finished is not done again
+    assert len(typed) == before  # finished runs are not repeated
 
 
 def test_a_difference_and_its_error(tmp_path, monkeypatch, capsys):
-    """Paired: 3, 1 and 5 points, 3 ± 1.2."""
+    """The paired differences are 3, 1 and 5 points: 3 ± 1.2."""
     values = {"pre": [60.0, 61.0, 65.0], "scratch": [57.0, 60.0, 60.0]}
     monkeypatch.setattr(compare_tasks, "PAIRS", (("ve: pre-trained, scratch", "ve", "pre", "scratch"),))
     comparison = compare_tasks.Comparison(compare_tasks.CompareConfig(demo=str(tmp_path)))

@@ -1,4 +1,4 @@
-"""The demo world: official formats, one seed one world, language that is true, answers that need the picture."""
+"""The demo data: official formats, the same files for the same seed, true captions, answers that need the picture."""
 
 import json
 import re
@@ -17,6 +17,8 @@ from scripts.demo_world.questions import COMPLEX, Asker, people_answer
 from scripts.demo_world.scene import COLORS, SHAPES, SIZE, make_scene
 from scripts.demo_world.words import NUMBERS, PLURALS, SYNONYMS
 from utils.errors import InputError
+
+pytestmark = pytest.mark.slow  # it makes the demo's data
 
 SIZES = {"train": 120, "val": 10, "test": 20}
 
@@ -72,8 +74,8 @@ def test_pictures_show_their_boxes(world):
         pixels = np.asarray(Image.open(world / "images" / "test" / files[entry["image_id"]]), float)
         assert pixels.shape == (SIZE, SIZE, 3)
         around = pixels[int(middle[1]) - 3 : int(middle[1]) + 4, int(middle[0]) - 3 : int(middle[0]) + 4].reshape(-1, 3)
-        distances.append(np.abs(around - COLORS[color]).max(1).min())  # one pixel in it at least is no texture
-    assert np.mean(np.array(distances) < 40) > 0.93  # the others lie behind another object there
+        distances.append(np.abs(around - COLORS[color]).max(1).min())  # at least one of its pixels is not texture
+    assert np.mean(np.array(distances) < 40) > 0.93  # the others are hidden by another object there
 
 
 def test_one_seed_is_one_world_on_any_number_of_processes(world, tmp_path):
@@ -103,11 +105,11 @@ def test_the_vocabulary_spells_every_word(world):
     encoded = [tokenizer.encode(sentence) for sentence in [*sentences, "Unheard-of, (weird) words: zyx?"]]
     assert not any(1 in ids for ids in encoded)
     words = sum(len(sentence.split()) for sentence in sentences)
-    spelled = sum(map(len, encoded)) / words  # the tail of misspelt and rare words is in pieces, the rest is not
+    spelled = sum(map(len, encoded)) / words  # only misspelt and rare words are split into pieces
     assert 1.0 < spelled < 1.6
 
 
-# What the words of the demo's language mean, said again here, to check sentences against the boxes of the JSON.
+# The meanings of the demo's words, written again here, to check sentences against the boxes in the JSON.
 MEANING = {word: meaning for meaning, words in SYNONYMS.items() for word in words} | {c: c for c in COLORS}
 MEANING |= {PLURALS.get(word, word + "s"): meaning for word, meaning in list(MEANING.items()) if word not in COLORS}
 SIDES = {"leftmost": (0, min), "rightmost": (0, max), "topmost": (1, min), "lowest": (1, max)}
@@ -115,7 +117,7 @@ BESIDE = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, 
 
 
 def pick(things, phrase):
-    """The things that a phrase such as "a small red disc" may mean; None for textures, not in the JSON."""
+    """The objects that a phrase such as "a small red disc" may mean; None for textures, which the JSON lacks."""
     for word in re.sub(r"^(an?|the) ", "", phrase).split():
         meaning = MEANING.get(word)
         if meaning in SHAPES:
@@ -130,7 +132,7 @@ def pick(things, phrase):
 
 
 def holds(things, clause):
-    """Whether a clause of a caption is true; None where it is not understood (textures, misspellings, rare words)."""
+    """Whether a clause of a caption is true; None if it is not understood (textures, misspellings, rare words)."""
     beside = "|".join(sorted((w for side in BESIDE for w in SYNONYMS[side]), key=len, reverse=True))
     if found := re.fullmatch(rf"(an? .*) is ({beside}) (an? .*)", clause):
         some, others = pick(things, found[1]), pick(things, found[3])
@@ -156,7 +158,7 @@ def holds(things, clause):
 
 
 def answer(things, question):
-    """The answer to a question as the boxes of the JSON tell it; None where they do not."""
+    """The answer to a question from the boxes in the JSON; None if they do not tell it."""
     if found := re.fullmatch(r"is there (an? .*) \?", question):
         return "yes" if pick(things, found[1]) else "no"
     if found := re.fullmatch(r"how many (.*) are there \?", question):
@@ -202,7 +204,7 @@ def test_captions_are_true(world, things):
             verdict = holds(things[caption.image_id], clause)
             assert verdict is not False, (caption, clause)
             judged[verdict] += 1
-    assert judged[True] > 700 and judged[True] > judged[None]  # most are understood above
+    assert judged[True] > 700 and judged[True] > judged[None]  # most clauses are understood
 
 
 def test_answers_are_right(world, things):
@@ -262,9 +264,11 @@ def test_without_the_picture_little_can_be_answered(asked):
     prior = by_key(train, lambda question: question.type)
     wording = by_key(train, lambda question: question.text)
     assert 0.30 < score(test, lambda question: prior[question.type]) <= 0.42
-    # a model that has learnt the commonest answer to every wording by heart
+    # a model that has learned the most frequent answer to every wording
     assert score(test, lambda question: wording.get(question.text, prior[question.type])) < 0.44
-    assert score(test, lambda question: question.answer) >= 0.93  # what can be had: the majority's answer
+    assert (
+        score(test, lambda question: question.answer) >= 0.93
+    )  # the best possible score: always the majority's answer
 
 
 def test_people_disagree_now_and_then(asked):

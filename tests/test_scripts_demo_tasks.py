@@ -1,6 +1,6 @@
-"""The demo world in the raw files of NLVR2, SNLI-VE, retrieval, referring expressions and VCR.
+"""The demo data of NLVR2, SNLI-VE, retrieval, referring expressions and VCR.
 
-Every label is worked out again here from the objects of the scenes, with a reading of the sentences of its own.
+These tests work out every label again from the objects of the scenes, with their own reading of the sentences.
 """
 
 import json
@@ -18,6 +18,8 @@ from scripts.demo_world.tasks import write_tasks
 from scripts.demo_world.words import NUMBERS, SYNONYMS, vocabulary
 from tests.test_scripts_demo_data import BESIDE, MEANING, SIDES, holds, pick
 
+pytestmark = pytest.mark.slow  # it makes the demo's data
+
 UNSEEN = "heavy|warm|old|wooden|soft|expensive"
 PLACES = "|".join(sorted((word for side in BESIDE for word in SYNONYMS[side]), key=len, reverse=True))
 RANGES = {"train": range(1, 801), "val": range(801, 841), "test": range(841, 961)}
@@ -25,7 +27,7 @@ RANGES = {"train": range(1, 801), "val": range(801, 841), "test": range(841, 961
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """(folder, its splits, sentences of the training splits): 800, 40 and 120 scenes, none drawn."""
+    """(folder, its splits, sentences of the training splits): 800, 40 and 120 scenes, without pictures."""
     folder = tmp_path_factory.mktemp("tasks")
     config = DemoDataConfig(output=str(folder))
     splits = [make_split(config, name, ids) for name, ids in RANGES.items()]
@@ -54,7 +56,7 @@ def number(file_name):
 
 
 def named(things, phrase):
-    """As `pick`, textures included."""
+    """Like `pick`, but for textures too."""
     for word in phrase.split():
         if MEANING.get(word) in ("plain", "striped", "dotted"):
             things = [t for t in things if t["texture"] == MEANING[word]]
@@ -125,7 +127,7 @@ def test_the_balanced_part_says_nothing_by_its_pictures(world):
 
 
 def entailed(things, hypothesis):
-    """The label of a hypothesis: what no picture shows is neither true nor false."""
+    """The label of a hypothesis; attributes that no picture shows are neither true nor false."""
     if found := re.fullmatch(rf"an? ({UNSEEN}) (?!thing|object|shape)(.*)", hypothesis):
         return "neutral" if pick(things, found[2]) else "contradiction"
     unseen = rf"an? (?:{UNSEEN}) (?:thing|object|shape)"
@@ -167,7 +169,7 @@ def test_a_hypothesis_alone_is_right_half_of_the_time(world):
         labels[example["gold_label"]] += 1
         found[example["sentence2"]][example["gold_label"]] += 1
     assert all(abs(n / labels.total() - 1 / 3) < 0.01 for n in labels.values()) and len(labels) == 3
-    for counts in found.values():  # of every wording, each of two labels as often
+    for counts in found.values():  # two labels are equally frequent for every wording
         assert len(set(counts.values())) == 1 and len(counts) == 2
     halves = [sum(counts.values()) for text, counts in found.items() if re.search(UNSEEN, text)]
     assert abs(sum(halves) / labels.total() - 2 / 3) < 0.01
@@ -195,7 +197,7 @@ def test_karpathy_files(world, style):
 
 
 def test_flickrs_captions_are_prepared(world, tmp_path):
-    """As COCO's; pictures by the demo's own names."""
+    """Flickr30k's captions are prepared like COCO's, with the demo's image names."""
     vocab, output = tmp_path / "vocab.txt", tmp_path / "itm.db"
     vocab.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "!", "a", "red", "circle"]))
     named = ["--img_name", "demo_test_{stem:0>12}.npz", "--part", "test", "--vocab", str(vocab)]
@@ -206,7 +208,7 @@ def test_flickrs_captions_are_prepared(world, tmp_path):
 
 
 def could_mean(things, caption):
-    """Whether a caption may be of these objects, read without textures."""
+    """Whether a caption may describe these objects, if textures are ignored."""
     caption = re.sub(r"\b(plain|solid|striped|stripy|dotted|spotted) ", "", caption)
     caption = re.sub(r"\ban? (?=[a-z])", "a ", caption)
     return all(
@@ -222,7 +224,9 @@ def test_a_caption_finds_its_picture(world, things):
         for sentence in image["sentences"]:
             assert could_mean(things[image["cocoid"]], sentence["raw"]), sentence
             fits.append(sum(could_mean(things[other["cocoid"]], sentence["raw"]) for other in test))
-    assert np.mean(fits) < 1.5 and np.mean(1 / np.array(fits)) > 0.85  # who sees colours, shapes, sizes and places
+    assert (
+        np.mean(fits) < 1.5 and np.mean(1 / np.array(fits)) > 0.85
+    )  # a model that sees colours, shapes, sizes and places
 
 
 def singled_out(things, phrase):
@@ -278,7 +282,7 @@ def tags(tokens):
 
 
 def right(things, question, choice, about):
-    """Whether an answer, or a reason for one about the object `about`, is true; `things` from left to right."""
+    """Whether an answer, or a reason about the object `about`, is true; `things` are ordered from left to right."""
     words = [token[0] if isinstance(token, list) else token for token in choice if token != "."]
     reason = words[0] == "because"
     if reason:
@@ -306,7 +310,7 @@ def size(thing):
 
 @pytest.fixture(scope="module")
 def problems(world):
-    """VCR's lines of all splits, with their labels."""
+    """The VCR lines of all splits, with their labels."""
     hidden = {
         line["annot_id"]: [line["answer_label"], line["rationale_label"]]
         for line in map(json.loads, (world[0] / "vcr_labels_test.jsonl").read_text().splitlines())
@@ -336,7 +340,7 @@ def test_one_answer_and_one_reason_are_right(world, things, problems):
 
 
 def test_without_the_tags_the_picture_does_not_tell(things, problems):
-    """Whoever sees the picture, but not which object a question about a colour means, guesses among those in it."""
+    """A model that sees the picture but not the tags of a question about a colour has to guess among its colours."""
     chances = []
     for line in problems:
         if line["question"][:2] == ["what", "color"] and len(line["answer_choices"][0]) == 6:
@@ -376,7 +380,7 @@ def test_the_right_choice_does_not_stand_out(problems):
             for k, choice in enumerate(choices):
                 for color in set(COLORS) & {w for w in choice if isinstance(w, str)}:
                     by_color[what, color].append(k == label)
-            # The choice whose words the others have most often, and the reasons that share the answer's colour.
+            # The choice that shares most words with the other choices, and the reasons that share the answer's colour.
             shared = [sum(word in other for word in choice for other in choices) for choice in choices]
             common.append((shared[label] == max(shared)) / shared.count(max(shared)))
         for k, reason in enumerate(line["rationale_choices"]):

@@ -1,4 +1,4 @@
-"""Ensembles: averages worked by hand, one run's own results, and runs that do not belong together."""
+"""Ensembles: averages computed by hand, an ensemble of one run, and runs that do not belong together."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def logits(folder: Path, ids: list[Any], *runs: Any, dtype: Any = np.float32) ->
 
 
 def test_nlvr2_by_hand(tmp_path: Path) -> None:
-    """False, True. Run 0 is sure of False by a logit of 9, runs 1 and 2 give True 0.88: two of three are heard."""
+    """Run 0 is sure of False (logit 9); runs 1 and 2 give True 0.88. The average of probabilities follows the two."""
     ids = ["dev-0-0-0", "dev-0-1-0"]
     sure, other = [[9, 0], [0, 1]], [[0, 2], [0, 1]]
     runs = logits(tmp_path, ids, sure, other, other)
@@ -63,7 +63,7 @@ def test_probabilities() -> None:
 
 
 def test_ve_sigmoid_of_each_answer(tmp_path: Path) -> None:
-    """Probabilities 0.95 and 0.05 for answer 0, 0.6 twice for answer 1: 0.5 and 0.6."""
+    """Answer 0 has probabilities 0.95 and 0.05, answer 1 twice 0.6: the averages are 0.5 and 0.6."""
 
     def logit(p: float) -> float:
         return np.log(p / (1 - p))
@@ -95,7 +95,7 @@ def test_vqa(tmp_path: Path) -> None:
 
 
 def test_vcr(tmp_path: Path) -> None:
-    """One run is itself; its JSON and its npz are the same run; the average has the accuracies of the mean."""
+    """One run alone keeps its scores; JSON and npz are the same run; the average has the accuracies of the mean."""
     golden, batch = arrays("vcr/outputs_eval_test.npz"), arrays("vcr/batch_eval_test.npz")
     ids, targets = ["val-2", "val-0", "val-11"], [batch[key].ravel() for key in ("qa_targets", "qar_targets")]
     one, two = golden["scores_grouped"], RNG.normal(size=(3, 20)).astype(np.float32)
@@ -120,7 +120,7 @@ def test_vcr(tmp_path: Path) -> None:
 
 
 def test_re(tmp_path: Path) -> None:
-    """Three boxes: each run prefers another wrong one, both have the right one second."""
+    """Three boxes: each run prefers a different wrong box, and both have the right box second."""
     boxes, target = np.array([[0, 0, 9, 9], [50, 50, 9, 9], [100, 0, 9, 9]]), [100.0, 0.0, 9.0, 9.0]
     runs = [tmp_path / "a.npz", tmp_path / "b.npz"]
     for path, row in zip(runs, ([3.0, 0, 2.8], [0.0, 3, 2.8])):
@@ -171,7 +171,12 @@ def test_itm_keeps_apart_what_sigmoid_would_not(tmp_path: Path) -> None:
     ("task", "ids", "scores", "message"),
     [
         ("ve", ["a", "c"], np.zeros((2, 3)), r"different examples[\s\S]*other\.npz[\s\S]*key: +c\b"),
-        ("ve", ["a"], np.zeros((1, 3)), r"different examples[\s\S]*other\.npz[\s\S]*0 ids that .*run0\.npz has not; 1"),
+        (
+            "ve",
+            ["a"],
+            np.zeros((1, 3)),
+            r"different examples[\s\S]*other\.npz[\s\S]*0 ids that are not in .*run0\.npz; 1",
+        ),
         ("ve", ["a", "b"], np.zeros((2, 4)), r"wrong shape[\s\S]*other\.npz[\s\S]*key: +a[\s\S]*\(4,\)[\s\S]*\(3,\)"),
         ("ve", ["a", "b"], np.zeros((2, 1, 3)), "wrong shape"),
         ("ve", ["a", "b"], np.array([[0, 0, 0], [0, np.nan, 0]]), r"not finite[\s\S]*other\.npz[\s\S]*key: +b"),

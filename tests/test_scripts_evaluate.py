@@ -1,4 +1,4 @@
-"""The evaluators by themselves: every results file against its official annotations."""
+"""The scoring scripts: every results file against its official annotations."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ def score(*args: object) -> dict[str, float]:
 
 
 def test_eval_nlvr2_runs_alone(tmp_path: Path) -> None:
-    """Copied out of the checkout, by a Python that sees no installed package."""
+    """The script works outside the checkout, with a Python that sees no installed package."""
     script = shutil.copy(SCRIPT, tmp_path)
     files = [FOLDER / "nlvr2_pred.csv", FOLDER / "nlvr2_ann.jsonl"]
     done = subprocess.run([sys.executable, "-I", "-S", script, *files], capture_output=True, cwd=tmp_path, check=True)
@@ -50,11 +50,11 @@ def test_eval_nlvr2_runs_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda csv: csv[1:], "1 missing identifiers of 40 annotated ones: dev-0-0-0"),
+        (lambda csv: csv[1:], "1 missing identifiers in the results; 40 are annotated: dev-0-0-0"),
         (lambda csv: [*csv, "dev-99-0-0,True"], "1 unknown identifiers"),
-        (lambda csv: [*csv, csv[0]], "line 41: dev-0-0-0 comes a second time"),
-        (lambda csv: [csv[0].replace("True", "Yes"), *csv[1:]], "line 1: neither True nor False: 'Yes'"),
-        (lambda csv: ["dev-0-0,True", *csv[1:]], "line 1: not an NLVR2 identifier"),
+        (lambda csv: [*csv, csv[0]], "line 41: dev-0-0-0 occurs twice"),
+        (lambda csv: [csv[0].replace("True", "Yes"), *csv[1:]], "line 1: 'Yes' is neither True nor False"),
+        (lambda csv: ["dev-0-0,True", *csv[1:]], "line 1: 'dev-0-0' is not an NLVR2 identifier"),
     ],
 )
 def test_eval_nlvr2_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, message: str) -> None:
@@ -84,7 +84,7 @@ def test_nlvr2_and_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_nlvr2_real_subsets(tmp_path: Path) -> None:
-    """Always true: the benchmark's majority baseline, 50.9 % of dev; half of the balanced part by its making."""
+    """Always True is the benchmark's majority baseline: 50.9 % of dev, and exactly half of the balanced part."""
     if not (folder := os.environ.get("UNITER_REALDATA")):
         pytest.skip("UNITER_REALDATA names no folder of real data")
     files = [Path(folder) / "nlvr2" / f"{part}dev.json.gz" for part in ("", "balanced_", "unbalanced_")]
@@ -141,7 +141,7 @@ def test_re(tmp_path: Path) -> None:
     boxes = {entry["id"]: entry["bbox"] for entry in json.loads((store / "annotations.json").read_text())}
     target_boxes = {id_: boxes[ref["ann_id"]] for ref in refs for id_ in ref["sent_ids"]}
     rows = [{"sent_id": id_, "pred_box": target, "tgt_box": target} for id_, target in target_boxes.items()]
-    rows[0] |= {"pred_box": [0, 0, 1, 1], "tgt_box": [0, 0, 1, 1]}  # right only by the box that was stored
+    rows[0] |= {"pred_box": [0, 0, 1, 1], "tgt_box": [0, 0, 1, 1]}  # correct only by the stored box
     write_re(tmp_path / "results.json", rows, target_boxes)
     assert score("re", tmp_path / "results.json") == {"accuracy": 1 - 1 / len(target_boxes), "accuracy_plain_iou": 1.0}
     scores = score("re", tmp_path / "results.json", store / "refs.json", store / "annotations.json")
@@ -206,7 +206,7 @@ def test_itm_karpathy(tmp_path: Path) -> None:
     ]
     dataset = dump(tmp_path / "dataset_coco.json", {"images": images})
     names = ["coco_val2014_000000000007.npz", "coco_val2014_000000000042.npz"]
-    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9], [0.2, 0.3]])  # texts 70, 71 of picture 7; 420, 421 of 42
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.1, 0.9], [0.2, 0.3]])  # texts 70, 71 of image 7; 420, 421 of image 42
     write_retrieval(tmp_path / "results.npz", scores, ["70", "71", "420", "421"], names)
     recalls = score("itm", tmp_path / "results.npz", dataset, "--split", "test")
     assert (recalls["img_r1"], recalls["txt_r1"]) == (0.75, 1.0)

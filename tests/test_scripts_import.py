@@ -1,4 +1,4 @@
-"""Features from tsv files of bottom-up attention and LXMERT."""
+"""Import of features from tsv files of bottom-up attention and LXMERT."""
 
 import base64
 import gzip
@@ -80,7 +80,7 @@ def test_the_older_layout_has_no_classes(tmp_path):
     records = run(tmp_path, line(row, BUTD), "--img_name", "coco_{split}_{image_id:012}.npz", "--split", "val2014")
     record = records["coco_val2014_000000000042.npz"]
     assert (record["conf"] == 0.5).all() and np.allclose(record["soft_labels"], 1 / 1601, atol=1e-5)
-    assert np.allclose(record["features"], row["features"], rtol=1e-3, atol=1e-6)  # as they stood
+    assert np.allclose(record["features"], row["features"], rtol=1e-3, atol=1e-6)  # in the order of the row
     assert np.allclose(record["norm_bb"][:, 2], row["boxes"][:, 2] / 500, atol=1e-3)
 
 
@@ -111,26 +111,26 @@ def spoilt(array, at, value):
 GOOD = picture()
 BAD = {
     "a row of another number of columns": ("a\tb\tc\n", r"not a tsv[\s\S]*line 1[\s\S]*3 columns"),
-    "no base64": (line(GOOD | {"boxes": "%%%"}), "does not decode"),
-    "cut base64": (line(GOOD)[:-20] + "\n", "does not decode"),
-    "features of another width": (line(GOOD | {"features": GOOD["features"][:, :1024]}), "does not decode"),
-    "another number of boxes": (line(GOOD | {"num_boxes": 6}), "does not decode"),
-    "no number of boxes": (line(GOOD | {"num_boxes": "many"}), "does not decode"),
-    "no boxes": (line(picture(n=0)), "without boxes"),
-    "NaN": (line(GOOD | {"features": spoilt(GOOD["features"], (2, 7), np.nan)}), r"features out of range[\s\S]*nan"),
-    "beyond half precision": (line(GOOD | {"features": spoilt(GOOD["features"], 0, 1e6)}), "features out of range"),
-    "an infinite box": (line(GOOD | {"boxes": spoilt(GOOD["boxes"], 0, np.inf)}), "boxes out of range"),
-    "a box inside out": (line(GOOD | {"boxes": GOOD["boxes"][:, [2, 3, 0, 1]]}), "a box that is none"),
-    "boxes of another size": (line(GOOD | {"boxes": GOOD["boxes"] + 600}), "outside of its picture"),
-    "no size": (line(GOOD | {"img_w": 0}), "without a size"),
+    "no base64": (line(GOOD | {"boxes": "%%%"}), "cannot be decoded"),
+    "cut base64": (line(GOOD)[:-20] + "\n", "cannot be decoded"),
+    "features of another width": (line(GOOD | {"features": GOOD["features"][:, :1024]}), "cannot be decoded"),
+    "another number of boxes": (line(GOOD | {"num_boxes": 6}), "cannot be decoded"),
+    "no number of boxes": (line(GOOD | {"num_boxes": "many"}), "cannot be decoded"),
+    "no boxes": (line(picture(n=0)), "the image has no boxes"),
+    "NaN": (line(GOOD | {"features": spoilt(GOOD["features"], (2, 7), np.nan)}), r"features is out of range[\s\S]*nan"),
+    "beyond half precision": (line(GOOD | {"features": spoilt(GOOD["features"], 0, 1e6)}), "features is out of range"),
+    "an infinite box": (line(GOOD | {"boxes": spoilt(GOOD["boxes"], 0, np.inf)}), "boxes is out of range"),
+    "a box inside out": (line(GOOD | {"boxes": GOOD["boxes"][:, [2, 3, 0, 1]]}), "a box is empty"),
+    "boxes of another size": (line(GOOD | {"boxes": GOOD["boxes"] + 600}), "lies outside its image"),
+    "no size": (line(GOOD | {"img_w": 0}), "the size of the image is wrong"),
     "a class too many": (
         line(GOOD | {"objects_id": spoilt(GOOD["objects_id"], 1, 1600)}),
-        r"class out of range[\s\S]*1600",
+        r"class is out of range[\s\S]*1600",
     ),
-    "a percentage": (line(GOOD | {"objects_conf": GOOD["objects_conf"] * 100}), "objects_conf out of range"),
-    "one picture twice": (line(GOOD) + line(GOOD), "two pictures get one file name"),
-    "nothing": ("", "no pictures"),
-    "only a header": ("\t".join(LXMERT) + "\n", "no pictures"),
+    "a percentage": (line(GOOD | {"objects_conf": GOOD["objects_conf"] * 100}), "objects_conf is out of range"),
+    "one picture twice": (line(GOOD) + line(GOOD), "two images get the same file name"),
+    "nothing": ("", "the files hold no images"),
+    "only a header": ("\t".join(LXMERT) + "\n", "the files hold no images"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Regions without weights: what the descriptor sees, where boxes come from, what is written."""
+"""Region features without a detector: the descriptor, the sources of boxes, the files that are written."""
 
 import io
 import json
@@ -42,7 +42,7 @@ def instances(folder, boxes):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Pictures as people have them: grey, CMYK, with transparency, with a palette."""
+    """Images of different kinds: grey, CMYK, with transparency, with a palette."""
     folder = tmp_path_factory.mktemp("pictures")
     picture(0).save(folder / "plain.png")
     picture(1).convert("L").save(folder / "grey.jpg")
@@ -68,7 +68,7 @@ def check_records(records):
 
 
 def test_the_descriptor_stays_what_it_is():
-    """Models trained on these features know no others: a change here makes every store and checkpoint stale."""
+    """The features must not change: a change makes all stores and the models trained on them useless."""
     boxes = np.array([[10, 10, 60, 60], [0, 0, 192, 192], [100.5, 90.2, 150, 191]], float)
     descriptors = describe(crops(picture(), boxes))
     features = project(descriptors)
@@ -120,9 +120,9 @@ def test_the_imitated_detector_errs_like_one():
     classes = np.array([3, 5, 7])
     found = [imitate(true, classes, (192, 192), 48, generator("imitate", i)) for i in range(400)]
     extra = np.array([len(conf) for *_, conf in found]) - 3
-    assert 0.6 < extra.mean() < 1.6 and extra.min() < 0 < extra.max()  # duplicates and ghosts, now and then a miss
+    assert 0.6 < extra.mean() < 1.6 and extra.min() < 0 < extra.max()  # duplicates and false boxes, and a few misses
     boxes, kinds, conf = (np.concatenate(part) for part in zip(*found))
-    error = np.abs(boxes[:, None] - true).max(2)  # of each box to each true one, pixels
+    error = np.abs(boxes[:, None] - true).max(2)  # distance of each box to each true box, in pixels
     near, which = error.min(1) < 12, error.argmin(1)
     assert 0.02 < (kinds[near] != classes[which[near]]).mean() < 0.12
     assert 0.3 < error[near].min(1).mean() < 6  # jitter
@@ -155,7 +155,7 @@ def test_a_zip_is_as_good_as_a_folder_and_so_are_two_processes(photographs, tmp_
 def test_boxes_for_some_pictures_and_a_grid_for_the_others(photographs, tmp_path):
     boxes = {"plain.png": [[10, 20, 30, 40], [100, 100, 50, 60], [190, 0, 2.5, 80], [192, 10, 5, 5]], "grey.jpg": []}
     known = instances(tmp_path, boxes)
-    with pytest.raises(InputError, match=r"no boxes for a picture[\s\S]*clear.png"):
+    with pytest.raises(InputError, match=r"an image has no boxes[\s\S]*clear.png"):
         describe_all(tmp_path / "npz", "--images", photographs, "--boxes", known)
     assert not (tmp_path / "npz").exists()
     records = describe_all(tmp_path / "npz", "--images", photographs, "--boxes", known, "--grid")
@@ -169,7 +169,7 @@ def test_boxes_for_some_pictures_and_a_grid_for_the_others(photographs, tmp_path
 
 def test_boxes_of_another_size_of_the_picture_are_refused(photographs, tmp_path):
     known = instances(tmp_path, {"plain.png": [[500, 300, 100, 100]]})
-    with pytest.raises(InputError, match="no box of a picture lies in it"):
+    with pytest.raises(InputError, match="all boxes lie outside their image"):
         describe_all(tmp_path / "npz", "--images", photographs, "--boxes", known, "--grid")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["instances.json"]  # nothing half-written
 
@@ -215,7 +215,7 @@ def test_pictures_with_one_name_are_refused(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         picture().save(tmp_path / folder / "1.png")
-    with pytest.raises(InputError, match="two pictures get one file name"):
+    with pytest.raises(InputError, match="two images get the same file name"):
         describe_all(tmp_path / "npz", "--images", tmp_path / "a", tmp_path / "b")
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import os
 import random
 import shutil
 from pathlib import Path
@@ -29,11 +28,10 @@ from data.vcr import VcrData
 from scripts import ensemble, eval_vqa, evaluate, kill_test
 from scripts.read_results import read_vcr
 from tests.tiny_tasks import make_old, make_tasks, options
-from tests.tiny_world import MODEL, run_script
+from tests.tiny_world import MODEL, TORCHRUN, run_script
 from utils.config import parse
 from utils.errors import InputError
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port")
 OURS = (
     "batching",
     "accumulation",
@@ -80,12 +78,6 @@ def world(tmp_path_factory):
     return make_tasks(tmp_path_factory.mktemp("tasks"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As ranks under torchrun have."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def runs(world):
     """A finished run of every task."""
@@ -112,6 +104,7 @@ def inference(name, world, run, output=None):
     return [*map(str, flags), "--output_dir", str(run)], run / "results_test" / f"results_best{store}_all.json"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS | MORE)
 def test_killed_and_resumed_is_never_killed(world, runs, tmp_path, name):
     killed = tmp_path / "killed"
@@ -120,6 +113,7 @@ def test_killed_and_resumed_is_never_killed(world, runs, tmp_path, name):
     assert kill_test.compare(runs[name], killed) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_ranks_write_the_same_files(world, runs, name):
     flags, path = inference(name, world, runs[name])
@@ -128,8 +122,7 @@ def test_ranks_write_the_same_files(world, runs, name):
     one = path.read_bytes(), logits.read_bytes()
     path.unlink()
     logits.unlink()
-    port = str(31500 + os.getpid() % 1000 + list(TASKS).index(name))
-    run_script(f"inf_{name}.py", *flags, "--save_logits", launcher=(*TORCHRUN, port))
+    run_script(f"inf_{name}.py", *flags, "--save_logits", launcher=TORCHRUN)
     assert (path.read_bytes(), logits.read_bytes()) == one
 
 
@@ -364,6 +357,7 @@ def predicted(name, path):
     return found if name == "vcr" else {str(row[keys[0]]): row[keys[1]] for row in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", TASKS | MORE)
 def test_a_folder_of_the_release(tmp_path, name, half):
@@ -450,6 +444,7 @@ def test_re_options_run(world, tmp_path, changes):
     assert scores["val/upper_bound"] == 1.0 >= scores["val/acc"]
 
 
+@pytest.mark.slow
 def test_referring_expressions_are_shuffled_and_learned(world, tmp_path):
     """A region's class is its expression's word: learned well above chance, a blind model not."""
     made = TASKS["re"] | {"num_train_steps": 240, "valid_steps": 120, "learning_rate": 3e-3, "dropout": 0.0}

@@ -1,7 +1,6 @@
 """Whole runs: learning, killing and resuming, ranks, precision, the loop's guards."""
 
 import json
-import os
 import random
 
 import numpy as np
@@ -11,9 +10,7 @@ import torch
 import pretrain
 import train_vqa
 from scripts import kill_test
-from tests.tiny_world import make_world, pretrain_options, run_script
-
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port")
+from tests.tiny_world import TORCHRUN, make_world, pretrain_options, run_script
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +18,7 @@ def world(tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", range(3))
 def test_killed_and_resumed_is_never_killed(world, tmp_path, k):
     steps = {"num_train_steps": 60, "valid_steps": 5, "log_steps": 3}
@@ -42,6 +40,7 @@ def test_the_comparison_sees_a_difference(world):
     assert kill_test.difference(state, {"a": [torch.ones(2), 2.0]}, "x").startswith("x/a[1]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("fp32", 1e-6)])
 def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
     """1 rank × 2 micro-batches and 2 ranks × 1, clipping active, dropout on: the same run."""
@@ -56,8 +55,7 @@ def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
     }
     one, two = tmp_path / f"one_{precision}", tmp_path / f"two_{precision}"
     run_script("pretrain.py", "--config", pretrain_options(world, one, gradient_accumulation_steps=2, **shared))
-    port = str(29500 + os.getpid() % 1000 + (precision == "fp32"))
-    run_script("pretrain.py", "--config", pretrain_options(world, two, **shared), launcher=(*TORCHRUN, port))
+    run_script("pretrain.py", "--config", pretrain_options(world, two, **shared), launcher=TORCHRUN)
     ours, theirs = kill_test.metrics(one), kill_test.metrics(two)
     assert [sorted(r) for r in ours] == [sorted(r) for r in theirs]  # the same task in every step
     clipped = [r["grad_norm"] > shared["grad_norm"] for r in ours if "grad_norm" in r]
@@ -72,6 +70,7 @@ def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
             assert (ours[key] - value).abs().max() <= tolerance, key
 
 
+@pytest.mark.slow
 def test_pretraining_learns_and_vqa_runs_on_it(tmp_path):
     """All objectives fall; finetuning starts from the checkpoint; the best checkpoint and its files are there."""
     world, output = make_world(tmp_path / "world", texts=600, pictures=200), tmp_path / "learned"
@@ -129,13 +128,13 @@ def test_pretraining_learns_and_vqa_runs_on_it(tmp_path):
     run_script("inf_vqa.py", *flags, "--checkpoint", "41", "--n_workers", "0")
     old = json.loads((finetuned / "results_test" / "results_41_all.json").read_text())
     assert np.mean([a == b for a, b in zip(old, answers)]) > 0.9
-    port = str(30500 + os.getpid() % 1000)
     run_script("inf_vqa.py", *flags, "--checkpoint", "best", "--n_workers", "2")
     one = (finetuned / "results_test" / "results_best_all.json").read_bytes()
-    run_script("inf_vqa.py", *flags, "--checkpoint", "best", "--n_workers", "0", launcher=(*TORCHRUN, port))
+    run_script("inf_vqa.py", *flags, "--checkpoint", "best", "--n_workers", "0", launcher=TORCHRUN)
     assert (finetuned / "results_test" / "results_best_all.json").read_bytes() == one
 
 
+@pytest.mark.slow
 def test_workers_change_no_number(world, tmp_path):
     runs = []
     for n_workers in (0, 2):

@@ -99,7 +99,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path, old_format
 
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "other.pt", weights())
-    with pytest.raises(InputError, match=r"not found(.|\n)*beside it: other\.pt"):
+    with pytest.raises(InputError, match=r"not found(.|\n)*in that folder: other\.pt"):
         checkpoint.load(tmp_path / "w.pt")
     with pytest.raises(InputError, match="a folder"):
         checkpoint.load(tmp_path)
@@ -156,7 +156,7 @@ def test_unusable_states_are_passed_over_with_a_line(tmp_path: Path, caplog: pyt
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 3
     assert "train_state_4.pt: model_step_4.pt is missing" in lines[0]
-    assert "train_state_3.pt" in lines[1] and "not a whole checkpoint" in lines[1]
+    assert "train_state_3.pt" in lines[1] and "damaged or incomplete" in lines[1]
     assert "train_state_2.pt" in lines[2] and "checksum" in lines[2]
     (tmp_path / "train_state_1.pt").write_bytes(b"")
     with pytest.raises(InputError, match="no train state can be used"):

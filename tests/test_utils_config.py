@@ -10,9 +10,10 @@ import pytest
 
 from inf_re import ReInference
 from utils import paths
-from utils.config import DataEntry, RunConfig, load_hps, parse, validate
+from utils.config import load_hps, parse, validate
 from utils.errors import InputError
 from utils.options import field_metadata, option
+from utils.run_config import DataEntry, RunConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "config"
 
@@ -88,7 +89,7 @@ def test_config_values_of_the_release() -> None:
     ("options", "fragments"),
     [
         ({"train_batchsize": 3}, ["train_batchsize", "did you mean 'train_batch_size'?"]),
-        ({"zzz": 3}, ["unknown option", "zzz", "remove it"]),
+        ({"zzz": 3}, ["unknown option", "zzz", "remove the key"]),
         ({"train_batch_size": "3"}, ["train_batch_size", "'3' (str)", "int"]),
         ({"train_batch_size": 3.0}, ["3.0 (float)", "int"]),
         ({"seed": True}, ["seed", "True (bool)", "int"]),
@@ -103,7 +104,7 @@ def test_config_values_of_the_release() -> None:
         ({"train_txt_dbs": "a"}, ["train_txt_dbs", "'a' (str)", "list of str"]),
         ({"train_txt_dbs": ["a", 3]}, ["train_txt_dbs[1]", "3 (int)", "str"]),
         ({"train_datasets": [{"name": "x", "db": ["a"], "img": [7]}]}, ["train_datasets[0].img[0]", "str or null"]),
-        ({"train_datasets": [{"name": "x"}]}, ["key missing", "train_datasets[0].db"]),
+        ({"train_datasets": [{"name": "x"}]}, ["a required key is missing", "train_datasets[0].db"]),
         ({"train_datasets": [{"name": "x", "db": [], "mixratio": [1]}]}, ["[0].mixratio", "'mix_ratio'"]),
         ({"valid_steps": -1}, ["valid_steps", "at least 0"]),
         ({"min_bb": 50, "max_bb": 20}, ["min_bb", "50", "20"]),
@@ -140,7 +141,7 @@ def test_missing_options_are_all_named(tmp_path: Path) -> None:
     assert "output_dir, model_config" in str(error.value)
     file = tmp_path / "some.json"
     file.write_text('{"model_config": "m"}')
-    with pytest.raises(InputError, match=r"missing options: output_dir\n.*some\.json"):
+    with pytest.raises(InputError, match=r"required options are missing: output_dir\n.*some\.json"):
         parse(Config, ["--config", str(file)])
 
 

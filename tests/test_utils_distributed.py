@@ -74,6 +74,7 @@ def torchrun(scene: str, output: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=CHECKOUT, env=environment)
 
 
+@pytest.mark.slow
 def test_two_processes_sum_gradients_and_exchange_objects(tmp_path: Path) -> None:
     result = torchrun("numbers", tmp_path)
     assert result.returncode == 0, result.stderr
@@ -100,6 +101,7 @@ def test_two_processes_sum_gradients_and_exchange_objects(tmp_path: Path) -> Non
         }
 
 
+@pytest.mark.slow
 def test_an_error_of_all_ranks_is_said_once(tmp_path: Path) -> None:
     result = torchrun("same_error", tmp_path)
     assert result.returncode != 0
@@ -108,6 +110,7 @@ def test_an_error_of_all_ranks_is_said_once(tmp_path: Path) -> None:
     assert "exitcode  : 2" in result.stderr  # of rank 0, as torchrun reports it
 
 
+@pytest.mark.slow
 def test_the_first_failing_rank_shows_its_traceback(tmp_path: Path) -> None:
     result = torchrun("one_crash", tmp_path)
     assert result.returncode != 0

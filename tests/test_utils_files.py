@@ -34,9 +34,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "a").write_text("")
         assert names(path) == []
     assert names(path) == ["a"] and names(path.parent) == ["out"]
-    with pytest.raises(InputError, match="the output is there and not empty"), new_folder(path):
+    with pytest.raises(InputError, match="the output exists already and is not empty"), new_folder(path):
         pass
-    with pytest.raises(InputError, match="the output is there and not empty"), new_folder(path / "a"):
+    with pytest.raises(InputError, match="the output exists already and is not empty"), new_folder(path / "a"):
         pass
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from utils import log
-from utils.config import RunConfig
+from utils.run_config import RunConfig
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ def test_run_files_are_written_and_changes_named(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "log" / "model.json").read_text()) == {"hidden_size": 8}
     assert isinstance(json.loads((tmp_path / "log" / "git_info.json").read_text()), dict)
     changed = dataclasses.replace(config, resume=True, learning_rate=1e-4)
-    assert log.write_run_files(tmp_path, changed, {}) == ["option learning_rate was 3e-05, is now 0.0001"]
+    assert log.write_run_files(tmp_path, changed, {}) == ["the option learning_rate was 3e-05 and is now 0.0001"]
 
 
 def test_git_info_is_best_effort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from data.txt_writer import TextWriter
 
 ROOT = Path(__file__).resolve().parent.parent
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")  # on a free port
 WORDS = 16  # ids 10..25
 VOCAB = 26
 META = {"CLS": 1, "SEP": 2, "MASK": 3, "UNK": 4, "v_range": [10, VOCAB], "tokenizer": "tiny"}

@@ -1,0 +1,12 @@
+"""What all rooms use: options, distributed processes, logging, and safe reading and writing of files.
+
+Read in this order:
+    errors.py                          `InputError`, the error for all wrong input
+    options.py, run_config.py          an option as a dataclass field; the options of every training script
+    config.py, paths.py                how options are read from JSON and the command line; paths in them
+    store_options.py                   the options of finetuning scripts that name text and image stores
+    distributed.py, log.py             the ranks of a run; log.txt, metrics.jsonl and the progress bar
+    files.py, checkpoint.py, npz.py    files written whole or not at all; weights and train states; arrays
+    unpickle.py, formats.py            pickles read without running code; numbers of the release's formats
+Every room may import `utils`. It imports no other room: the lowest floor of docs/DESIGN.md section 3.
+"""

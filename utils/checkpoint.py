@@ -1,7 +1,7 @@
-"""Weights and train states on disk: written whole or not at all, read without running code.
+"""Checkpoint files: weights and train states, written whole or not at all, and read without running code.
 
-ckpt/model_step_N.pt    the weights alone, a flat state dict in the format that torch before 1.6 reads too
-ckpt/train_state_N.pt   all that resuming from step N needs beside them
+ckpt/model_step_N.pt    the weights: a flat state dict, in a format that torch before 1.6 can read too
+ckpt/train_state_N.pt   everything else that resuming from step N needs: optimiser, data position, best score
 """
 
 import logging
@@ -21,22 +21,24 @@ from utils.files import atomic_file
 
 
 def save(path: str | Path, value: Any, old_format: bool = True) -> None:
-    """Write `value` whole or not at all: tensors, numbers, texts, numpy arrays, in dicts and lists.
+    """Write `value`, dicts and lists of tensors, numbers, texts and numpy arrays, to `path`, whole or not at all.
 
-    `old_format`: the one that torch before 1.6 reads too. A file in the newer one can be checked, and opened,
-    without reading all of it.
+    `old_format`: the format that torch before 1.6 can read too. A file in the newer format has checksums and can be
+    opened without reading all of it. Raises `InputError` when writing fails, for example on a full disk.
     """
     try:
         with atomic_file(path) as stream:
             torch.save(value, stream, _use_new_zipfile_serialization=not old_format)
     except OSError as error:
-        raise InputError("cannot write", file=path, found=error, remedy="free space, or another folder") from error
+        remedy = "free some disk space, or name another folder"
+        raise InputError("cannot write the checkpoint", file=path, found=error, remedy=remedy) from error
 
 
 def load(path: str | Path, mmap: bool = False) -> Any:
-    """Read what `torch.save` wrote, onto the CPU. Code in the file is refused, never run.
+    """Read a file that `torch.save` wrote, onto the CPU. A file with code in it is refused; the code is never run.
 
-    `mmap` (newer format only): tensors are read when used.
+    `mmap` (newer format only): tensors are read when they are used. Raises `InputError` for a file that does not
+    exist, is damaged, or holds more than tensors, numbers, texts and numpy arrays.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,32 +51,35 @@ def load(path: str | Path, mmap: bool = False) -> Any:
         if refusal is None:
             raise _damage_error(path, error) from None
         raise InputError(
-            "file holds more than tensors, numbers and texts (reading it could run code), or is damaged",
+            "the file is damaged, or holds more than tensors, numbers and texts: reading it could run code",
             file=path,
             key="checkpoint",
             found=refusal.group(0),
             expected="a state dict saved with torch.save",
-            remedy="save model.state_dict() alone, where you trust the file",
+            remedy="if you trust the file, load it yourself and save model.state_dict() alone",
         ) from None
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file may fail anywhere in torch's reader
+    except Exception as error:  # torch may raise any error for a damaged file
         raise _damage_error(path, error) from None
 
 
 def save_train_state(ckpt_dir: str | Path, step: int, state: Any, keep_states: int = 2) -> Path:
-    """Write `train_state_{step}.pt` and remove all but the newest `keep_states`. Save the step's weights first."""
+    """Write `train_state_{step}.pt`, then remove all train states but the newest `keep_states`; returns its path.
+
+    Save the weights of the step first: a train state without its weights cannot be used.
+    """
     path = Path(ckpt_dir) / f"train_state_{step}.pt"
     save(path, state, old_format=False)
     for _, old_state in train_states(ckpt_dir)[keep_states:]:
         old_state.unlink(missing_ok=True)
-    for temporary in path.parent.glob(".*.pt.*.tmp"):  # of a run that was killed while it wrote
+    for temporary in path.parent.glob(".*.pt.*.tmp"):  # left by a run that was killed while it wrote
         temporary.unlink(missing_ok=True)
     return path
 
 
 def train_states(ckpt_dir: str | Path) -> list[tuple[int, Path]]:
-    """(step, path) of every train state, newest first."""
+    """List the train states in a folder as (step, path), newest first."""
     matches = [(re.fullmatch(r"train_state_(\d+)\.pt", path.name), path) for path in Path(ckpt_dir).glob("*.pt")]
     return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
@@ -82,14 +87,15 @@ def train_states(ckpt_dir: str | Path) -> list[tuple[int, Path]]:
 def newest_train_state(
     ckpt_dir: str | Path, weights_path: Callable[[int], Path], logger: logging.Logger | None = None
 ) -> tuple[int, Path] | None:
-    """(step, path) of the newest train state that can be read and whose weights, `weights_path(step)`, exist.
+    """Find the newest train state that can be read and whose weight file, `weights_path(step)`, exists.
 
-    The log names the states that are passed over. None: there are none. `InputError`: none of them can be used.
+    Returns (step, path), or None where there is no train state. The log names the states that are skipped. Raises
+    `InputError` where there are train states and none can be used.
     """
     states = train_states(ckpt_dir)
     for step, path in states:
         if not weights_path(step).is_file():
-            reason = f"{weights_path(step).name} is missing beside it"
+            reason = f"{weights_path(step).name} is missing"
         else:
             try:
                 _check_sums(path)
@@ -97,22 +103,26 @@ def newest_train_state(
                 return step, path
             except InputError as error:
                 reason = str(error)
-        (logger or logging.getLogger("uniter")).warning("passed over %s: %s", path, reason)
+        (logger or logging.getLogger("uniter")).warning("skipped %s: %s", path, reason)
     if states:
         raise InputError(
             "no train state can be used",
             file=ckpt_dir,
             found=", ".join(path.name for _, path in states),
-            remedy="start in another output_dir, with a model_step_N.pt as --checkpoint",
+            expected="a complete train state with its weight file beside it; the log says what each of these lacks",
+            remedy="start a new run in another output_dir, with a model_step_N.pt as --checkpoint",
         )
     return None
 
 
 def check_output_dir(output_dir: str | Path, resume: bool) -> None:
-    """Refuse a folder that holds something, unless the run resumes. Before anything is written, on rank 0."""
+    """Raise `InputError` unless `output_dir` is new or empty, or the run resumes, and the folder can be written.
+
+    Rank 0 calls it before anything is written. Hidden files do not count.
+    """
     path = Path(output_dir)
     if path.exists() and not path.is_dir():
-        raise InputError("output_dir is a file", file=path, key="output_dir", remedy="name another folder")
+        raise InputError("output_dir is a file, not a folder", file=path, key="output_dir", remedy="name a new folder")
     if path.exists() and not resume:
         names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
         if names:
@@ -122,55 +132,63 @@ def check_output_dir(output_dir: str | Path, resume: bool) -> None:
                 key="output_dir",
                 found=", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
                 expected="a new or an empty folder",
-                remedy="--resume to go on with that run, or another --output_dir",
+                remedy="give --resume to continue that run, or another --output_dir to start a new one",
             )
     folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError("output_dir cannot be written", file=path, key="output_dir", found=f"no access to {folder}")
+        raise InputError(
+            "output_dir cannot be written",
+            file=path,
+            key="output_dir",
+            found=f"no permission to write in {folder}",
+            remedy="name a folder that you may write to",
+        )
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the checksums inside a file of the newer format, which torch does not look at when it reads."""
+    """Check the checksums in a file of the newer format, because torch does not check them; `InputError` if wrong."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged_member = archive.testzip()
     except (OSError, zipfile.BadZipFile) as error:
         raise _damage_error(path, error) from None
     if damaged_member is not None:
-        raise _damage_error(path, ValueError(f"checksum of {damaged_member}"))
+        raise _damage_error(path, ValueError(f"wrong checksum of {damaged_member}"))
 
 
 def _absence_error(path: Path) -> InputError:
+    """The error for a checkpoint path that is not a file; it lists the .pt files in the same folder."""
     if path.exists():
-        return InputError("not a file", file=path, found="a folder", expected="a .pt file")
+        return InputError("not a file", file=path, found="a folder", expected="a .pt file", remedy="name a file in it")
     neighbours = sorted(entry.name for entry in path.parent.glob("*.pt"))[:8]
     return InputError(
         "file not found",
         file=path,
         key="checkpoint",
-        found=f"beside it: {', '.join(neighbours)}" if neighbours else "no .pt file beside it",
+        found=f"in that folder: {', '.join(neighbours)}" if neighbours else "no .pt file in that folder",
         expected="a weight file",
         remedy="check the path" + ("" if path.is_absolute() else "; it is relative to the working directory"),
     )
 
 
 def _damage_error(path: Path, error: Exception) -> InputError:
+    """The error for a file that torch cannot read; it gives the size and the first line of torch's message."""
     match = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
     text = match[1] if match else (str(error).splitlines() or [""])[0]
     reason = f"{type(error).__name__}: {text[:160]}"
     size = f"{path.stat().st_size:,} bytes"
     return InputError(
-        "not a whole checkpoint of torch",
+        "the checkpoint is damaged or incomplete",
         file=path,
         key="checkpoint",
         found=f"{size}; {reason}",
-        expected="what torch.save writes",
+        expected="a complete file that torch.save wrote",
         remedy="copy or write it again",
     )
 
 
 def _numpy_globals() -> list[Any]:
-    """What numpy arrays and numbers of plain dtypes need to be read; none of it runs code from the file."""
+    """The names that torch needs to read numpy arrays and numbers of plain dtypes; none runs code from the file."""
     dtype_codes = "?bhilqBHILQefdSU"
     rebuild, scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar  # type: ignore[attr-defined]
     return [

@@ -1,6 +1,8 @@
-"""Options of a run: dataclass defaults < JSON file (`--config`) < command line.
+"""Options of a run, from three sources: dataclass defaults, a JSON file (`--config`), the command line.
 
-JSON keys and flags have the names of the dataclass fields. All is checked before any data is opened.
+The command line overrides the file, and the file overrides the defaults. JSON keys and flags have the names of the
+dataclass fields. All options are checked before any data is opened. The options of every training script are in
+`utils/run_config.py`.
 """
 
 import argparse
@@ -10,7 +12,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import tyro
 
@@ -18,102 +20,21 @@ from utils.errors import InputError
 from utils.files import read_json
 from utils.options import convert, field_metadata, field_types, is_required, option, unknown_key
 from utils.paths import resolve_paths
+from utils.run_config import RunConfig
 
 T = TypeVar("T")
 
-DEAD_KEYS = ("mask_dir", "rank")  # in JSON of the release, read by nothing
-ABSENT = "(required)"  # stands for a required value in the command line's defaults and in --help
-
-
-@dataclasses.dataclass(kw_only=True)
-class DataEntry:
-    """One corpus of pre-training: text stores, the image store of each, and the tasks drawn from them."""
-
-    name: str
-    db: list[str] = dataclasses.field(metadata={"path": True})
-    img: list[str | None] | None = dataclasses.field(default=None, metadata={"path": True})
-    tasks: list[str] = dataclasses.field(default_factory=list)
-    mix_ratio: list[int] | None = None
-
-
-@dataclasses.dataclass(kw_only=True)
-class RunConfig:
-    """What training scripts share. They subclass it, redeclare defaults and add their own options."""
-
-    output_dir: str = option(help="new folder for logs, checkpoints and results", group="file", path="own")
-    model_config: str = option(help="JSON file of the model's sizes", group="file", path="own")
-    checkpoint: str | None = option(None, "weight file to start from", group="file", path=True)
-    data_root: str = option("", "folder put before every relative database and checkpoint path", group="file")
-
-    compressed_db: bool = option(False, "read the compressed variant of the image stores", group="data")
-    max_txt_len: int = option(
-        60, "leave out texts of more word pieces than this; -1: keep all", group="data", at_least=-1
-    )
-    conf_th: float = option(0.2, "read image regions above this confidence; -1: always num_bb regions", group="data")
-    max_bb: int = option(100, "read at most this many regions of an image", group="data", at_least=1)
-    min_bb: int = option(10, "read at least this many regions of an image, confident or not", group="data", at_least=1)
-    num_bb: int = option(36, "read this many regions of an image when conf_th is -1", group="data", at_least=1)
-    blind: bool = option(False, "replace each image by one empty region (text-only baseline)", group="data")
-
-    train_batch_size: int = option(
-        4096, "size of a rank's micro-batch, in text tokens plus image regions", group="batch", at_least=1
-    )
-    val_batch_size: int = option(
-        4096, "size of a validation batch, in text tokens plus image regions", group="batch", at_least=1
-    )
-    batching: Literal["release", "full"] = option(
-        "release", "release: batches as the release made them; full: filled up to their size", group="batch"
-    )
-    gradient_accumulation_steps: int = option(
-        16, "micro-batches of a rank in one optimiser step", group="batch", at_least=1
-    )
-    accumulation: Literal["sum", "mean"] = option(
-        "sum", "sum (as the release did) or average the gradients of a step's micro-batches", group="batch"
-    )
-
-    optim: Literal["adam", "adamax", "adamw"] = option(
-        "adam", "optimiser that updates the weights", group="optimisation"
-    )
-    learning_rate: float = option(3e-5, "peak learning rate, reached after warm-up", group="optimisation", at_least=0)
-    lr_mul: float = option(1.0, "factor on the learning rate of the task's head", group="optimisation", at_least=0)
-    decay: Literal["linear", "invsqrt", "constant"] = option(
-        "linear", "how the learning rate falls after warm-up", group="optimisation"
-    )
-    betas: tuple[float, float] = option((0.9, 0.98), "the two decay rates (betas) of Adam", group="optimisation")
-    weight_decay: float = option(0.0, "decay of weight matrices and embeddings", group="optimisation", at_least=0)
-    grad_norm: float = option(2.0, "clip gradients to this norm; -1: do not clip", group="optimisation")
-    dropout: float = option(
-        0.1, "dropout probability in embeddings, attention and layers", group="optimisation", at_least=0
-    )
-    warmup_steps: int = option(4000, "optimiser steps of linear warm-up", group="optimisation", at_least=0)
-    num_train_steps: int = option(100000, "number of optimiser steps to train for", group="optimisation", at_least=0)
-
-    valid_steps: int = option(
-        1000, "validate and save every so many steps; 0: after every epoch", group="run", at_least=0
-    )
-    log_steps: int = option(100, "log every so many steps", group="run", at_least=1)
-    keep_states: int = option(2, "number of newest train states to keep for --resume", group="run", at_least=1)
-    resume: bool = option(False, "continue from the newest train state in output_dir", group="run")
-    eval_only: bool = option(False, "validate the checkpoint and stop", group="run")
-    seed: int = option(42, "seed of every random choice", group="run", at_least=0)
-    fp16: bool = option(False, "use half precision: bf16 where the hardware has it, else fp16", group="run")
-    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
-        None, "number format of the computation; overrides --fp16", group="run"
-    )
-    num_threads: int = option(0, "CPU threads of a rank; 0: torch decides", group="run", at_least=0)
-    n_workers: int = option(4, "loader processes of a rank; 0: the rank loads its data itself", group="run", at_least=0)
-    pin_mem: bool = option(False, "put batches in page-locked memory, for faster copies to a GPU", group="run")
-
-    def db_pairs(self, split: str) -> list[tuple[str, str]]:
-        """(text LMDB, image LMDB) of a split; tasks whose options name stores say which (utils.store_options)."""
-        raise NotImplementedError
+DEAD_KEYS = ("mask_dir", "rank")  # keys in the release's JSON files that have no effect
+ABSENT = "(required)"  # the default that the command line and --help show for a required option
+HELP_NOTE = """--config FILE: JSON file with any of these options; a flag overrides the file. A rank is one process of
+the run, with a GPU of its own where there are GPUs."""
 
 
 def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list[str]]:
-    """The options of a run and notes for its log (dead keys, rewritten paths, warnings).
+    """Read the options of a run; returns them with notes for its log (ignored keys, changed paths, warnings).
 
-    `argv` is the command line without the program's name (default: the real one). An unusable JSON file or
-    value is an `InputError`; an unusable flag ends the program with status 2, as `--help` does with 0.
+    `argv`: the command line without the program's name; None: that of this process. Raises `InputError` for a wrong
+    JSON file or value and for missing options. A wrong flag ends the program with status 2, `--help` with status 0.
     """
     config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     config_parser.add_argument("--config")
@@ -125,9 +46,9 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
     if missing:
         flag_names = " ".join(f"--{name} VALUE" for name in missing)
         raise InputError(
-            f"missing options: {', '.join(missing)}",
+            f"required options are missing: {', '.join(missing)}",
             file=path,
-            remedy=f"set in the JSON or by {flag_names}",
+            remedy=f"add {flag_names}, or set these keys in a JSON file given with --config; --help explains all",
         )
     config = config_class(**values)
     notes += resolve_paths(config)
@@ -135,22 +56,32 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
 
 
 def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]]:
-    """Options of a finished run from its `log/hps.json`, and the keys and values that `config_class` lacks.
+    """Read the options of a finished run (`log/hps.json`), or a model's sizes; returns them with the unknown keys.
 
-    Missing keys take their defaults. Numbers written as text are read, because the release saved a `--betas`
-    flag so. Paths stay as they are.
+    Missing keys take their defaults. Numbers written as text are accepted, because the release saved `--betas` that
+    way. Paths stay as they are. Unknown keys (those that `config_class` lacks) come with their values. Raises
+    `InputError` for a file that is absent or not a JSON object, a wrong type and a missing required key.
     """
     hints = field_types(config_class)
     options = _read_object(path)
     values = {k: convert(v, hints[k], k, path, text_numbers=True) for k, v in options.items() if k in hints}
     missing = [f.name for f in dataclasses.fields(config_class) if is_required(f) and f.name not in values]  # type: ignore[arg-type]
     if missing:
-        raise InputError("options missing", file=path, key=", ".join(missing), remedy="use a run's log/hps.json")
+        raise InputError(
+            "required keys are missing in a JSON file",
+            file=path,
+            key=", ".join(missing),
+            found=", ".join(options) or "no key",
+            remedy="give a model's JSON file as model_config, and a run's log/hps.json where a run is asked for",
+        )
     return config_class(**values), {k: v for k, v in options.items() if k not in hints}
 
 
 def validate(config: Any) -> list[str]:
-    """Check ranges and the options that depend on each other: `InputError`, or a list of warnings."""
+    """Check the ranges of options, and options that depend on each other; returns warnings for the log.
+
+    Raises `InputError` for the first option that is out of range.
+    """
     for name, metadata in field_metadata(type(config)).items():
         value, least = getattr(config, name), metadata.get("at_least")
         if least is not None and value is not None and value < least:
@@ -160,48 +91,51 @@ def validate(config: Any) -> list[str]:
     if not isinstance(config, RunConfig):
         return []
     if config.min_bb > config.max_bb:
-        raise InputError("min_bb is greater than max_bb", key="min_bb", found=config.min_bb, expected=config.max_bb)
+        expected = f"at most max_bb, which is {config.max_bb}"
+        raise InputError("min_bb is greater than max_bb", key="min_bb", found=config.min_bb, expected=expected)
     if not all(0 <= beta < 1 for beta in config.betas):
         raise InputError("option out of range", key="betas", found=config.betas, expected="two numbers in [0, 1)")
     if config.dropout >= 1:
         raise InputError("option out of range", key="dropout", found=config.dropout, expected="less than 1")
     if config.grad_norm == 0 or (config.grad_norm < 0 and config.grad_norm != -1):
-        raise InputError("option out of range", key="grad_norm", found=config.grad_norm, expected="above 0, or -1: off")
+        expected = "above 0, or -1 for no clipping"
+        raise InputError("option out of range", key="grad_norm", found=config.grad_norm, expected=expected)
     notes = []
     if config.warmup_steps > config.num_train_steps:
         notes.append(
-            f"warmup_steps {config.warmup_steps} > num_train_steps {config.num_train_steps}: "
+            f"warmup_steps {config.warmup_steps} is more than num_train_steps {config.num_train_steps}: "
             "the learning rate never reaches its peak"
         )
     if config.fp16 and config.precision not in (None, "fp16"):
-        notes.append(f"precision {config.precision} decides; fp16 is ignored")
+        notes.append(f"the option fp16 is ignored, because precision is set to {config.precision}")
     return notes
 
 
 def _read_object(path: str | Path) -> dict[str, Any]:
-    """The JSON object in a file; `InputError` where it holds something else."""
+    """Read the JSON object in a file; `InputError` where the file holds another kind of value."""
     options = read_json(path)
     if not isinstance(options, dict):
-        raise InputError("not a JSON object of options", file=path, found=type(options).__name__, expected="{...}")
+        found = f"a {type(options).__name__}"
+        raise InputError("not a JSON object of options", file=path, found=found, expected='{"option": value, ...}')
     return options
 
 
 def _read_json_options(config_class: type, path: str) -> tuple[dict[str, Any], list[str]]:
-    """The values in a JSON file, converted to their types, and a note for each dead key."""
+    """Read the options in a JSON file, converted to their types; returns them with a note for each of `DEAD_KEYS`."""
     hints = field_types(config_class)
     values, notes = {}, []
     for key, value in _read_object(path).items():
         if key in hints:
             values[key] = convert(value, hints[key], key, path)
         elif key in DEAD_KEYS:
-            notes.append(f"{path}: {key} is a key of old configs that nothing reads; ignored")
+            notes.append(f"{path}: the key {key} is ignored; it had a use in old configs only")
         else:
             raise unknown_key(key, location=key, known_keys=list(hints), path=path)
     return values, notes
 
 
 def _parse_flags(config_class: type, json_values: dict[str, Any], flags: list[str]) -> dict[str, Any]:
-    """All values: those of the command line, else `json_values`, else the defaults, else `ABSENT`."""
+    """The value of every option: from the command line, else `json_values`, else its default, else `ABSENT`."""
     metadata, hints = field_metadata(config_class), field_types(config_class)
     groups: dict[str, list[tuple[str, Any, Any]]] = {}
     values: dict[str, Any] = {}
@@ -209,22 +143,22 @@ def _parse_flags(config_class: type, json_values: dict[str, Any], flags: list[st
         default = field.default_factory() if callable(field.default_factory) else field.default
         default = json_values.get(field.name, ABSENT if is_required(field) else default)
         values[field.name] = default
-        if not _holds_dataclass(hints[field.name]):  # such values come from JSON only
+        if not _holds_dataclass(hints[field.name]):  # a dataclass value can be set in JSON only
             spec = option(default, metadata[field.name].get("help", ""))
             groups.setdefault(metadata[field.name].get("group", "task"), []).append(
                 (field.name, hints[field.name], spec)
             )
     parts = [(name, dataclasses.make_dataclass(name, fields)) for name, fields in groups.items()]
     flag_class = dataclasses.make_dataclass("Flags", [(n, t, dataclasses.field(default_factory=t)) for n, t in parts])
-    with warnings.catch_warnings():  # of ABSENT, a text, as the default of a required list
+    with warnings.catch_warnings():  # tyro warns of ABSENT, a text, as the default of a required list
         warnings.filterwarnings("ignore", category=UserWarning, module="tyro")
         flag_values: Any = tyro.cli(
             flag_class,
             args=flags,
             config=(tyro.conf.OmitArgPrefixes,),
-            description=f"{config_class.__doc__}\n\n--config FILE: a JSON of these options; flags override it.",
+            description=f"{config_class.__doc__}\n\n{HELP_NOTE}",
             use_underscores=True,
-            console_outputs=os.environ.get("RANK", "0") == "0",  # all ranks see the same wrong flag: one message
+            console_outputs=os.environ.get("RANK", "0") == "0",  # all ranks see the same wrong flag; one says so
         )
     for name, _ in parts:
         values.update(vars(getattr(flag_values, name)))

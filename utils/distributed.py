@@ -1,7 +1,8 @@
-"""Several processes of one run: the rank of this one, and what the ranks exchange.
+"""Distributed training and inference: the rank of this process, and what the ranks exchange.
 
-`torchrun` starts them; its environment variables are read. A process that was started by itself is a world of size 1.
-It takes the same path without a process group. Every rank must call the methods that exchange data, in the same order.
+`torchrun` starts one process for each rank and passes the numbers in environment variables. A process that was started
+alone is a `World` of size 1 and runs the same code, without a process group. All ranks must call the methods that
+exchange data in the same order.
 """
 
 import os
@@ -21,8 +22,8 @@ from utils.errors import InputError
 
 T = TypeVar("T")
 
-BUCKET_BYTES = 25 * 2**20
-PATIENCE = 3  # seconds in which rank 0 may report an error that all ranks have
+BUCKET_BYTES = 25 * 2**20  # gradients are summed over the ranks in pieces of about this size
+PATIENCE = 3  # seconds that ranks above 0 wait, so that rank 0 reports an error that all ranks have
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 
 
@@ -43,8 +44,8 @@ class World:
     def average_gradients(self, parameters: Iterable[Tensor], divisor: float) -> None:
         """Sum the gradients over all ranks, then divide them by `divisor`, in place.
 
-        Parameters without a gradient are left alone: every rank must have gradients of the same ones. Buckets
-        are filled in the order of `parameters`: the same summation, hence the same result, in every run.
+        Parameters without a gradient are skipped, so all ranks must have gradients of the same parameters. The order
+        of `parameters` fixes the order of the summation, so every run gives the same result.
         """
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
@@ -56,13 +57,13 @@ class World:
             torch._foreach_div_(gradients, float(divisor))
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace `tensor` by its sum over all ranks; returns it."""
+        """Sum `tensor` over all ranks, in place; returns it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather_objects(self, value: T) -> list[T]:
-        """Every rank's `value`, in the order of ranks, on every rank."""
+        """Collect `value` from every rank; returns the values in the order of ranks, on every rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -70,24 +71,32 @@ class World:
         return values
 
     def broadcast_object(self, value: T | None) -> T:
-        """Rank 0's `value` on every rank; what the others pass is ignored."""
+        """Send rank 0's `value` to every rank; returns it. The values of other ranks are ignored."""
         values: list[Any] = [value]
         if self.size > 1:
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
     def barrier(self) -> None:
-        """Wait until every rank has called this."""
+        """Wait until every rank has called this method."""
         if self.size > 1:
             dist.all_reduce(torch.zeros(1))
 
 
 def start(device: str | None = None) -> World:
-    """Join the run this process was launched for, on `device`: "cpu", "cuda" or CUDA where there is a GPU."""
+    """Join the run that this process belongs to. `device`: "cpu" or "cuda"; None: CUDA where there is a GPU.
+
+    Raises `InputError` for a launch by horovodrun, and where there are more processes on a machine than GPUs.
+    """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     if "HOROVOD_RANK" in os.environ and "WORLD_SIZE" not in os.environ:
-        raise InputError("launched by horovodrun", remedy="launch with torchrun --nproc_per_node N SCRIPT")
+        raise InputError(
+            "horovodrun is not supported",
+            found="HOROVOD_RANK in the environment",
+            expected="the environment variables of torchrun",
+            remedy="launch with torchrun --nproc_per_node N SCRIPT",
+        )
     device_type = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device_type == "cpu":
         rank_device = torch.device("cpu")
@@ -95,31 +104,32 @@ def start(device: str | None = None) -> World:
         if local_rank >= torch.cuda.device_count():
             raise InputError(
                 "no GPU for this process",
-                found=f"{torch.cuda.device_count()} GPUs, local rank {local_rank}",
-                remedy="launch at most one process a GPU (torchrun --nproc_per_node)",
+                found=f"{torch.cuda.device_count()} GPUs on this machine, and local rank {local_rank}",
+                expected="at least as many GPUs as processes",
+                remedy="launch at most one process for each GPU (torchrun --nproc_per_node)",
             )
         rank_device = torch.device("cuda", local_rank)
         torch.cuda.set_device(rank_device)
     if size > 1:
-        # Objects and barriers go through gloo on the host, gradients through NCCL. A rank may wait long for
-        # another that builds an index; a dead rank is noticed by the launcher, not by the timeout.
+        # Objects and barriers go through gloo on the host, gradients through NCCL. The timeout is long because a rank
+        # may wait for another one that builds an index. The launcher notices a rank that died.
         backend = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(hours=1))
     return World(rank=rank, size=size, local_rank=local_rank, device=rank_device)
 
 
 def stop() -> None:
-    """Leave the run; without effect where there is nothing to leave."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def launch(main: Callable[..., Any], *args: Any) -> None:
-    """Run the `main` of a script that may be one of several ranks, so that people see the first failure.
+    """Run the `main` of a script, on one rank or on several, and report its errors once.
 
-    An `InputError` ends the process with its message and status 2. Ranks above 0 wait a moment before they
-    speak: where all ranks find the same error, rank 0 says it and the launcher ends the others. Any other
-    exception prints its traceback under the rank's number; a rank that only lost its peers says so in a line.
+    An `InputError` ends the process with its message and status 2. Ranks above 0 wait for `PATIENCE` seconds before
+    they print: where all ranks have the same error, rank 0 prints it and the launcher ends the others. Any other
+    exception prints its traceback, each line with the rank. A rank that lost its connection to another prints one line.
     """
     rank = int(os.environ.get("RANK", 0))
     prefix = f"[rank {rank}] " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
@@ -141,19 +151,19 @@ def launch(main: Callable[..., Any], *args: Any) -> None:
         if not prefix:
             raise
         if any(sign in str(error) for sign in PEER_GONE):
-            message = f"{prefix}stopped: another rank is gone ({str(error).splitlines()[0][:160]})"
+            message = f"{prefix}stopped, because another rank has ended ({str(error).splitlines()[0][:160]})"
         else:
             message = "\n".join(prefix + line for line in traceback.format_exc().splitlines())
         status = 1
     sys.stdout.flush()
     print(message, file=sys.stderr, flush=True)
     if prefix:
-        os._exit(status)  # a process group with a missing member may block an orderly exit for ever
+        os._exit(status)  # an orderly exit may block for ever when a member of the process group is missing
     sys.exit(status)
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Runs of neighbouring tensors of one dtype, each up to `BUCKET_BYTES` together or one larger tensor."""
+    """Group neighbouring tensors of one dtype, up to `BUCKET_BYTES` together; a larger tensor is a group alone."""
     bucket: list[Tensor] = []
     bucket_bytes = 0
     for gradient in gradients:
@@ -167,7 +177,7 @@ def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _sum_bucket(bucket: list[Tensor]) -> None:
-    """All-reduce the tensors of a bucket in place, as one flat tensor."""
+    """All-reduce the tensors of a bucket in place, joined as one flat tensor."""
     if len(bucket) == 1 and bucket[0].is_contiguous():
         dist.all_reduce(bucket[0])
         return

@@ -1,4 +1,4 @@
-"""Files and folders written whole or not at all, and reading JSON with errors a user understands."""
+"""Files and folders that are written whole or not at all, and JSON files that are read with clear errors."""
 
 import contextlib
 import gzip
@@ -13,15 +13,15 @@ from utils.errors import InputError
 
 
 def temporary_path(path: Path) -> Path:
-    """The hidden name, beside `path`, under which this process writes it until it is whole."""
+    """The hidden name beside `path` under which this process writes the file until it is complete."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A stream to write into. The file is at `path` when the block ends well; else `path` stays as it was.
+    """Open a binary stream to write `path`. The file appears when the block ends without an error.
 
-    A reader, or a crash, sees the old file or the new one and never a part. Missing parent folders are made.
+    On an error or a crash the old file stays, so a reader never sees a part of a file. Missing parent folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,10 +39,10 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path, temporary: Path | None = None) -> Iterator[Path]:
-    """A folder to write into. It is renamed to `path` when the block ends well, and removed otherwise.
+    """Make a folder to write into. It is renamed to `path` when the block ends without an error, and removed otherwise.
 
-    `temporary`: an existing empty folder to use, on the same disk; by default a new one beside `path`. `OSError` when
-    something is at `path` by then that is not an empty folder.
+    `temporary`: an existing empty folder to use, on the same disk. Default: a new one beside `path`. Raises `OSError`
+    when `path` has become something other than an empty folder.
     """
     path = Path(path)
     if temporary is None:
@@ -57,13 +57,18 @@ def whole_folder(path: str | Path, temporary: Path | None = None) -> Iterator[Pa
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A `whole_folder` for a script's output; `InputError` where `path` exists and is not an empty folder."""
+    """Make the output folder of a script (see `whole_folder`); `InputError` if `path` is not new or an empty folder."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError("the output is there and not empty", file=path, remedy="name a new folder, or delete this one")
+        raise InputError(
+            "the output exists already and is not empty",
+            file=path,
+            expected="a new or an empty folder",
+            remedy="name a new folder, or delete this one",
+        )
     with whole_folder(path) as temporary:
         yield temporary
-        os.sync()  # once, rather than for each of many small files
+        os.sync()  # once here, instead of once for each of many small files
 
 
 def atomic_write(path: str | Path, data: bytes) -> None:
@@ -78,20 +83,20 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; `InputError` when it is absent or is not JSON."""
+    """Read a JSON file; `InputError` when it does not exist, cannot be read or is not JSON."""
     path = Path(path)
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputError("file not found", file=path, remedy="check the path") from None
     except OSError as error:
-        raise InputError("cannot be read", file=path, found=error.strerror, expected="a JSON file") from None
+        raise InputError("file cannot be read", file=path, found=error.strerror, expected="a JSON file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError("not a JSON file", file=path, found=error, expected="JSON text") from None
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked where it is gzipped (told by its first bytes, not by its name)."""
+    """Read a file, and unpack it where its first bytes say that it is gzipped; `InputError` when that fails."""
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content

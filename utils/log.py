@@ -1,4 +1,4 @@
-"""What a run leaves for people to read: log.txt, metrics.jsonl, TensorBoard events; and a progress bar."""
+"""The log of a run: log.txt, metrics.jsonl, TensorBoard events, and the progress bar on the terminal."""
 
 import dataclasses
 import json
@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from utils.config import RunConfig
 from utils.files import atomic_write, read_json, write_json
 from utils.paths import CHECKOUT
+from utils.run_config import RunConfig
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
 class _TqdmHandler(logging.Handler):
-    """Lines on stderr that do not break a progress bar."""
+    """A log handler that writes to stderr without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one log record as a line."""
         try:
             tqdm.write(self.format(record), file=sys.stderr)
         except Exception:
@@ -31,10 +32,10 @@ class _TqdmHandler(logging.Handler):
 
 
 def open_log(output_dir: str | Path | None, rank: int = 0) -> logging.Logger:
-    """The logger of the run, "uniter": stderr and `log/log.txt`, to which a resumed run appends.
+    """Open the logger of the run, "uniter", which writes to stderr and to `log/log.txt`. A resumed run appends.
 
-    Ranks above 0 write `log/log_rank{N}.txt`, and warnings only to stderr. Without `output_dir` nothing is
-    written to files. Opening again closes what an earlier call opened.
+    Ranks above 0 write to `log/log_rank{N}.txt`, and only warnings to stderr. Without `output_dir` no file is written.
+    A second call closes the files of the first.
     """
     logger = logging.getLogger("uniter")
     for old in list(logger.handlers):
@@ -58,18 +59,18 @@ def open_log(output_dir: str | Path | None, rank: int = 0) -> logging.Logger:
 
 
 class Metrics:
-    """`log/metrics.jsonl`, one JSON object with "step" a line, and the same numbers as TensorBoard scalars.
+    """Writes the numbers of a run to `log/metrics.jsonl`, a JSON object with "step" on each line, and to TensorBoard.
 
-    `resume_step`: the step a run goes on from; what it will write again, later records and "final" ones, is dropped.
-    On ranks above 0 nothing is written.
+    Ranks above 0 write nothing.
     """
 
     def __init__(self, output_dir: str | Path, rank: int = 0, resume_step: int | None = None):
+        """`resume_step`: the step that a resumed run starts from; records that it will write again are dropped."""
         self._board: SummaryWriter | None = None
         self.path = Path(output_dir) / "log" / "metrics.jsonl"
         if rank:
             return
-        from torch.utils import tensorboard  # here, because it takes a second to import
+        from torch.utils import tensorboard  # imported here, because it takes a second
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if resume_step is not None:
@@ -78,14 +79,14 @@ class Metrics:
         self._board = tensorboard.SummaryWriter(str(self.path.parent), purge_step=purge_step)
 
     def cut_back(self, step: int) -> None:
-        """Keep the records up to `step`, but those of its end; drops a last line that a killed run left unfinished."""
+        """Drop records after `step`, records with "final", and a last line that a killed run left incomplete."""
         if not self.path.exists():
             return
         lines = [line for line in self.path.read_bytes().splitlines() if _step_of(line) <= step]
         atomic_write(self.path, b"".join(line + b"\n" for line in lines))
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record; it must have "step". Numbers that are not finite become null."""
+        """Append a record, which must have the key "step". Numbers that are not finite become null."""
         assert "step" in record
         if self._board is None:
             return
@@ -103,19 +104,23 @@ class Metrics:
 
 
 class Progress:
-    """A bar on rank 0's terminal; where stderr is not a terminal, only the lines that `show` returns."""
+    """The progress bar on rank 0's terminal. It is hidden where stderr is not a terminal."""
 
     def __init__(self, total: int, start: int = 0, rank: int = 0):
-        hidden = True if rank else None  # None: hidden when stderr is no terminal
+        """`total`: optimiser steps of the run; `start`: steps that a resumed run has taken already."""
+        hidden = True if rank else None  # None: tqdm hides the bar when stderr is not a terminal
         self._bar = tqdm(total=total, initial=start, disable=hidden, unit="step", dynamic_ncols=True)
         self.total = total
 
     def advance(self) -> None:
-        """One step is done."""
+        """Count one step."""
         self._bar.update()
 
     def show(self, step: int, loss: float, seconds_per_step: float, units: float, examples: float) -> str:
-        """Put loss and rates (units and examples of all ranks, a second) on the bar; return them as a line."""
+        """Show the loss and the speed on the bar; returns them, with the remaining time, as a line for the log.
+
+        `units` and `examples`: per second, of all ranks together.
+        """
         rates = f"{units:,.0f} units/s, {examples:,.1f} examples/s"
         remaining_time = timedelta(seconds=round(seconds_per_step * (self.total - step)))
         self._bar.set_postfix_str(f"loss {loss:.4g}, {rates}")
@@ -123,14 +128,14 @@ class Progress:
         return f"{progress}, loss {loss:.4g}, {rates}, {remaining_time} left"
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar; what it shows stays on the screen."""
         self._bar.close()
 
 
 def write_run_files(output_dir: str | Path, config: RunConfig, model_config: dict[str, Any]) -> list[str]:
-    """Write `log/hps.json`, `log/model.json` and `log/git_info.json`; rank 0 only.
+    """Write the options, the model's sizes and the commit to `log/hps.json`, `model.json` and `git_info.json`.
 
-    Returns, for a folder that has an `hps.json` (a resumed run), a line for each option that changed.
+    Rank 0 calls it. Returns log lines: for a resumed run, one for each option that differs from the old `hps.json`.
     """
     folder = Path(output_dir) / "log"
     options = json.loads(json.dumps(dataclasses.asdict(config)))
@@ -139,13 +144,14 @@ def write_run_files(output_dir: str | Path, config: RunConfig, model_config: dic
     write_json(folder / "model.json", model_config, indent=4)
     write_json(folder / "git_info.json", git_info(), indent=4)
     keys = [key for key in options if key != "resume" and previous.get(key) != options[key]]
-    return [f"option {key} was {previous.get(key)!r}, is now {options[key]!r}" for key in keys]
+    return [f"the option {key} was {previous.get(key)!r} and is now {options[key]!r}" for key in keys]
 
 
 def git_info(folder: str | Path = CHECKOUT) -> dict[str, Any]:
-    """Commit, branch and changed files of the checkout; {} where git is missing or `folder` no checkout."""
+    """Commit, branch and changed files of the checkout; {} where git is missing or `folder` is not a checkout."""
 
     def ask(*command: str) -> str:
+        """The output of a git command."""
         result = subprocess.run(
             ["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=20, check=True
         )
@@ -166,7 +172,7 @@ def git_info(folder: str | Path = CHECKOUT) -> dict[str, Any]:
 
 
 def _step_of(line: bytes) -> float:
-    """The step of a metrics line; infinity for one of a run's end, and for a line that is not whole."""
+    """The step of a line of metrics.jsonl; infinity for a "final" record and for an incomplete line."""
     try:
         record = json.loads(line)
         return math.inf if record.get("final") else float(record["step"])

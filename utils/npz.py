@@ -1,4 +1,4 @@
-"""npz files of many named arrays: written whole or not at all, read without running code."""
+"""npz files of many named arrays, written whole or not at all, and read without running code."""
 
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +12,10 @@ from utils.files import atomic_file
 
 
 def write_npz(path: str | Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write (name, array) pairs to `path`. `numpy.savez` would take all names as arguments, "file" not among them."""
+    """Write (name, array) pairs to `path`, one array at a time.
+
+    `numpy.savez` takes the names as keyword arguments, so it needs all arrays in memory and refuses the name "file".
+    """
     with atomic_file(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -21,7 +24,7 @@ def write_npz(path: str | Path, arrays: Iterable[tuple[str, np.ndarray]]) -> Non
 
 @contextmanager
 def open_npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """An npz, its arrays read when asked for; `InputError` for what is not there, not an npz, or holds objects."""
+    """Open an npz file whose arrays are read when they are used; `InputError` if it is absent or not an npz file."""
     try:
         file = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -29,16 +32,22 @@ def open_npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError("not an npz file", file=path, found=error) from None
     if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError("not an npz file", file=path, found="one array without a name")
+        found, expected = "a single array without a name", "named arrays, as numpy.savez writes them"
+        raise InputError("not an npz file", file=path, found=found, expected=expected)
     with file:
         yield file
 
 
 def read_array(file: Mapping[str, np.ndarray], name: str, path: str | Path) -> np.ndarray:
-    """One array of an open npz at `path`; `InputError` where it is absent, damaged, or of pickled objects."""
+    """Read one array of an open npz; `InputError` where it is absent, damaged, or holds pickled objects.
+
+    `path` is used in the error only.
+    """
     try:
         return file[name]
     except KeyError:
-        raise InputError("an array is missing", file=path, key=name, found=", ".join(list(file)[:5])) from None
+        raise InputError(
+            "an array is missing in the npz file", file=path, key=name, found=", ".join(list(file)[:5])
+        ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError("an array cannot be read", file=path, key=name, found=error) from None
+        raise InputError("an array of the npz file cannot be read", file=path, key=name, found=error) from None

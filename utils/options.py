@@ -1,4 +1,4 @@
-"""Dataclass fields as options: their metadata, and JSON values made into their types or refused by name."""
+"""Dataclass fields as options: their metadata, and the conversion of JSON values to their types."""
 
 import contextlib
 import dataclasses
@@ -15,10 +15,11 @@ T = TypeVar("T")
 
 
 def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
-    """A field with metadata: `group` (in --help), `at_least` (smallest value), `path` and `joined` (see `utils.paths`).
+    """Define a dataclass field that is an option; without a default the option is required.
 
-    A list given as default is copied for each instance. Without a default the option is required. A subclass
-    that redeclares a field with a plain default keeps the metadata of its base class.
+    `metadata`: `group` (its heading in --help), `at_least` (its smallest value), `path` and `joined` (see
+    `utils.paths`). A list as default is copied for each instance. A subclass may give a field another default and
+    keeps its metadata.
     """
     metadata = {"help": help, **metadata}
     if isinstance(default, list):
@@ -27,13 +28,13 @@ def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) 
 
 
 def field_types(config_class: type) -> dict[str, Any]:
-    """The type of each field, in order."""
+    """The type of each field of a dataclass by name, in the order of the fields."""
     hints = typing.get_type_hints(config_class)
     return {field.name: hints[field.name] for field in dataclasses.fields(config_class)}
 
 
 def field_metadata(config_class: type) -> dict[str, dict[str, Any]]:
-    """The metadata of each field, where a redeclared field inherits what it does not say itself."""
+    """The metadata of each field by name; a field of a subclass inherits the entries that it does not give itself."""
     metadata: dict[str, dict[str, Any]] = {field.name: {} for field in dataclasses.fields(config_class)}
     for ancestor in reversed(config_class.__mro__):
         for field in dataclasses.fields(ancestor) if dataclasses.is_dataclass(ancestor) else ():
@@ -47,27 +48,29 @@ def is_required(field: "dataclasses.Field[Any]") -> bool:
 
 
 def unknown_key(key: str, location: str, known_keys: list[str], path: str | Path) -> InputError:
-    """The error for a JSON key that no field has; it suggests the nearest of `known_keys`.
+    """The error for a JSON key that is not an option; it suggests the most similar of `known_keys`.
 
-    `location`: the key with the keys around it, as the error names it; `path`: the JSON file.
+    `location`: the key with the keys around it, such as `train_datasets[0].db`; `path`: the JSON file.
     """
     near = difflib.get_close_matches(key, known_keys, n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]!r}? else remove it" if near else "remove it; --help lists the options"
+    remedy = (
+        f"did you mean {near[0]!r}? otherwise remove the key" if near else "remove the key; --help lists all options"
+    )
     expected = near[0] if near else "an option that --help lists"
     return InputError("unknown option", file=path, key=location, found=key, expected=expected, remedy=remedy)
 
 
 def convert(value: Any, hint: Any, key: str, path: str | Path, *, text_numbers: bool = False) -> Any:
-    """A JSON value as the type `hint`; an `InputError` naming key, found and expected where it is not one.
+    """Convert a JSON value to the type `hint`; `InputError` where it has another type.
 
-    `text_numbers`: accept numbers written as text.
+    `key` and `path` (the JSON file) are for the error. `text_numbers`: accept numbers written as text.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     value_type = hint
     if origin in (typing.Union, types.UnionType):
         if value is None and types.NoneType in args:
             return None
-        (value_type,) = (arg for arg in args if arg is not types.NoneType)  # our options have no other unions
+        (value_type,) = (arg for arg in args if arg is not types.NoneType)  # options have no unions but with None
         origin, args = typing.get_origin(value_type), typing.get_args(value_type)
     if dataclasses.is_dataclass(value_type) and isinstance(value, dict):
         return _build_entry(value, typing.cast(type, value_type), key, path)
@@ -87,19 +90,19 @@ def convert(value: Any, hint: Any, key: str, path: str | Path, *, text_numbers: 
         return value
     text = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
     raise InputError(
-        "option of the wrong type",
+        "an option has the wrong type",
         file=path,
         key=key,
         found=f"{text} ({type(value).__name__})",
         expected=spell(hint),
-        remedy="write a value of that type; --help says what the option means",
+        remedy="write a value of the expected type; --help explains the option",
     )
 
 
 def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: str | Path) -> T:
-    """A dataclass from a JSON object; `key` is its location in the file `path`.
+    """Make a dataclass of type `entry_class` from a JSON object; `key` is its location in the file `path`.
 
-    `InputError` for a key that is unknown, is missing, or has a value of the wrong type.
+    `InputError` for a key that is unknown or missing, or whose value has the wrong type.
     """
     hints = field_types(entry_class)
     for name in value:
@@ -108,7 +111,7 @@ def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: st
     missing = [f.name for f in dataclasses.fields(entry_class) if is_required(f) and f.name not in value]  # type: ignore[arg-type]
     if missing:
         raise InputError(
-            "key missing",
+            "a required key is missing",
             file=path,
             key=f"{key}.{missing[0]}",
             found=", ".join(value),
@@ -119,7 +122,7 @@ def _build_entry(value: dict[str, Any], entry_class: type[T], key: str, path: st
 
 
 def spell(hint: Any) -> str:
-    """A type in words for an error message."""
+    """Describe a type in words, for an error message."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))

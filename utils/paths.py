@@ -1,8 +1,8 @@
-"""Where files are: `data_root` before relative paths, and the release's container mounts made local.
+"""Paths in the options: `data_root` is put before relative paths, and paths of the release's container become local.
 
-A field's metadata `path` says which: True (databases, checkpoints: below `data_root`) or "own" (output
-folder, model config: relative to the working directory). An entry may hold several paths, joined by what the metadata
-`joined` says, else by ";" (VCR).
+The metadata `path` of a field says which rule holds. True: LMDBs and checkpoints, below `data_root`. "own": output
+folder and model config, relative to the working directory. A value may hold several paths, with the separator that the
+metadata `joined` gives; default: ";" (VCR).
 """
 
 import dataclasses
@@ -13,20 +13,20 @@ from typing import Any
 from utils.options import field_metadata
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-MOUNTS = {
+MOUNTS = {  # folder at the root of the release's container: folder below data_root
     "txt": "txt_db",
     "img": "img_db",
     "pretrain": "pretrained",
     "storage": "finetune",
-}  # below data_root
+}
 
 
 def resolve_paths(config: Any) -> list[str]:
-    """Rewrite the path fields of `config`, and of dataclasses in its lists, in place; return log notes."""
+    """Rewrite the path fields of `config`, and of dataclasses in its lists, in place; returns notes for the log."""
     notes: list[str] = []
     root = getattr(config, "data_root", "")
     if root:
-        # Absolute, so that the saved options, given again with --config, are not prefixed twice.
+        # Absolute, so that the prefix is not added again when the saved options are given with --config.
         root = config.data_root = os.path.abspath(os.path.expanduser(root))
         notes.append(f"data_root {root} is put before relative database and checkpoint paths")
     _resolve_fields(config, root, "", notes)
@@ -34,7 +34,7 @@ def resolve_paths(config: Any) -> list[str]:
 
 
 def _resolve_fields(item: Any, root: str, prefix: str, notes: list[str]) -> None:
-    """Rewrite the path fields of a dataclass in place; `prefix` stands before their names in `notes`."""
+    """Rewrite the path fields of a dataclass in place; `prefix` is put before their names in `notes`."""
     for name, metadata in field_metadata(type(item)).items():
         value, is_path, key = getattr(item, name), bool(metadata.get("path")), prefix + name
         if is_path and isinstance(value, str):
@@ -48,7 +48,7 @@ def _resolve_fields(item: Any, root: str, prefix: str, notes: list[str]) -> None
 
 
 def _resolve(value: str, metadata: dict[str, Any], root: str, key: str, notes: list[str]) -> str:
-    """`value` with each of its joined paths made local, as the field's `metadata` says."""
+    """The value of a path field, with the rule of its `metadata` applied to each path in it."""
     base, separator = metadata["path"], metadata.get("joined", ";")
     paths = []
     for path in value.split(separator):
@@ -61,15 +61,15 @@ def _resolve(value: str, metadata: dict[str, Any], root: str, key: str, notes: l
 
 
 def _unmount(path: str, base: bool | str, root: str, key: str, notes: list[str]) -> str:
-    """The local path for one below a mount of the release's container, unless this machine has the mount too."""
+    """The local path for a path of the release's container; other paths, and paths that exist here, are unchanged."""
     _, mount, *rest = path.split("/")
     if mount not in (*MOUNTS, "src"):
         return path
-    # What is still to be written counts as there when its mount is.
+    # An output folder may not exist yet: then it is enough that the mount exists.
     if os.path.exists(path) or (base == "own" and mount != "src" and os.path.isdir(f"/{mount}")):
-        notes.append(f"{key}: {path} kept, because /{mount} exists on this machine")
+        notes.append(f"{key}: {path} is kept, because /{mount} exists on this machine")
         return path
     folder = str(CHECKOUT) if mount == "src" else os.path.join(root, MOUNTS[mount])
     local_path = os.path.join(folder, *rest)
-    notes.append(f"{key}: {path} (a mount of the release's container) is read as {local_path}")
+    notes.append(f"{key}: {path} is a path of the release's container; {local_path} is used instead")
     return local_path

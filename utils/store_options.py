@@ -1,4 +1,4 @@
-"""Which stores a task trains and is evaluated on: the options of every finetuning script, under the release's keys."""
+"""Options of the finetuning scripts that name the text and image stores of each split, under the release's keys."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,24 @@ from utils.options import option
 
 @dataclasses.dataclass(kw_only=True)
 class ListedStoreOptions:
-    """Stores of a task that trains on several (VQA, VCR, retrieval), under the release's keys."""
+    """Stores of a task with several training stores: VQA, VCR, retrieval."""
 
-    train_txt_dbs: list[str] = option([], path=True, help="text LMDBs to train on")
-    train_img_dbs: list[str] = option([], path=True, help="image LMDBs of the training texts, one for each text LMDB")
-    val_txt_db: str | None = option(None, path=True, help="text LMDB to validate on")
-    val_img_db: str | None = option(None, path=True, help="image LMDB of the validation texts")
-    test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where the task has a test")
-    test_img_db: str | None = option(None, path=True, help="image LMDB of the test texts")
+    train_txt_dbs: list[str] = option([], path=True, help="text LMDBs of the training split (required for training)")
+    train_img_dbs: list[str] = option([], path=True, help="image LMDBs of the training split, one for each text LMDB")
+    val_txt_db: str | None = option(None, path=True, help="text LMDB of the validation split; None: do not validate")
+    val_img_db: str | None = option(None, path=True, help="image LMDB of the validation split")
+    test_txt_db: str | None = option(None, path=True, help="text LMDB of a test split with labels; None: do not test")
+    test_img_db: str | None = option(None, path=True, help="image LMDB of the test split")
 
     def db_pairs(self, split: str) -> list[tuple[str, str]]:
-        """(text LMDB, image LMDB) of a split, none where the options name none."""
+        """The (text LMDB, image LMDB) paths of a split: "train", "val" or "test".
+
+        Empty where the options name no stores for it. Raises `InputError` where a text LMDB has no image LMDB, and for
+        "train" also where no stores are named.
+        """
         if split == "train":
+            if not self.train_txt_dbs and not self.train_img_dbs:
+                raise no_training_data("train_txt_dbs, train_img_dbs")
             check_paired({"train_txt_dbs": self.train_txt_dbs, "train_img_dbs": self.train_img_dbs})
             return list(zip(self.train_txt_dbs, self.train_img_dbs))
         return one_pair(self, split)
@@ -29,44 +35,68 @@ class ListedStoreOptions:
 
 @dataclasses.dataclass(kw_only=True)
 class SplitStoreOptions:
-    """Stores of a task that trains on one (NLVR2, VE, referring expressions), under the release's keys."""
+    """Stores of a task with one training store: NLVR2, visual entailment, referring expressions."""
 
-    train_txt_db: str | None = option(None, path=True, help="text LMDB to train on")
-    train_img_db: str | None = option(None, path=True, help="image LMDB of the training texts")
-    val_txt_db: str | None = option(None, path=True, help="text LMDB to validate on")
-    val_img_db: str | None = option(None, path=True, help="image LMDB of the validation texts")
-    test_txt_db: str | None = option(None, path=True, help="text LMDB to test on, where it has labels")
-    test_img_db: str | None = option(None, path=True, help="image LMDB of the test texts")
+    train_txt_db: str | None = option(None, path=True, help="text LMDB of the training split (required for training)")
+    train_img_db: str | None = option(None, path=True, help="image LMDB of the training split")
+    val_txt_db: str | None = option(None, path=True, help="text LMDB of the validation split; None: do not validate")
+    val_img_db: str | None = option(None, path=True, help="image LMDB of the validation split")
+    test_txt_db: str | None = option(None, path=True, help="text LMDB of a test split with labels; None: do not test")
+    test_img_db: str | None = option(None, path=True, help="image LMDB of the test split")
 
     def db_pairs(self, split: str) -> list[tuple[str, str]]:
-        """(text LMDB, image LMDB) of a split, none where the options name none."""
+        """The (text LMDB, image LMDB) paths of a split: "train", "val" or "test".
+
+        Empty where the options name no stores for it. Raises `InputError` where only one of the two is named, and for
+        "train" also where none is.
+        """
         pairs = one_pair(self, split)
         if split == "train" and not pairs:
-            raise InputError("nothing to train on", key="train_txt_db, train_img_db", remedy="name both")
+            raise no_training_data("train_txt_db, train_img_db")
         return pairs
 
 
+def no_training_data(keys: str) -> InputError:
+    """The error where neither of two options, `keys`, names training data."""
+    return InputError(
+        "no training data was given",
+        key=keys,
+        found="neither is set",
+        expected="a text LMDB and its image LMDB",
+        remedy="set both, in the JSON file given with --config or as flags",
+    )
+
+
 def one_pair(config: ListedStoreOptions | SplitStoreOptions, split: str) -> list[tuple[str, str]]:
-    """`{split}_txt_db` and `{split}_img_db` of `config`: both, or neither."""
+    """The values of `{split}_txt_db` and `{split}_img_db` as one pair, or []; `InputError` if only one is set."""
     texts, images = getattr(config, f"{split}_txt_db"), getattr(config, f"{split}_img_db")
     if (texts is None) != (images is None):
         raise InputError(
-            "a text LMDB without image LMDB, or the other way round",
+            "a split needs both a text LMDB and an image LMDB, and one is missing",
             key=f"{split}_txt_db, {split}_img_db",
             found=f"{texts} and {images}",
-            remedy="name both, or neither",
+            expected="a path for both, or for neither",
+            remedy=f"set {split}_img_db" if images is None else f"set {split}_txt_db",
         )
     return [] if texts is None else [(texts, images)]
 
 
 def check_paired(lists: Mapping[str, Sequence[Any]]) -> None:
-    """`InputError` unless two options (name to list) have as many entries, at least one."""
+    """`InputError` unless two options (name to list) have the same number of entries, at least one."""
     (first_name, first), (second_name, second) = lists.items()
-    if len(first) != len(second) or not first:
+    if not first and not second:
         raise InputError(
-            "two options that belong together differ in length, or are empty",
+            f"{first_name} and {second_name} are empty",
+            key=f"{first_name}, {second_name}",
+            found="no entries",
+            expected="at least one entry in each",
+            remedy="add an entry to each",
+        )
+    if len(first) != len(second):
+        raise InputError(
+            "two options must have the same number of entries",
             key=f"{first_name}, {second_name}",
             found=f"{len(first)} and {len(second)} entries",
-            expected="as many, at least one",
-            remedy=f"give every entry of {first_name} its own in {second_name}",
+            expected="the same number in both",
+            remedy=f"give one entry of {second_name} for each entry of {first_name}",
         )

@@ -25,10 +25,10 @@ from examples.nlvr1.panels import Scale
 from examples.nlvr1.pixels import VISUAL_WORDS
 from optim.run import run_training
 from optim.task import Task
-from utils.config import RunConfig
 from utils.distributed import launch
 from utils.files import write_json
 from utils.options import option
+from utils.run_config import RunConfig
 from utils.store_options import SplitStoreOptions
 
 

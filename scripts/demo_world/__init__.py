@@ -1,0 +1,13 @@
+"""The demo world: generated pictures with annotations in official formats, and the commands of the demo.
+
+Read in this order:
+    scene.py, draw.py, words.py                what a picture shows, how it is drawn, and the words about it
+    captions.py, questions.py                  captions, and VQA questions with answers
+    gallery.py, claims.py                      the pictures in which a claim is true; then the other tasks:
+                                               `statements.py` (NLVR2), `entailment.py` (SNLI-VE), `retrieval.py`,
+                                               `referring.py` (RefCOCO), `commonsense.py` (VCR)
+    tasks.py, make_demo_data.py                write the annotation files of all tasks, and the pictures
+    runner.py, demo_tasks.py, report.py        run the commands of the demo, and print its scores
+Only `scripts/demo.py`, `scripts/compare_tasks.py` and tests import it. It may import what `scripts` may, and needs only
+`utils`, `data.rng` and `evaluation.metrics`.
+"""

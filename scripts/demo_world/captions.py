@@ -1,4 +1,4 @@
-"""Captions of a scene: attributes, numbers, places, comparisons; all true."""
+"""True captions of a scene: attributes, numbers, places and comparisons of its objects."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ import numpy as np
 from scripts.demo_world.scene import COLORS, SHAPES, TEXTURES, Scene, Thing
 from scripts.demo_world.words import NUMBERS, add_noise, article, plural, say
 
-RELATIONS: dict[str, Callable[[Thing, Thing], float]] = {  # pixels by which a is left of (above, …) b
+RELATIONS: dict[str, Callable[[Thing, Thing], float]] = {  # the distance in pixels by which a is left of (above, …) b
     "left of": lambda a, b: b.x - a.x,
     "right of": lambda a, b: a.x - b.x,
     "above": lambda a, b: b.y - a.y,
     "below": lambda a, b: a.y - b.y,
 }
-MIN_GAP = 24  # pixels by which one object must lie beyond another for people to say so
-EXTREMES: dict[str, Callable[[Thing], float]] = {  # a coordinate; the extreme object has the largest
+MIN_GAP = 24  # the smallest distance in pixels at which a caption says that one object is left of (above, …) another
+EXTREMES: dict[str, Callable[[Thing], float]] = {  # a coordinate; the leftmost (…) object has the largest value
     "leftmost": lambda thing: -thing.x,
     "rightmost": lambda thing: thing.x,
     "topmost": lambda thing: -thing.y,
@@ -23,7 +23,7 @@ EXTREMES: dict[str, Callable[[Thing], float]] = {  # a coordinate; the extreme o
 
 
 def captions(scene: Scene, rng: np.random.Generator, n: int = 5) -> list[str]:
-    """`n` captions, each of two or three true clauses of different kinds."""
+    """Make `n` captions, each of one to three true clauses of different kinds."""
     makers = (_describe, _describe, relate, relate, count_clause, count_clause, _extreme, _compare, _absent)
     sentences: list[str] = []
     while len(sentences) < n:
@@ -38,7 +38,7 @@ def captions(scene: Scene, rng: np.random.Generator, n: int = 5) -> list[str]:
 
 
 def describe_thing(thing: Thing, rng: np.random.Generator, most: int = 3) -> str:
-    """Up to `most` adjectives and the shape: "small striped red circle"."""
+    """Describe an object by up to `most` adjectives and its shape: "small striped red circle"."""
     adjectives = [thing.size, thing.texture, thing.color]
     some = [a for a in adjectives if a == thing.color or rng.random() < (0.3 if a == "plain" else 0.45)][-most:]
     return " ".join(say(word, rng) for word in [*some, thing.shape])
@@ -53,7 +53,7 @@ def _describe(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def relate(scene: Scene, rng: np.random.Generator) -> str | None:
-    """Where one object lies from another; None where two drawn lie too close to say."""
+    """Say where one object lies from another; None if the two chosen objects are too close together."""
     a, b = (scene.things[k] for k in rng.permutation(len(scene.things))[:2])
     words = [word for word, gap in RELATIONS.items() if gap(a, b) > MIN_GAP]
     if not words:
@@ -63,12 +63,12 @@ def relate(scene: Scene, rng: np.random.Generator) -> str | None:
 
 
 def count(scene: Scene, **attributes: str) -> int:
-    """Objects with all of the attributes."""
+    """The number of objects with all of the attributes."""
     return sum(thing.has(**attributes) for thing in scene.things)
 
 
 def count_clause(scene: Scene, rng: np.random.Generator) -> str:
-    """How many objects share an attribute with some object."""
+    """Say how many objects have a certain shape, colour or texture."""
     thing = _any_thing(scene, rng)
     key = ("shape", "color", "texture")[int(rng.choice(3, p=(0.5, 0.35, 0.15)))]
     value = getattr(thing, key)

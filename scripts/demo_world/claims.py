@@ -1,6 +1,7 @@
-"""Claims about a picture in the words of captions, and in which pictures of a split they are true.
+"""Claims about a picture, and the pictures of a split in which they are true.
 
-Mostly that something of a colour and shape is there (or is not), now and then a number, a comparison or a place.
+Most claims say that an object of a certain colour and shape is in the picture, or is not. Others are about a number, a
+comparison or a place. The words are those of the captions.
 """
 
 from collections.abc import Callable
@@ -18,15 +19,15 @@ MIX = {"pair": 0.5, "one": 0.14, "absent": 0.14, "number": 0.08, "more": 0.05, "
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """`text` is true of a picture of the gallery where `verdict` is 1, false where 0, open to dispute where -1."""
+    """A claim and its truth for each picture of a gallery: `verdict` is 1 for true, 0 for false, -1 for unclear."""
 
     kind: str
     text: str
     verdict: np.ndarray  # (n,) int
-    near: np.ndarray  # (n,) bool: pictures of which it is nearly true, to be preferred where it is false
+    near: np.ndarray  # (n,) bool: pictures for which the claim is almost true; they make harder false examples
 
     def pick(self, truth: bool, rng: np.random.Generator) -> int | None:
-        """A picture of which the claim is true, or false (a near one, half of the time); None where there is none."""
+        """Draw a picture for which the claim is true, or false (half of the time a near one); None if none exists."""
         fits = self.verdict == truth
         if not truth and (fits & self.near).any() and rng.random() < 0.5:
             fits &= self.near
@@ -35,13 +36,13 @@ class Claim:
 
 
 def make_claim(gallery: Gallery, rng: np.random.Generator) -> Claim:
-    """A claim of a kind drawn by `MIX`, about what some object of the gallery looks like."""
+    """Draw a claim. Its kind has the probabilities `MIX`; its attributes are those of a random object."""
     kind = list(MIX)[int(rng.choice(len(MIX), p=list(MIX.values())))]
     return _MAKERS[kind](gallery, rng)
 
 
 def pick_attributes(thing: Thing, rng: np.random.Generator) -> dict[str, str]:
-    """Attributes to name a thing by: colour and shape (now and then with its size), or one of the two."""
+    """Choose attributes to name an object by: colour and shape, sometimes with its size, or only one of the two."""
     both = {"color": thing.color, "shape": thing.shape}
     u = rng.random()
     if u < 0.2:
@@ -50,13 +51,13 @@ def pick_attributes(thing: Thing, rng: np.random.Generator) -> dict[str, str]:
 
 
 def pick_attribute(thing: Thing, rng: np.random.Generator) -> dict[str, str]:
-    """Its shape or its colour."""
+    """Choose one attribute to name an object by: its shape or its colour."""
     key = ("shape", "color")[int(rng.integers(2))]
     return {key: getattr(thing, key)}
 
 
 def noun_phrase(attributes: dict[str, str], rng: np.random.Generator, many: bool = False) -> str:
-    """The attributes in words: "small red disc", "green things"."""
+    """The attributes as a noun phrase: "small red disc", "green things"."""
     words = [say(attributes[key], rng) for key in ("size", "texture", "color") if key in attributes]
     head = say(attributes.get("shape", "thing"), rng)
     return " ".join([*words, plural(head) if many else head])

@@ -1,11 +1,11 @@
-"""VCR: questions with four answers, and four reasons for the right one; objects are named by tags.
+"""VCR's task on the demo world: questions with four answers, and four reasons for the right answer.
 
-A picture's objects are listed from left to right, each by its shape; the tag `[2]` in a text is the third. It says
-which object is meant and its shape; colours and sizes must be seen. Where choices differ in two things, the four are
-all combinations of a right and a wrong one of each, so that none stands out among them. Reasons are about objects that
-neither question nor answer speaks of.
+Texts name objects by tags. The objects of a picture are listed from left to right, each by its shape, and the tag `[2]`
+stands for the third of them. A tag tells the object and its shape; a model must see colours and sizes in the picture.
+If choices differ in two attributes, the four choices are all combinations of a right and a wrong value of each, so that
+no choice stands out. Reasons are about objects that neither the question nor the answer mentions.
 
-Nobody lives in this world: objects are tagged as VCR tags persons and objects alike.
+The demo world has no persons; all its objects are tagged as VCR tags persons and objects.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,7 +26,7 @@ TAGGED = 0.3  # share of the reasons that name an object by its tag
 
 @dataclass(frozen=True)
 class Problem:
-    """A question, its four answers, of which the first is right, and the objects they are about, the main one first."""
+    """A question, its four answers (the first is right) and the objects that they mention (the main one first)."""
 
     question: Tokens
     answers: list[Tokens]
@@ -34,12 +34,12 @@ class Problem:
 
 
 def left_to_right(scene: Scene) -> list[Thing]:
-    """The objects in the order that tags count them in."""
+    """The objects from left to right, the order in which tags count them."""
     return sorted(scene.things, key=lambda thing: thing.x)
 
 
 def problems(scene: Scene, rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
-    """Up to `n` different questions about a scene, as VCR's fields, each with choices in any order."""
+    """Make up to `n` different questions about a scene, with VCR's fields and shuffled choices."""
     lines: dict[str, dict[str, Any]] = {}
     things = left_to_right(scene)
     for _ in range(20 * n):
@@ -57,7 +57,7 @@ def problems(scene: Scene, rng: np.random.Generator, n: int) -> list[dict[str, A
 
 
 def sentences_without_tags(line: dict[str, Any]) -> list[str]:
-    """The question and all choices without their tags."""
+    """The question and all choices as sentences without their tags."""
     texts = [line["question"], *line["answer_choices"], *line["rationale_choices"]]
     return [" ".join(token for token in tokens if isinstance(token, str)) for tokens in texts]
 
@@ -68,7 +68,7 @@ def _pick(values: Iterable[T], rng: np.random.Generator, n: int = 1) -> list[T]:
 
 
 def _wrong_colors(things: list[Thing], right: str, rng: np.random.Generator, n: int = 1) -> list[str]:
-    """`n` colours but the right one: first those that are in the picture."""
+    """`n` colours other than the right one; colours of the picture come first."""
     visible = {thing.color for thing in things} - {right}
     first = _pick(sorted(visible), rng, n)
     return first + _pick([c for c in COLORS if c != right and c not in visible], rng, n - len(first))
@@ -94,7 +94,7 @@ def _look(things: list[Thing], rng: np.random.Generator) -> Problem:
 
 
 def _neighbours(things: list[Thing], k: int, word: str, leave_out: list[int]) -> list[int]:
-    """The objects that clearly lie left of (above, …) object k."""
+    """The objects that lie clearly left of (above, …) object k, without those in `leave_out`."""
     gap = RELATIONS[word]
     return [j for j, t in enumerate(things) if j != k and j not in leave_out and gap(t, things[k]) > MIN_GAP]
 
@@ -109,7 +109,7 @@ def _neighbour(things: list[Thing], rng: np.random.Generator) -> Problem | None:
 
 
 def _two_tags(things: list[Thing], among: list[int], rng: np.random.Generator) -> tuple[int, list[Tokens]] | None:
-    """An object and phrases such as "a red [2]", the right one first: two colours with two tags."""
+    """An object and four phrases such as "a red [2]", the right one first: two colours with two tags."""
     for j in among:
         color = things[j].color
         for other in among:
@@ -137,10 +137,10 @@ def _both(things: list[Thing], rng: np.random.Generator) -> Problem:
 
 
 def _reasons(scene: Scene, things: list[Thing], problem: Problem, rng: np.random.Generator) -> list[Tokens] | None:
-    """What is left of (above, …) the object that the answer is about, the right one first."""
+    """Four reasons, the right one first: what lies left of (above, …) the object that the answer is about."""
     main = problem.objects[0]
     looks = {(things[k].color, things[k].shape) for k in problem.objects}
-    banned = {things[main].color} if problem.question[0] == "which" else set()  # nothing else has that colour
+    banned = {things[main].color} if problem.question[0] == "which" else set()  # no other object has this colour
     for word in _pick(RELATIONS, rng, len(RELATIONS)):
         near = _neighbours(things, main, word, problem.objects)
         near = _pick([j for j in near if (things[j].color, things[j].shape) not in looks], rng, len(things))
@@ -153,7 +153,7 @@ def _reasons(scene: Scene, things: list[Thing], problem: Problem, rng: np.random
 
 
 def _two_shapes(scene: Scene, thing: Thing, banned: set[str], rng: np.random.Generator) -> list[Tokens]:
-    """Phrases such as "a red star": two colours with two shapes, of which the picture shows the first only."""
+    """Four phrases such as "a red star": two colours with two shapes. Only the first is true of the picture."""
     visible_colors, visible_shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
     colors = _pick(sorted(visible_colors), rng, 8) + _pick(sorted(set(COLORS) - visible_colors), rng, 8)
     shapes = _pick(sorted(visible_shapes), rng, 8) + _pick(sorted(set(SHAPES) - visible_shapes), rng, 8)

@@ -1,6 +1,6 @@
 """The downstream tasks of the demo: their stores, commands and scores (`scripts/demo.py --all` runs them).
 
-Every command is one a user would type; what a task needs of official files is under `raw/`.
+The commands are those that a user would type; the annotation files of all tasks are under `raw/`.
 """
 
 from collections import Counter
@@ -13,7 +13,9 @@ from scripts.demo_world.runner import DETECTED_BOXES, IMG_NAME, SPLITS, Command,
 from utils.files import read_json
 
 Scores = dict[str, float]  # metric → percent
-Chances = dict[str, Callable[[Path], float] | float | None]  # metric → what guessing gives: percent, or from the root
+Chances = dict[
+    str, Callable[[Path], float] | float | None
+]  # metric → score of guessing, in percent, or how to compute it from the root folder
 GT_NAME = "visual_grounding_coco_gt_{image_id:012}.npz"
 DET_NAME = "visual_grounding_det_coco_{image_id:012}.npz"
 RE_TEST = ("testA", "testB")
@@ -21,10 +23,10 @@ RE_TEST = ("testA", "testB")
 
 @dataclass(frozen=True)
 class DownstreamTask:
-    """A task with the config `config/demo-{name}.json`.
+    """A task that is trained with the config `config/demo-{name}.json`.
 
-    `metrics`: the scores that are shown, each with what guessing gives. `test`: runner, output folder of a training run
-    → scores of the test split.
+    `metrics`: the metrics in the table, each with the score of guessing. `test`: a function from the runner and the
+    output folder of a training run to the scores on the test split.
     """
 
     name: str
@@ -33,7 +35,7 @@ class DownstreamTask:
 
 
 def make_text_stores(runner: DemoRunner) -> None:
-    """The text stores of all tasks but VQA."""
+    """Make the text stores of all tasks but VQA."""
     raw = runner.root / "raw"
     for split in SPLITS:
         naming: Command = ["--img_name", IMG_NAME.replace("{split}", split)]
@@ -45,14 +47,14 @@ def make_text_stores(runner: DemoRunner) -> None:
         runner.make_text_store("itm", split, flags=[*captions, *naming])
         tags: Command = ["--metadata", raw, "--gt_img_name", GT_NAME]
         runner.make_text_store("vcr", split, flags=["--annotations", raw / f"vcr_{split}.jsonl", *naming, *tags])
-    order = runner.root / "npz" / "demo_coco_gt" / "iid_to_ann_ids.json"  # as written beside the features
+    order = runner.root / "npz" / "demo_coco_gt" / "iid_to_ann_ids.json"  # describe_regions.py wrote it
     files: Command = ["--refs", raw / "refs(demo).p", "--instances", raw / "instances.json", "--iid_to_ann_ids", order]
     for part in ("train", "val", *RE_TEST):
         runner.make_text_store("re", part, flags=[*files, "--split", part])
 
 
 def make_image_stores(runner: DemoRunner) -> None:
-    """Image stores of ground-truth boxes (all pictures) and of detected ones (validation and test), for RE and VCR."""
+    """Make the image stores for RE and VCR: ground-truth boxes of all images, detected boxes of validation and test."""
     raw, instances = runner.root / "raw", runner.root / "raw" / "instances.json"
     pictures = {split: raw / "images" / split for split in SPLITS}
     runner.make_image_store(
@@ -72,24 +74,25 @@ def make_image_stores(runner: DemoRunner) -> None:
 
 
 def evaluate(runner: DemoRunner, task: str, results: Path, annotations: list[Path]) -> Scores:
-    """The scores that `scripts.evaluate` gives a results file."""
+    """Score a results file with `scripts.evaluate`; returns percent."""
     scores = results.with_name(f"scores_{results.stem}.json")
     runner.call(scores, ["-m", "scripts.evaluate", task, results, *annotations, "--json", scores])
     return percent(scores)
 
 
 def percent(scores: Path) -> Scores:
-    """Read a JSON of shares, each times 100."""
+    """Read a JSON file of fractions and convert them to percent."""
     return {metric: 100 * share for metric, share in read_json(scores).items()}
 
 
 def test_stores(runner: DemoRunner, task: str) -> Command:
-    """The flags of the test split's stores."""
+    """The flags that name the stores of the test split."""
     texts, images = runner.root / "txt_db" / f"{task}_test.db", runner.root / "img_db" / "demo_test"
     return ["--txt_db", texts, "--img_db", images]
 
 
 def test_nlvr2(runner: DemoRunner, run: Path) -> Scores:
+    """Scores of NLVR2 on the test split, and on its balanced and unbalanced parts."""
     results, raw = run / "results_test" / "results.csv", runner.root / "raw"
     source: Command = [*test_stores(runner, "nlvr2"), "--train_dir", run, "--ckpt", "best"]
     runner.call(results, ["inf_nlvr2.py", *source, "--output_dir", results.parent, "--n_workers", "1"])
@@ -98,6 +101,7 @@ def test_nlvr2(runner: DemoRunner, run: Path) -> Scores:
 
 
 def test_ve(runner: DemoRunner, run: Path) -> Scores:
+    """Scores of visual entailment on the test split."""
     results = run / "results_test" / "results_best_all.json"
     source: Command = [*test_stores(runner, "ve"), "--output_dir", run, "--checkpoint", "best"]
     runner.call(results, ["inf_ve.py", *source, "--n_workers", "1"])
@@ -105,6 +109,7 @@ def test_ve(runner: DemoRunner, run: Path) -> Scores:
 
 
 def test_vcr(runner: DemoRunner, run: Path) -> Scores:
+    """Scores of VCR on the test split."""
     results = run / "results_test" / "results_best_all.json"
     texts, images = runner.root / "txt_db" / "vcr_test.db", runner.root / "img_db"
     stores: Command = ["--txt_db", texts, "--img_db", f"{images / 'demo_coco_gt'};{images / 'demo_test'}"]
@@ -114,13 +119,14 @@ def test_vcr(runner: DemoRunner, run: Path) -> Scores:
 
 
 def test_retrieval(runner: DemoRunner, run: Path) -> Scores:
+    """Recalls of a finetuned retrieval model on the test split."""
     options: Command = ["--train_config", run / "log" / "hps.json", "--model_config", run / "log" / "model.json"]
     weights = run / "ckpt" / "model_step_best.pt"
     return retrieve(runner, run / "results_test", weights=weights, flags=options)
 
 
 def retrieve(runner: DemoRunner, output: Path, *, weights: Path, flags: Command) -> Scores:
-    """Recalls over the test pictures."""
+    """Recalls on the test split, for any weights."""
     source: Command = [*test_stores(runner, "itm"), "--checkpoint", weights, "--output_dir", output]
     command: Command = ["inf_itm.py", *source, "--batch_size", "100", "--n_workers", "1", *flags]
     runner.call(output / "scores.json", command)
@@ -128,7 +134,7 @@ def retrieve(runner: DemoRunner, output: Path, *, weights: Path, flags: Command)
 
 
 def test_re(runner: DemoRunner, run: Path) -> Scores:
-    """On ground-truth and on detected boxes, testA and testB together."""
+    """Accuracies of RE on ground-truth and on detected boxes; each is the mean of testA and testB."""
     texts = ":".join(str(runner.root / "txt_db" / f"re_{part}.db") for part in RE_TEST)
     accuracies: Scores = {}
     for source in ("gt", "det"):
@@ -143,7 +149,7 @@ def test_re(runner: DemoRunner, run: Path) -> Scores:
 
 
 def vqa_chance(root: Path) -> float:
-    """The accuracy of always giving the training questions' most frequent answer, in percent."""
+    """The accuracy of always answering with the most frequent answer of the training split, in percent."""
     train, test = (read_json(root / "raw" / f"annotations_{split}.json")["annotations"] for split in ("train", "test"))
     ((most_frequent, _),) = Counter(entry["multiple_choice_answer"] for entry in train).most_common(1)
     results = [{"question_id": entry["question_id"], "answer": most_frequent} for entry in test]
@@ -151,7 +157,7 @@ def vqa_chance(root: Path) -> float:
 
 
 def re_chance(root: Path) -> float:
-    """The accuracy of one of the picture's ground-truth boxes at random, in percent; mean of testA and testB."""
+    """The expected accuracy of a random ground-truth box, in percent; the mean of testA and testB."""
     shares: list[float] = []
     for part in RE_TEST:
         folder = root / "txt_db" / f"re_{part}.db"

@@ -1,4 +1,4 @@
-"""Drawing a scene with Pillow."""
+"""Drawing of a scene with Pillow."""
 
 import math
 
@@ -7,11 +7,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from scripts.demo_world.scene import COLORS, SIZE, Scene, Thing
 
-SCALE = 2  # drawn larger, then reduced: smooth edges
+SCALE = 2  # a picture is drawn larger and then reduced, for smooth edges
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """The picture (SIZE × SIZE, RGB); `rng` decides on noise only."""
+    """Draw a scene: an RGB picture of SIZE × SIZE pixels. `rng` is used for noise and background only."""
     side = SIZE * SCALE
     canvas = Image.fromarray(_background(scene, side, rng))
     for thing in scene.things:

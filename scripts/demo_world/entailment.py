@@ -1,14 +1,15 @@
-"""Visual entailment: does the picture (in place of the caption that described it) entail the hypothesis?
+"""Visual entailment on the demo world: a picture takes the place of the premise and entails the hypothesis or not.
 
-What no picture shows (weight, warmth, age) makes a hypothesis neutral, but only together with what it does show:
+No picture shows weight, warmth or age. A hypothesis about them can be neutral, depending on a claim about the picture:
 
     hypothesis                          the claim is true   false
     "a red circle"                      entailment          contradiction
     "a red circle and a heavy thing"    neutral             contradiction
     "a red circle or a heavy thing"     entailment          neutral
 
-Every hypothesis is given to one picture of which its claim is true and one of which it is false, and each of the three
-forms to a third of them: the labels are even, and who reads the hypothesis alone is right half of the time, no more.
+Every hypothesis gets one picture for which its claim is true and one for which it is false. Each of the three forms is
+a third of all hypotheses. So the three labels are equally frequent, and a model that reads the hypothesis alone is
+right at most half of the time.
 """
 
 from typing import Any
@@ -26,14 +27,14 @@ FORMS = {
 }
 LABELS = ("contradiction", "entailment", "neutral")
 UNSEEN = ("heavy", "warm", "old", "wooden", "soft", "expensive")
-SHORT = ("pair", "one", "number")  # claims without a verb, which may stand in front of "and a heavy thing"
-TRIES = 20  # claims to look at for one whose truth differs among the pictures
+SHORT = ("pair", "one", "number")  # claims without a verb, which may come before "and a heavy thing"
+TRIES = 20  # claims to try until one is true for some pictures and false for others
 
 
 def hypotheses(
     gallery: Gallery, captions: dict[int, list[str]], rng: np.random.Generator, n: int, votes: int
 ) -> list[dict[str, Any]]:
-    """About `n` lines of SNLI-VE's jsonl, with `votes` annotators each (the first is the author)."""
+    """Make about `n` lines of SNLI-VE's jsonl, each with `votes` annotators; the first annotator is the author."""
     lines: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
     for k in range(n // 2):
@@ -50,7 +51,9 @@ def hypotheses(
             assert picture is not None
             image_id = gallery.ids[picture]
             number = int(rng.integers(len(captions[image_id])))
-            caption_id = f"{image_id}.jpg#{number}"  # as SNLI names them, whatever the picture's file is called
+            caption_id = (
+                f"{image_id}.jpg#{number}"  # SNLI's names, which do not depend on the name of the picture's file
+            )
             key = f"{caption_id}r%d{label[0]}"
             counts[key] = counts.get(key, 0) + 1
             ids = {"Flickr30K_ID": str(image_id), "captionID": caption_id, "pairID": key % counts[key]}
@@ -71,7 +74,7 @@ def _phrase(form: str, claim: Claim, rng: np.random.Generator) -> str:
 
 
 def _vote(label: str, rng: np.random.Generator, votes: int) -> list[str]:
-    """The author's label and those of the others, of whom one may differ."""
+    """The labels of all annotators: the author's, and the same for the others, except that one may differ."""
     labels = [label] * votes
     if votes > 2 and rng.random() < 0.2:
         labels[int(rng.integers(1, votes))] = LABELS[int(rng.integers(len(LABELS)))]

@@ -1,4 +1,4 @@
-"""The scenes of a split, side by side: in which pictures does something hold?"""
+"""The scenes of a split as arrays, to find the pictures in which a statement is true."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ VALUES = {"shape": SHAPES, "color": tuple(COLORS), "texture": TEXTURES, "size": 
 
 
 class Gallery:
-    """n scenes; what it returns has one entry a scene, in order of `ids`."""
+    """n scenes. Arrays that it returns have one entry per scene, in the order of `ids`."""
 
     def __init__(self, scenes: dict[int, Scene]):
         self.ids = list(scenes)
@@ -29,24 +29,24 @@ class Gallery:
         return len(self.scenes)
 
     def any_thing(self, rng: np.random.Generator) -> Thing:
-        """Some object of some scene."""
+        """A random object of all scenes."""
         return self._things[int(rng.integers(len(self._things)))]
 
     def count(self, **attributes: str) -> np.ndarray:
-        """(n,) how many objects have all of the attributes."""
+        """(n,) the number of objects with all of the attributes."""
         fits = np.ones(len(self._things), bool)
         for key, value in attributes.items():
             fits &= self._masks[key, value]
         return np.bincount(self._scene_indices[fits], minlength=len(self))
 
     def extreme(self, word: str, **attributes: str) -> np.ndarray:
-        """(n,) whether the leftmost (rightmost, …) object is such a one: 1, 0, or -1 where two compete for it."""
+        """(n,) whether the leftmost (…) object has the attributes: 1, 0, or -1 if two objects are about equally far."""
         if word not in self._extremes:
             self._extremes[word] = [_extreme_thing(scene, EXTREMES[word]) for scene in self.scenes]
         return np.array([-1 if thing is None else int(thing.has(**attributes)) for thing in self._extremes[word]])
 
     def relation(self, word: str, a: dict[str, str], b: dict[str, str]) -> np.ndarray:
-        """(n,) whether some `a` is left of (above, …) some `b`: 1, 0, or -1 where it is by a few pixels only."""
+        """(n,) whether some `a` is left of (above, …) some `b`: 1, 0, or -1 if only by a few pixels."""
         verdicts = np.zeros(len(self), int)
         for k in np.flatnonzero((self.count(**a) > 0) & (self.count(**b) > 0)):
             things = self.scenes[k].things
@@ -57,6 +57,6 @@ class Gallery:
 
 
 def _extreme_thing(scene: Scene, coordinate: Callable[[Thing], float]) -> Thing | None:
-    """The object with the largest coordinate; None where another one is close to it."""
+    """The object with the largest coordinate; None if a second one has almost the same."""
     first, second = sorted(scene.things, key=coordinate, reverse=True)[:2]
     return first if coordinate(first) - coordinate(second) > MIN_GAP / 3 else None

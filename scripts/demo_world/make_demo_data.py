@@ -1,11 +1,11 @@
-"""Draw the demo world and describe it in the official raw formats.
+"""Generate the demo data: draw pictures, and write annotations of them in the official formats.
 
     python -m scripts.demo_world.make_demo_data --output demo/raw
 
-Writes, for every split: `images/{split}/*.png`, `captions_{split}.json` and `instances_{split}.json` (COCO's), VQA v2's
-`questions_{split}.json` and `annotations_{split}.json` (of the test split only for scoring), `nlvr2_{split}.json`,
-`snli_ve_{split}.jsonl`, `vcr_{split}.jsonl` with `vcr_metadata/`; of all splits together Karpathy's `dataset_coco.json`
-and `dataset_flickr30k.json`, and RefCOCO's `refs(demo).p` with `instances.json`; and one `vocab.txt`.
+For every split it writes `images/{split}/*.png`, COCO's `captions_{split}.json` and `instances_{split}.json`, VQA v2's
+`questions_{split}.json` and `annotations_{split}.json` (in the test split only for scoring), `nlvr2_{split}.json`,
+`snli_ve_{split}.jsonl`, and `vcr_{split}.jsonl` with `vcr_metadata/`. For all splits together it writes Karpathy's
+`dataset_coco.json` and `dataset_flickr30k.json`, RefCOCO's `refs(demo).p` with `instances.json`, and `vocab.txt`.
 """
 
 from dataclasses import dataclass
@@ -32,25 +32,25 @@ CATEGORIES = {pair: k + 1 for k, pair in enumerate((color, shape) for color in C
 
 @dataclass(kw_only=True)
 class DemoDataConfig:
-    """Options of the demo world."""
+    """Options of the demo data."""
 
-    output: str = option(help="new folder for the raw files")
+    output: str = option(help="new folder for the generated files")
     seed: int = option(42, help="seed of every random choice", at_least=0)
-    n_train: int = option(3000, help="pictures to train on", at_least=1)
-    n_val: int = option(200, help="pictures to validate on", at_least=1)
-    n_test: int = option(400, help="pictures to test on", at_least=1)
-    n_captions: int = option(5, help="captions of a picture", at_least=1)
-    n_questions: int = option(6, help="questions about a picture", at_least=1)
-    nproc: int = option(2, help="number of processes that draw pictures", at_least=1)
+    n_train: int = option(3000, help="number of training images", at_least=1)
+    n_val: int = option(200, help="number of validation images", at_least=1)
+    n_test: int = option(400, help="number of test images", at_least=1)
+    n_captions: int = option(5, help="number of captions per image", at_least=1)
+    n_questions: int = option(6, help="number of questions per image", at_least=1)
+    nproc: int = option(2, help="number of processes that draw images", at_least=1)
 
 
 def _draw_one(path: Path, scene: Scene, seed: int, image_id: int) -> None:
-    # The noise hardly compresses: a higher level takes three times as long to save a twentieth.
+    # Noise hardly compresses: a higher level takes three times as long and makes files only 5 % smaller.
     draw(scene, generator(seed, "noise", image_id)).save(path, compress_level=1)
 
 
 def make_split(config: DemoDataConfig, split: str, ids: range) -> Split:
-    """A split's scenes, captions and boxes; nothing is drawn yet."""
+    """Make the scenes, captions and boxes of a split; `write_split` draws the pictures."""
     seed = config.seed
     scenes = {i: make_scene(generator(seed, "scene", i)) for i in ids}
     texts = {i: captions(scene, generator(seed, "captions", i), config.n_captions) for i, scene in scenes.items()}
@@ -59,7 +59,7 @@ def make_split(config: DemoDataConfig, split: str, ids: range) -> Split:
 
 
 def write_split(config: DemoDataConfig, output: Path, split: Split) -> list[str]:
-    """Write the pictures of a split, captions and questions; returns its sentences, for the vocabulary."""
+    """Write the pictures, captions and questions of a split; returns its sentences, for the vocabulary."""
     seed, name = config.seed, split.name
     folder = output / "images" / name
     folder.mkdir(parents=True)
@@ -81,7 +81,7 @@ def write_split(config: DemoDataConfig, output: Path, split: Split) -> list[str]
 
 
 def _instances(images: list[dict[str, Any]], scenes: dict[int, Scene]) -> dict[str, Any]:
-    """COCO instances: a category is a colour and a shape."""
+    """The COCO instances of a split. A category is a pair of colour and shape."""
     annotations = []
     for i, scene in scenes.items():
         for k, thing in enumerate(scene.things):
@@ -95,7 +95,7 @@ def _instances(images: list[dict[str, Any]], scenes: dict[int, Scene]) -> dict[s
 
 
 def _questions(config: DemoDataConfig, scenes: dict[int, Scene]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """VQA v2 questions and annotations."""
+    """The VQA v2 questions and annotations of a split."""
     asker, questions, annotations = Asker(), [], []
     for i, scene in scenes.items():
         rng = generator(config.seed, "questions", i)
@@ -112,6 +112,7 @@ def _questions(config: DemoDataConfig, scenes: dict[int, Scene]) -> tuple[list[d
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Generate the demo data."""
     config, _ = parse(DemoDataConfig, argv)
     sizes = np.cumsum([0, config.n_train, config.n_val, config.n_test]).tolist()
     bounds = zip(("train", "val", "test"), sizes, sizes[1:])
@@ -120,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         sentences = [write_split(config, output, split) for split in splits]
         more = write_tasks(output, splits, config.seed)
         atomic_write(output / "vocab.txt", ("\n".join(vocabulary(sentences[0], more)) + "\n").encode())
-    print(f"{sizes[-1]} pictures, {sum(map(len, sentences))} sentences in {config.output}")
+    print(f"{sizes[-1]} images and {sum(map(len, sentences))} sentences written to {config.output}")
 
 
 if __name__ == "__main__":

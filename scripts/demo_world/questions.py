@@ -1,7 +1,7 @@
-"""Questions about a scene with ten people's answers. Half and more need relations, counts or comparisons.
+"""VQA questions about a scene, with the answers of ten annotators. About half need relations, counts or comparisons.
 
-Answers are balanced within every question type (and each question's wording fits every answer), so that a model that
-sees no picture stays near the prior of the type.
+Answers are balanced within every question type, and the wording of a question fits every answer. So a model that sees
+no picture stays near the prior of the type.
 """
 
 from collections import Counter
@@ -18,8 +18,8 @@ from scripts.demo_world.words import article, plural, say
 
 T = TypeVar("T")
 
-# How often each type is tried; some scenes have no such question, so what comes out differs. The first four look at one
-# object; the rest, 52 % of what comes out, need several.
+# How often each type is tried. Some scenes allow no question of a type, so the final shares differ. The first four
+# types need one object; the others, 52 % of all questions, need several.
 MIX = {
     "is there a": 0.15,
     "what color is the": 0.22,
@@ -38,38 +38,40 @@ HUMAN_SYNONYMS = {"purple": "violet", "circle": "disc", "ring": "hoop", "square"
 
 @dataclass(frozen=True)
 class Question:
+    """A question, its right answer and its type (a key of `MIX`)."""
+
     type: str
     text: str
     answer: str
 
     @property
     def answer_type(self) -> str:
-        """As in VQA: yes/no, number or other."""
+        """VQA's answer type: yes/no, number or other."""
         if self.answer in ("yes", "no"):
             return "yes/no"
         return "number" if self.answer.isdigit() else "other"
 
 
 class Asker:
-    """Asks about scene after scene, choosing among the answers a scene allows the rarest so far."""
+    """Makes questions about one scene after another; it prefers the answers that were rarest so far."""
 
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = {question_type: Counter() for question_type in MIX}
 
     def ask(self, scene: Scene, rng: np.random.Generator, n: int) -> list[Question]:
-        """`n` different questions."""
+        """Make up to `n` different questions about a scene."""
         questions: dict[str, Question] = {}
         for _ in range(60 * n):
             if len(questions) == n:
                 break
             question_type = list(MIX)[int(rng.choice(len(MIX), p=list(MIX.values())))]
             counts = self.counts[question_type]
-            candidates = {q.answer: q for q in _CANDIDATES[question_type](scene, rng)}  # one question an answer
+            candidates = {q.answer: q for q in _CANDIDATES[question_type](scene, rng)}  # one question per answer
             candidates = {a: q for a, q in candidates.items() if q.text not in questions}
             if candidates:
                 rarest = min(candidates, key=lambda answer: (counts[answer], answer))
                 question = candidates[rarest]
-                # Where even the rarest is common, most scenes cannot give the others: leave it out now and then.
+                # If even the rarest answer is too frequent, most scenes do not allow the others: skip it.
                 even = sum(counts.values()) / len(_ANSWERS[question_type])
                 if counts[rarest] <= 1.15 * even + 3:
                     questions[question.text] = question
@@ -78,7 +80,7 @@ class Asker:
 
 
 def people_answer(question: Question, rng: np.random.Generator) -> list[str]:
-    """Ten people's answers: most right, some in other words, some wrong."""
+    """The answers of ten annotators: most are right, some in other words, some wrong."""
     hard = 0.05 if question.type in COMPLEX else 0.025
     answers = []
     for _ in range(10):
@@ -90,7 +92,7 @@ def people_answer(question: Question, rng: np.random.Generator) -> list[str]:
             answer = HUMAN_SYNONYMS.get(answer, answer)
         answers.append(answer)
     right = [k for k, answer in enumerate(answers) if answer == question.answer]
-    if len(right) < 6:  # the majority is right
+    if len(right) < 6:  # the majority must be right
         answers[:6] = [question.answer] * 6
     return answers
 
@@ -101,7 +103,7 @@ def _shuffled(values: Iterable[T], rng: np.random.Generator) -> list[T]:
 
 
 def _unique(scene: Scene, rng: np.random.Generator) -> list[tuple[Thing, str]]:
-    """Objects that colour and shape, or shape alone, single out, with such a phrase."""
+    """Objects that are unique by shape, or by colour and shape, each with a phrase that names it."""
     phrases = []
     for thing in _shuffled(scene.things, rng):
         if count(scene, shape=thing.shape) == 1 and rng.random() < 0.6:

@@ -1,4 +1,4 @@
-"""Referring expressions: phrases that single out one object of a picture, in the form of RefCOCO."""
+"""Referring expressions of the demo world: phrases that identify one object of a picture, in RefCOCO's format."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from scripts.demo_world.claims import noun_phrase
 from scripts.demo_world.scene import Scene, Thing, image_name
 from scripts.demo_world.words import say
 
-# How often each kind is tried; what the object's picture does not allow is left out.
+# How often each kind is tried; kinds that the picture does not allow are skipped.
 MIX = {"shape": 0.16, "color": 0.16, "pair": 0.42, "size": 0.1, "texture": 0.02, "extreme": 0.08, "relation": 0.06}
 ATTRIBUTES = {
     "shape": (("shape",),),
@@ -19,11 +19,11 @@ ATTRIBUTES = {
     "size": (("size", "shape"), ("size", "color", "shape")),
     "texture": (("texture", "shape"), ("texture", "color")),
 }
-CROWDED = 6  # objects from which a test picture is of testB
+CROWDED = 6  # a test picture with at least this many objects belongs to testB
 
 
 def expressions(scene: Scene, thing: Thing, rng: np.random.Generator, n: int) -> list[str]:
-    """Up to `n` different expressions that are true of this object alone."""
+    """Make up to `n` different expressions that are true of this object alone."""
     phrases: list[str] = []
     for k in rng.choice(len(MIX), len(MIX), replace=False, p=list(MIX.values())):
         kind = list(MIX)[k]
@@ -39,7 +39,7 @@ def expressions(scene: Scene, thing: Thing, rng: np.random.Generator, n: int) ->
 
 
 def _attributes(scene: Scene, thing: Thing, sets: tuple[tuple[str, ...], ...], rng: np.random.Generator) -> str | None:
-    """The first set of attributes that no other object has, as a phrase."""
+    """A phrase of the first set of attributes that no other object shares; None if there is none."""
     for keys in sets:
         attributes = {key: getattr(thing, key) for key in keys}
         if count(scene, **attributes) == 1:
@@ -48,7 +48,7 @@ def _attributes(scene: Scene, thing: Thing, sets: tuple[tuple[str, ...], ...], r
 
 
 def _extreme(scene: Scene, thing: Thing, rng: np.random.Generator) -> str | None:
-    """The leftmost object of all, or of those of its shape."""
+    """A phrase for the leftmost (…) object of all or of its shape; None if `thing` is no such object."""
     for attributes in ({"shape": thing.shape}, {}) if rng.random() < 0.5 else ({}, {"shape": thing.shape}):
         rivals = [t for t in scene.things if t.has(**attributes) and t is not thing]
         for k in rng.permutation(len(EXTREMES)):
@@ -59,7 +59,7 @@ def _extreme(scene: Scene, thing: Thing, rng: np.random.Generator) -> str | None
 
 
 def _relation(scene: Scene, thing: Thing, rng: np.random.Generator) -> str | None:
-    """The only one of its shape that lies left of (above, …) an object that colour and shape single out."""
+    """A phrase for the only object of its shape that lies left of (above, …) a unique object; None if it is not."""
     rivals = [t for t in scene.things if t.shape == thing.shape and t is not thing]
     for j in rng.permutation(len(scene.things)):
         other = scene.things[j]
@@ -76,9 +76,9 @@ def _relation(scene: Scene, thing: Thing, rng: np.random.Generator) -> str | Non
 def references(
     scenes: dict[int, Scene], annotations: list[dict[str, Any]], split: str, rng: np.random.Generator, n: int
 ) -> list[dict[str, Any]]:
-    """Up to `n` objects a picture, each an entry of RefCOCO's `refs(…).p` without its numbers.
+    """Make entries of RefCOCO's `refs(…).p`, without `ref_id` and `sent_id`, for up to `n` objects per picture.
 
-    `annotations`: COCO's, of these pictures, an image's objects in the order of its scene.
+    `annotations`: COCO's annotations of these pictures, in the order of each scene's objects.
     """
     annotations_by_image = toolz.groupby("image_id", annotations)
     refs = []
@@ -99,14 +99,14 @@ def references(
 
 
 def _by_preference(scene: Scene, rng: np.random.Generator) -> list[int]:
-    """All objects in any order, but mostly those first that colour and shape tell from all others."""
+    """The indexes of all objects in random order; most of the time, objects unique by colour and shape come first."""
     unique = [count(scene, color=thing.color, shape=thing.shape) == 1 for thing in scene.things]
     order = rng.permutation(len(unique)).tolist()
     return order if rng.random() < 0.2 else sorted(order, key=lambda k: not unique[k])
 
 
 def number_references(refs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries with `ref_id`, `sent_ids` and the sentences' `sent_id`, counted through all of them."""
+    """Add `ref_id`, `sent_ids` and the sentences' `sent_id` to the entries, numbered over all of them."""
     sent_id = 0
     for ref_id, ref in enumerate(refs):
         ref["ref_id"] = ref_id

@@ -1,4 +1,4 @@
-"""Retrieval in the form of Karpathy's splits: five captions a picture, each specific enough to find it by."""
+"""Retrieval on the demo world, in the format of Karpathy's splits: each picture has five specific captions."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from scripts.demo_world.captions import count_clause, describe_thing, relate
 from scripts.demo_world.scene import Scene, Thing, image_name
 from scripts.demo_world.words import article
 
-MAX_PICTURES = {"train": 2000, "val": 100, "test": 100}  # of a split
-RESTVAL = 0.25  # share of the training pictures that COCO's file calls so
+MAX_PICTURES = {"train": 2000, "val": 100, "test": 100}  # maximum number of pictures per split
+RESTVAL = 0.25  # share of the training pictures that are called `restval` in COCO's file
 
 
 def specific_captions(scene: Scene, rng: np.random.Generator, n: int) -> list[str]:
-    """`n` captions of three or four objects that differ in colour or shape, where there are as many.
+    """Make `n` captions of three or four objects that differ in colour or shape, or of fewer if the scene has fewer.
 
-    Four in five only name them, of the rest one clause says where two of them lie or counts.
+    Four of five captions only name the objects; in the others one clause is a relation or a count.
     """
     return [_caption(scene, rng) for _ in range(n)]
 
@@ -34,9 +34,10 @@ def _caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def karpathy(captions: dict[str, dict[int, list[str]]], style: str) -> dict[str, Any]:
-    """The dataset JSON; `captions`: split → image id → captions; `style` is coco (with `restval`) or flickr30k.
+    """The contents of a Karpathy dataset JSON. `captions`: split → image id → captions.
 
-    As in the originals, COCO's pictures have a folder and COCO's number, Flickr's are called by their number.
+    `style`: coco or flickr30k. As in the original files, only COCO has the split `restval`, and a folder and a number
+    for each picture; Flickr30k's pictures have their number as file name.
     """
     images: list[dict[str, Any]] = []
     sent_id = 0

@@ -1,4 +1,4 @@
-"""The commands that make the demo: data, stores, training, answers, scores. What is finished is not done again."""
+"""The commands of the demo: data, stores, training, inference, scores. Finished commands are not repeated."""
 
 import os
 import shlex
@@ -13,37 +13,40 @@ from utils.files import read_json
 
 Command = list[str | Path]  # a command line, or a part of one
 SPLITS = ("train", "val", "test")
-MICRO_BATCHES = 2  # micro-batches of a step, on one rank or two: the same result
+MICRO_BATCHES = 2  # micro-batches of a step over all ranks, so that one rank and two give the same result
 IMG_NAME = "demo_{split}_{image_id:012}.npz"
 DETECTED_BOXES: Command = ["--conf_th", "0.2", "--max_bb", "12", "--min_bb", "3"]
 
 
 class DemoRunner:
-    """Prints each command and runs it, as a user would type it."""
+    """Runs commands as a user would type them, and prints each one."""
 
     def __init__(self, root: str | Path, ranks: int | None = None, log: TextIO | None = None):
-        """`root`: folder of everything; `ranks` of a training run, by default one a core.
+        """`root`: the demo's folder. `ranks`: number of ranks of a training run; default: one per core, at most 2.
 
-        The output of the commands goes to `log`, else to the terminal.
+        `log`: file for the output of the commands; default: the terminal.
         """
         self.root, self.log = Path(root), log
         self.ranks = ranks or min(MICRO_BATCHES, os.cpu_count() or 1)
 
     def call(self, last_output: Path, command: Command) -> None:
-        """Run a module or script of this checkout, unless `last_output`, the file it writes last, exists."""
+        """Run a module or script of this checkout, unless `last_output`, the file that it writes last, exists.
+
+        `InputError` if the command fails.
+        """
         if last_output.exists():
             return
         line = [str(part) for part in command]
         print("\n$ python " + shlex.join(line), file=self.log, flush=True)
         started = time.monotonic()
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as many processes as cores, one thread each
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}  # one process per core, with one thread
         if subprocess.run([sys.executable, *line], env=environment, stdout=self.log, stderr=self.log).returncode:
-            remedy = f"its own message is in {self.log.name}" if self.log else "its own message is above"
-            raise InputError("a step of the demo failed", key=shlex.join(line), remedy=remedy)
+            remedy = f"read its error message {f'in {self.log.name}' if self.log else 'above'}"
+            raise InputError("a command of the demo failed", key=shlex.join(line), remedy=remedy)
         print(f"({time.monotonic() - started:.0f} s)", file=self.log, flush=True)
 
     def make_data(self, *, n_pictures: dict[str, int]) -> None:
-        """Make the raw files, and the stores of pre-training and VQA; `n_pictures` of each split."""
+        """Make the raw files, and the stores of pre-training and VQA; `n_pictures`: split → number of images."""
         raw = self.root / "raw"
         sizes = [f"--n_{split}={n_pictures[split]}" for split in SPLITS]
         self.call(raw / "vocab.txt", ["-m", "scripts.demo_world.make_demo_data", "--output", raw, *sizes])
@@ -69,9 +72,9 @@ class DemoRunner:
     def make_image_store(
         self, name: str, *, pictures: list[Path], boxes: Command, naming: Command, selection: Command
     ) -> None:
-        """Describe the pictures and convert the result.
+        """Make region features of images and convert them to an image store.
 
-        The flags say where boxes come from (`boxes`), how records are named (`naming`), which boxes are kept
+        The flags give the source of boxes (`boxes`), the names of records (`naming`) and which boxes to keep
         (`selection`).
         """
         npz, store = self.root / "npz" / name, self.root / "img_db" / name
@@ -81,12 +84,12 @@ class DemoRunner:
         self.call(store, ["scripts/convert_imgdir.py", *conversion])
 
     def make_text_store(self, task: str, split: str, *, flags: Command) -> None:
-        """Prepare the texts of one split; `flags` name the annotations and the pictures."""
+        """Make the text store of one split; `flags` name the annotations and the images."""
         store, vocab = self.root / "txt_db" / f"{task}_{split}.db", self.root / "raw" / "vocab.txt"
         self.call(store / "meta.json", ["prepro.py", task, *flags, "--vocab", vocab, "--output", store])
 
     def train(self, script: str, *, config: str, output: Path, steps: int, flags: Command) -> None:
-        """Run a training script on all ranks, or resume it; `steps` 0: as many as `config` says."""
+        """Run a training script on all ranks, or resume it; `steps` 0: the number in `config`."""
         steps = steps or read_json(config)["num_train_steps"]
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.ranks)]
         command: Command = [*launcher, script, "--config", config, "--data_root", self.root, "--output_dir", output]
@@ -97,13 +100,13 @@ class DemoRunner:
         self.call(output / "ckpt" / f"train_state_{steps}.pt", command)
 
     def pretrain(self, *, steps: int) -> Path:
-        """Pre-train; returns the last weights."""
+        """Pre-train; returns the path of the last weights."""
         output = self.root / "output" / "pretrain"
         self.train("pretrain.py", config="config/demo-pretrain.json", output=output, steps=steps, flags=[])
         return max((output / "ckpt").glob("model_step_[0-9]*.pt"), key=lambda path: int(path.stem.split("_")[-1]))
 
     def finetune_vqa(self, name: str, *, steps: int, flags: Command) -> dict[str, Any]:
-        """Finetune, answer the test split, score it; returns the official accuracies, in percent."""
+        """Finetune VQA, answer the test split and score it; returns the official accuracies, in percent."""
         output = self.root / "output" / name
         self.train("train_vqa.py", config="config/demo-vqa.json", output=output, steps=steps, flags=flags)
         results = output / "results_test" / "results_best_all.json"

@@ -1,10 +1,10 @@
-"""What is in a demo picture: objects with a shape, a colour, a texture, a size and a place."""
+"""Scenes of the demo world: objects with a shape, a colour, a texture, a size and a place."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-SIZE = 192  # pixels of a picture's side
+SIZE = 192  # side of a picture in pixels
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLORS = {
     "red": (214, 39, 40),
@@ -17,12 +17,12 @@ COLORS = {
     "black": (20, 20, 20),
 }
 TEXTURES = ("plain", "striped", "dotted")
-RADII = {"small": (13, 17), "large": (25, 32)}  # pixels, half of a box's side
+RADII = {"small": (13, 17), "large": (25, 32)}  # half of a box's side in pixels, smallest and largest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One object; `box` is (x1, y1, x2, y2) in pixels."""
+    """One object; `x`, `y` (its centre) and `radius` are in pixels."""
 
     shape: str
     color: str
@@ -34,11 +34,12 @@ class Thing:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
+        """The box around the object: x1, y1, x2, y2 in pixels."""
         r = self.radius
         return self.x - r, self.y - r, self.x + r, self.y + r
 
     def has(self, **attributes: str) -> bool:
-        """Whether every given attribute is this object's."""
+        """Whether the object has all of the attributes."""
         return all(getattr(self, name) == value for name, value in attributes.items())
 
 
@@ -52,7 +53,7 @@ class Scene:
 
 
 def image_name(split: str, image_id: int) -> str:
-    """The file name of a picture."""
+    """The file name of a picture, in COCO's style."""
     return f"DEMO_{split}_{image_id:012}.png"
 
 
@@ -60,7 +61,7 @@ BACKGROUNDS = ("plain", "gradient", "noise", "checks")
 
 
 def make_scene(rng: np.random.Generator) -> Scene:
-    """3 to 8 objects. Few kinds in one picture, so that counts above one and comparisons come up."""
+    """Draw a random scene of 3 to 8 objects. It has few shapes and colours, so that counts and comparisons occur."""
     n = int(rng.integers(3, 9))
     shapes = rng.choice(SHAPES, size=int(rng.integers(2, 5)), replace=False)
     colors = rng.choice(list(COLORS), size=int(rng.integers(2, 6)), replace=False)
@@ -73,12 +74,12 @@ def make_scene(rng: np.random.Generator) -> Scene:
             shape, color = str(rng.choice(shapes)), str(rng.choice(colors))
             texture = str(rng.choice(TEXTURES, p=(0.5, 0.25, 0.25)))
             things.append(Thing(shape=shape, color=color, texture=texture, size=size, x=x, y=y, radius=radius))
-        elif rng.random() < 0.02:  # a crowded picture: begin again rather than search for ever
+        elif rng.random() < 0.02:  # the picture is too full for another object: start again
             things.clear()
     tint = tuple(int(v) for v in rng.integers(95, 200) + rng.integers(-25, 26, 3))
     return Scene(tuple(things), str(rng.choice(BACKGROUNDS)), tint)  # type: ignore[arg-type]
 
 
 def _leaves_visible(x: float, y: float, radius: float, other: Thing) -> bool:
-    """Whether an object of this middle and radius leaves the other one visible: they may overlap at their rims."""
+    """Whether an object with this centre and radius leaves the other one visible; they may overlap at their edges."""
     return bool(np.hypot(x - other.x, y - other.y) > 0.8 * (radius + other.radius))

@@ -1,8 +1,9 @@
-"""NLVR2: is a sentence true of a pair of pictures?
+"""NLVR2's task on the demo world: sentences that are true or false of a pair of pictures.
 
-A set is four pairs (m) and two sentences (k) said of all of them: both are true of one pair, neither of another, only
-the first and only the second of the others. So every sentence is true as often as false. Pairs of which one sentence is
-true and one false are the balanced part of a split, as in NLVR2: there the pictures alone say nothing either.
+A set has two sentences (k) and four pairs of pictures (m), and every sentence is judged for every pair. Both sentences
+are true of one pair, none of another, only the first of a third, only the second of the fourth. So every sentence is
+true as often as false. The pairs for which one sentence is true and one is false are the balanced part of a split, as
+in NLVR2: there, the pictures alone do not tell the label either.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from scripts.demo_world.words import NUMBERS, article
 
 MIX = {"side": 0.26, "both": 0.14, "any": 0.14, "neither": 0.1, "each": 0.14, "number": 0.1, "more": 0.12}
 SIDES = ("left", "right")
-N_PAIRS = 3000  # pairs to look for the four among
-TRIES = 30  # pairs of sentences to look at for such a set
+N_PAIRS = 3000  # pairs of pictures to search for the four of a set
+TRIES = 30  # pairs of sentences to try for a set
 Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -27,8 +28,9 @@ Judge = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 class Statement:
     """A sentence about a pair of pictures.
 
-    `judge(left, right)`: for pictures (p,) of the gallery, whether it is true of each pair (bool) and which case the
-    pair is (int). Pairs are drawn evenly over cases: what is false of "both" is as often true of one as of none.
+    `judge(left, right)`: for pictures (p,) of the gallery, whether the sentence is true of each pair (bool), and which
+    case the pair is (int). Pairs are drawn evenly over the cases: a false "both" is as often true of one picture as of
+    none.
     """
 
     text: str
@@ -37,7 +39,7 @@ class Statement:
 
 
 def make_statement(gallery: Gallery, rng: np.random.Generator) -> Statement:
-    """A statement of a kind drawn by `MIX`, about what some object of the gallery looks like."""
+    """Draw a statement. Its kind has the probabilities `MIX`; its attributes are those of a random object."""
     kind = list(MIX)[int(rng.choice(len(MIX), p=list(MIX.values())))]
     if kind in ("each", "number", "more"):
         return {"each": _each, "number": _number, "more": _more}[kind](gallery, rng)
@@ -54,7 +56,7 @@ def make_statement(gallery: Gallery, rng: np.random.Generator) -> Statement:
 
 
 def _each(gallery: Gallery, rng: np.random.Generator) -> Statement:
-    """Something in the left image and something else in the right one; or in either of them."""
+    """A statement about one object in the left picture and another in the right one, or in either order."""
     first, second = (pick_attributes(gallery.any_thing(rng), rng) for _ in range(2))
     a, b = gallery.count(**first) > 0, gallery.count(**second) > 0
     one, other = article(noun_phrase(first, rng)), article(noun_phrase(second, rng))
@@ -95,8 +97,10 @@ def _more(gallery: Gallery, rng: np.random.Generator) -> Statement:
 
 
 def statements(gallery: Gallery, rng: np.random.Generator, n: int, split: str) -> list[dict[str, Any]]:
-    """About `n` examples, eight a set: `identifier`, `sentence`, `label`, `balanced`, `subject` and `pair`, two indexes
-    into the gallery."""
+    """Make about `n` examples, eight per set.
+
+    Fields: `identifier`, `sentence`, `label`, `balanced`, `subject`, and `pair`, two indexes into the gallery.
+    """
     examples: list[dict[str, Any]] = []
     for number in range(n // 8):
         two, pairs = _make_set(gallery, rng)
@@ -116,10 +120,10 @@ def statements(gallery: Gallery, rng: np.random.Generator, n: int, split: str) -
 def _make_set(
     gallery: Gallery, rng: np.random.Generator
 ) -> tuple[list[Statement], list[tuple[tuple[bool, bool], tuple[int, int]]]]:
-    """Two statements, and in any order four pairs with the statements' labels; none where nothing fits."""
+    """Two statements, and four pairs in random order with the labels of both statements; empty if none was found."""
     for _ in range(TRIES):
         two = [make_statement(gallery, rng) for _ in range(2)]
-        # Pictures that show what is spoken of are rare: two thirds are drawn among them.
+        # Pictures that show the subjects of the statements are rare, so two thirds are drawn from them.
         pools = [np.arange(len(gallery)), *(np.flatnonzero(gallery.count(**t.subject)) for t in two)]
         left, right = (np.concatenate([rng.choice(pool, N_PAIRS // 3) for pool in pools]) for _ in range(2))
         right = rng.permutation(right)

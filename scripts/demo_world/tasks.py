@@ -1,4 +1,4 @@
-"""The demo world in the raw files of NLVR2, SNLI-VE, retrieval, referring expressions and VCR."""
+"""Annotation files of the demo world for NLVR2, SNLI-VE, retrieval, referring expressions and VCR."""
 
 import json
 import pickle
@@ -20,27 +20,27 @@ from scripts.demo_world.scene import SIZE, Scene, image_name
 from scripts.demo_world.statements import statements
 from utils.files import atomic_write, write_json
 
-EXAMPLES_PER_PICTURE = {"train": 2.0, "val": 3.0, "test": 2.5}  # of NLVR2, VE and VCR
-NLVR2_NAMES = {"train": "train", "val": "dev", "test": "test1"}  # as its identifiers call the splits
+EXAMPLES_PER_PICTURE = {"train": 2.0, "val": 3.0, "test": 2.5}  # for NLVR2, VE and VCR
+NLVR2_NAMES = {"train": "train", "val": "dev", "test": "test1"}  # names of the splits in NLVR2's identifiers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The pictures of a split, by image id, with their captions and boxes."""
+    """The pictures of a split with their captions and boxes, by image id."""
 
     name: str
     scenes: dict[int, Scene]
     captions: dict[int, list[str]]
-    instances: dict[str, Any]  # COCO's
+    instances: dict[str, Any]  # in COCO's format
 
     @property
     def size(self) -> int:
-        """How many examples of a task to make."""
+        """The number of examples to make for each of NLVR2, VE and VCR."""
         return round(EXAMPLES_PER_PICTURE[self.name] * len(self.scenes))
 
 
 def write_tasks(output: Path, splits: list[Split], seed: int) -> list[str]:
-    """Write the raw files of all five; returns the sentences of the training splits, for the vocabulary."""
+    """Write the annotation files of all five tasks; returns the training sentences, for the vocabulary."""
     training_sentences: list[str] = []
     for split in splits:
         gallery = Gallery(split.scenes)
@@ -56,9 +56,9 @@ def _write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
 
 
 def _nlvr2(output: Path, split: Split, gallery: Gallery, rng: np.random.Generator) -> list[str]:
-    """`nlvr2_{split}.json`, and of the splits to evaluate on the two parts `balanced_` and `unbalanced_{split}.json`.
+    """Write `nlvr2_{split}.json`; for val and test also its parts `balanced_{split}.json`, `unbalanced_{split}.json`.
 
-    Beyond NLVR2's fields: `left_image` and `right_image`, the names of the files in `images/{split}`.
+    Fields that NLVR2 does not have: `left_image` and `right_image`, the names of the files in `images/{split}`.
     """
     lines: list[dict[str, Any]] = []
     parts: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
@@ -79,7 +79,7 @@ def _nlvr2(output: Path, split: Split, gallery: Gallery, rng: np.random.Generato
 
 
 def _entailment(output: Path, split: Split, gallery: Gallery, rng: np.random.Generator) -> list[str]:
-    """`snli_ve_{split}.jsonl`; one annotator in training, five elsewhere."""
+    """Write `snli_ve_{split}.jsonl`, with one annotator in the training split and five in the others."""
     votes = 1 if split.name == "train" else 5
     lines = hypotheses(gallery, split.captions, rng, n=split.size, votes=votes)
     _write_lines(output / f"snli_ve_{split.name}.jsonl", lines)
@@ -87,7 +87,7 @@ def _entailment(output: Path, split: Split, gallery: Gallery, rng: np.random.Gen
 
 
 def _retrieval(output: Path, splits: list[Split], seed: int) -> list[str]:
-    """`dataset_coco.json` and `dataset_flickr30k.json`, with the same captions."""
+    """Write `dataset_coco.json` and `dataset_flickr30k.json`, with the same captions."""
     captions: dict[str, dict[int, list[str]]] = {}
     for split in splits:
         scenes = list(split.scenes.items())[: MAX_PICTURES[split.name]]
@@ -98,7 +98,7 @@ def _retrieval(output: Path, splits: list[Split], seed: int) -> list[str]:
 
 
 def _referring(output: Path, splits: list[Split], seed: int) -> list[str]:
-    """`refs(demo).p`, `instances.json` of all splits, and `iid_to_ann_ids.json`, the order of an image's objects."""
+    """Write, for all splits, `refs(demo).p`, `instances.json` and `iid_to_ann_ids.json` (the order of the objects)."""
     instances: dict[str, Any] = {"images": [], "annotations": [], "categories": splits[0].instances["categories"]}
     refs: list[dict[str, Any]] = []
     for split in splits:
@@ -115,14 +115,16 @@ def _referring(output: Path, splits: list[Split], seed: int) -> list[str]:
 
 
 def _commonsense(output: Path, split: Split, seed: int) -> list[str]:
-    """`vcr_{split}.jsonl` (of the test split without labels, which are in `vcr_labels_test.jsonl`) and the metadata of
-    its pictures, `vcr_metadata/{split}/*.json`."""
+    """Write `vcr_{split}.jsonl` and the metadata of its pictures, `vcr_metadata/{split}/*.json`.
+
+    The labels of the test split are in a file of their own, `vcr_labels_test.jsonl`.
+    """
     (output / "vcr_metadata" / split.name).mkdir(parents=True)
     lines: list[dict[str, Any]] = []
     for k, (image_id, scene) in enumerate(split.scenes.items()):
         stem = image_name(split.name, image_id).removesuffix(".png")
         files = {"img_fn": f"images/{split.name}/{stem}.png", "metadata_fn": f"vcr_metadata/{split.name}/{stem}.json"}
-        # No fsync a file: the whole output folder is flushed before it appears.
+        # No fsync per file: the whole output folder is flushed before it appears.
         (output / files["metadata_fn"]).write_text(json.dumps(_metadata(scene)))
         n = int((k + 1) * EXAMPLES_PER_PICTURE[split.name]) - int(k * EXAMPLES_PER_PICTURE[split.name])
         for number, line in enumerate(problems(scene, generator(seed, "commonsense", image_id), n)):
@@ -139,7 +141,7 @@ def _commonsense(output: Path, split: Split, seed: int) -> list[str]:
 
 
 def _metadata(scene: Scene) -> dict[str, Any]:
-    """VCR's metadata of a picture, objects from left to right; an object's outline is that of its box."""
+    """The VCR metadata of a picture. Objects are listed from left to right; their outlines are their boxes."""
     things = left_to_right(scene)
     boxes = [[round(value, 2) for value in thing.box] for thing in things]
     outlines = [[[[x1, y1], [x2, y1], [x2, y2], [x1, y2]]] for x1, y1, x2, y2 in boxes]

@@ -1,4 +1,4 @@
-"""The demo's language: synonyms, plurals, misspellings, and the vocabulary of word pieces that spells all of it."""
+"""The language of the demo world: synonyms, plurals, misspellings, and the vocabulary of word pieces."""
 
 import itertools
 import string
@@ -32,25 +32,27 @@ RARE = (
     *("apparently", "curiously", "evidently", "merely", "notably", "oddly", "perhaps", "plainly", "presumably"),
     *("quietly", "seemingly", "simply", "surely", "undoubtedly", "visibly", "wonderfully"),
 )
-SIZE = 1000
+SIZE = 1000  # number of word pieces
 
 
 def say(word: str, rng: np.random.Generator) -> str:
-    """A word or one of its synonyms."""
+    """The word or one of its synonyms, at random."""
     choices = SYNONYMS.get(word, (word,))
     return choices[int(rng.integers(len(choices)))]
 
 
 def plural(word: str) -> str:
+    """The plural of a noun."""
     return PLURALS.get(word, word + "s")
 
 
 def article(phrase: str) -> str:
+    """The phrase with "a" or "an" before it."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def add_noise(sentence: str, rng: np.random.Generator, p: float = 0.03) -> str:
-    """Now and then swap two letters or put in a rare word: the tail of real text."""
+    """Swap two letters, or insert a rare word, each with probability `p`, as in real text."""
     words = sentence.split()
     if rng.random() < p:
         position = int(rng.integers(len(words)))
@@ -64,8 +66,11 @@ def add_noise(sentence: str, rng: np.random.Generator, p: float = 0.03) -> str:
 
 
 def vocabulary(sentences: list[str], more: list[str] | None = None) -> list[str]:
-    """`SIZE` word pieces: BERT's special names, then `!` and all other characters (so every word can be spelled), the
-    frequent words of `sentences`, and common letter pairs to fill up; at the end further frequent words, of `more`."""
+    """Make a vocabulary of `SIZE` word pieces.
+
+    In this order: BERT's special names, `!`, all other characters (so that every word can be spelled), the frequent
+    words of `sentences`, letter pairs. The frequent words of `more` replace the last letter pairs.
+    """
     marks = sorted(string.punctuation, key=lambda mark: (mark != "!", mark))
     letters = list(string.ascii_lowercase + string.ascii_uppercase + string.digits)
     pieces = [*SPECIALS, *marks, *letters, *(f"##{letter}" for letter in letters), *_frequent(sentences)]
@@ -73,11 +78,11 @@ def vocabulary(sentences: list[str], more: list[str] | None = None) -> list[str]
     fillers = (piece for pair in pairs for piece in (pair, f"##{pair}"))
     base = list(dict.fromkeys(itertools.chain(pieces, fillers)))[:SIZE]
     new = [word for word in _frequent(more or []) if word not in pieces]
-    n_old = SIZE - len(new)  # the last fillers make room: what stood before them keeps its number
+    n_old = SIZE - len(new)  # the new words replace the last fillers, so that all other pieces keep their ids
     return list(dict.fromkeys([*base[:n_old], *new, *base[n_old:]]))[:SIZE]
 
 
 def _frequent(sentences: list[str]) -> list[str]:
-    """Words that come up 20 times or more, the most frequent first."""
+    """The words that occur at least 20 times, the most frequent first."""
     counts = Counter(word for s in sentences for word in s.replace("?", " ").replace(".", " ").split())
     return sorted((word for word, n in counts.items() if n >= 20), key=lambda word: (-counts[word], word))

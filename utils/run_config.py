@@ -1,0 +1,209 @@
+"""The options of every training script: names, types, defaults and help texts. `utils.config` reads their values.
+
+A help text says what the option does, in which unit, and when to change it. The defaults are the release's.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from utils.options import option
+
+
+@dataclass(kw_only=True)
+class DataEntry:
+    """One corpus of pre-training: its text stores, the image store of each, and the tasks to train on them."""
+
+    name: str  # used in the log: loss/TASK_NAME
+    db: list[str] = field(metadata={"path": True})  # text stores
+    img: list[str | None] | None = field(default=None, metadata={"path": True})  # null: text without images
+    tasks: list[str] = field(default_factory=list)  # such as mlm, itm
+    mix_ratio: list[int] | None = None  # how often each task is drawn, relative to the others; null: equally often
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Options of every training script. A script subclasses it, changes defaults and adds options of its own."""
+
+    output_dir: str = option(
+        help="new folder for logs, checkpoints and results; an existing run's folder needs --resume",
+        group="file",
+        path="own",
+    )
+    model_config: str = option(
+        help="JSON file of the model's sizes, such as config/uniter-base.json; must fit the checkpoint",
+        group="file",
+        path="own",
+    )
+    checkpoint: str | None = option(
+        None, "weights to start from, such as pretrained UNITER or BERT; None: random weights", group="file", path=True
+    )
+    data_root: str = option(
+        "",
+        "folder put before every relative LMDB and checkpoint path; set it instead of editing a config's paths",
+        group="file",
+    )
+
+    compressed_db: bool = option(
+        False, "read the compressed variant of the image LMDBs, made with convert_imgdir.py --compress", group="data"
+    )
+    max_txt_len: int = option(
+        60,
+        "leave out training texts of more tokens than this, [CLS] and [SEP] not counted; -1: keep all",
+        group="data",
+        at_least=-1,
+    )
+    conf_th: float = option(
+        0.2,
+        "keep regions above this detector confidence (0 to 1); must match the image LMDB (feat_th…); -1: use num_bb",
+        group="data",
+    )
+    max_bb: int = option(
+        100,
+        "keep at most this many regions of an image; must match the image LMDB (feat_…_max…)",
+        group="data",
+        at_least=1,
+    )
+    min_bb: int = option(
+        10,
+        "keep at least this many regions of an image, even below conf_th; must match the image LMDB (feat_…_min…)",
+        group="data",
+        at_least=1,
+    )
+    num_bb: int = option(
+        36,
+        "number of regions of every image when conf_th is -1; must match the image LMDB (feat_numbb…)",
+        group="data",
+        at_least=1,
+    )
+    blind: bool = option(
+        False, "replace each image by one empty region: a text-only baseline, as a control", group="data"
+    )
+
+    train_batch_size: int = option(
+        4096,
+        "size of a rank's micro-batch, in text tokens plus image regions; lower it if memory runs out",
+        group="batch",
+        at_least=1,
+    )
+    val_batch_size: int = option(
+        4096,
+        "size of a validation batch, in text tokens plus image regions; lower it if memory runs out",
+        group="batch",
+        at_least=1,
+    )
+    batching: Literal["release", "full"] = option(
+        "release",
+        "release: cut batches as the 2020 code did, about 40% full, to reproduce its results; full: fill each batch",
+        group="batch",
+    )
+    gradient_accumulation_steps: int = option(
+        16,
+        "micro-batches of a rank in one optimiser step; raise it for larger batches in the same memory",
+        group="batch",
+        at_least=1,
+    )
+    accumulation: Literal["sum", "mean"] = option(
+        "sum",
+        "add the gradients of a step's micro-batches (sum, as in the 2020 code) or average them (mean, for new runs)",
+        group="batch",
+    )
+
+    optim: Literal["adam", "adamax", "adamw"] = option(
+        "adam",
+        "optimiser; adamw applies weight decay to the weights directly, adam and adamax add it to the gradient",
+        group="optimisation",
+    )
+    learning_rate: float = option(
+        3e-5,
+        "peak learning rate, reached after warm-up; tune it first for new data or another batch size",
+        group="optimisation",
+        at_least=0,
+    )
+    lr_mul: float = option(
+        1.0,
+        "factor on the learning rate of the task's head; above 1 for a head that starts from random weights",
+        group="optimisation",
+        at_least=0,
+    )
+    decay: Literal["linear", "invsqrt", "constant"] = option(
+        "linear",
+        "learning-rate schedule after warm-up: linear to zero, inverse square root of the step, or constant",
+        group="optimisation",
+    )
+    betas: tuple[float, float] = option(
+        (0.9, 0.98),
+        "Adam's decay rates for its averages of the gradient and of the squared gradient",
+        group="optimisation",
+    )
+    weight_decay: float = option(
+        0.0,
+        "decay of weight matrices and embeddings; biases and norm weights are never decayed",
+        group="optimisation",
+        at_least=0,
+    )
+    grad_norm: float = option(
+        2.0,
+        "clip the norm of all gradients to this; -1: do not clip; lower it if the loss diverges",
+        group="optimisation",
+    )
+    dropout: float = option(
+        0.1,
+        "dropout probability in embeddings, attention and layers; replaces the values in model_config",
+        group="optimisation",
+        at_least=0,
+    )
+    warmup_steps: int = option(
+        4000,
+        "optimiser steps in which the learning rate rises linearly to its peak; keep it below num_train_steps",
+        group="optimisation",
+        at_least=0,
+    )
+    num_train_steps: int = option(
+        100000,
+        "number of optimiser steps to train for; the linear schedule reaches zero there",
+        group="optimisation",
+        at_least=0,
+    )
+
+    valid_steps: int = option(
+        1000, "validate and save every so many optimiser steps; 0: after every epoch", group="run", at_least=0
+    )
+    log_steps: int = option(100, "log the loss and the speed every so many optimiser steps", group="run", at_least=1)
+    keep_states: int = option(
+        2,
+        "number of newest train states to keep for --resume; each takes about two weight files' disk space",
+        group="run",
+        at_least=1,
+    )
+    resume: bool = option(False, "continue an interrupted run from the newest train state in output_dir", group="run")
+    eval_only: bool = option(False, "validate the checkpoint and stop; nothing is trained or written", group="run")
+    seed: int = option(
+        42,
+        "seed of every random choice, such as data order, masks, dropout; vary it to measure the noise",
+        group="run",
+        at_least=0,
+    )
+    fp16: bool = option(
+        False,
+        "compute in half precision, faster and with less memory: bf16 where the hardware has it, else fp16",
+        group="run",
+    )
+    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
+        None, "number format of the computation; overrides --fp16; None: as --fp16 says, else fp32", group="run"
+    )
+    num_threads: int = option(
+        0, "CPU threads of a rank; 0: torch decides; set it for exactly repeatable runs on CPU", group="run", at_least=0
+    )
+    n_workers: int = option(
+        4,
+        "loader processes of a rank; raise it if the GPU waits for data; 0: the rank loads its data itself",
+        group="run",
+        at_least=0,
+    )
+    pin_mem: bool = option(
+        False, "put batches in page-locked memory: faster copies to a GPU, more host memory", group="run"
+    )
+
+    def db_pairs(self, split: str) -> list[tuple[str, str]]:
+        """The (text LMDB, image LMDB) paths of a split; `utils.store_options` has the two usual versions."""
+        raise NotImplementedError
