@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 
 def training_options(config: ItmInference) -> ItmConfig:
-    """The options of the finetuned run, or the defaults of training, with the checkpoint and regions of `config`."""
+    """The options of the finetuned run, or the defaults of training, with `config`'s checkpoint and region
+    options (`conf_th`, `max_bb`, …)."""
     model_config = config.model_config
     if not model_config and config.train_config:
         model_config = str(Path(config.train_config).parent / "model.json")

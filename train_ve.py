@@ -71,7 +71,7 @@ class VeTask(Task[VeConfig]):
         return {"acc": right, "loss": float(predictions["loss"].mean())}
 
     def write(self, predictions: dict[str, np.ndarray], path: Path, ids: Sequence[str]) -> None:
-        """Write the label of every pair as JSON."""
+        """Write a JSON file with the predicted label of every image-hypothesis pair."""
         write_ve(path, predictions["ids"].tolist(), predictions["logits"], ids)
 
 

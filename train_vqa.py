@@ -65,7 +65,7 @@ class VqaTask(Task[VqaConfig]):
 
     def loss(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> Tensor:
         """Mean binary cross-entropy × number of answers (DESIGN section 5)."""
-        _, loss = model.losses(batch)
+        _, loss = model.losses(batch)  # (E, answers)
         return loss.mean() * len(self.answers)
 
     def predict(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> dict[str, np.ndarray]:

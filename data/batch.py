@@ -30,9 +30,9 @@ class Image:
 class Seq:
     """One sequence: its tokens, [CLS] and [SEP] included, then the regions of its images.
 
-    Each target is in one of the three dictionaries, the same one for all sequences of a task. `collate` concatenates
-    the arrays of all sequences along the first axis. Before that it shifts unit positions by the start of the sequence
-    in the stream, and region positions by the first row of the image in `PackedBatch.img_feat`.
+    Put a target in the dictionary that fits its values; all sequences of a task use the same one for it. `collate`
+    concatenates the arrays of all sequences along the first axis. Before that it shifts unit positions by the start of
+    the sequence in the stream, and region positions by the first row of the image in `PackedBatch.img_feat`.
     """
 
     input_ids: np.ndarray  # (t,) int64

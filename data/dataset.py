@@ -2,8 +2,9 @@
 
     draws (n, 3) → pairs (n, 1 + k) → lens, units (n,) → batches of rows → example(row) → collate
 
-Once an epoch, `pairs` decides which text is paired with which images. `lens` and `units` give the length of each
-example, so that batches are planned before any record is read. `example` reads the records of one row of `pairs`.
+`draws` are uniform random numbers; `Draw` names their columns. Once an epoch, `pairs` decides which text is paired with
+which images. `lens` and `units` give the length of each example, so that batches are planned before any record is read.
+`example` reads the records of one row of `pairs`.
 """
 
 from collections.abc import Sequence

@@ -96,7 +96,10 @@ class RetrievalMatrix(RetrievalTiles):
     """
 
     def __init__(self, captions: Retrieval, budget: int, minibatch: int, texts: range | None = None):
-        """`minibatch`: the largest number of images in a block. `texts`: only these rows of the matrix; None: all."""
+        """`captions`, `budget`: see `RetrievalTiles`. `minibatch`: the largest number of images in a block.
+
+        `texts`: only these rows of the matrix; None: all.
+        """
         super().__init__(captions, budget)
         self.texts = texts or range(len(captions))
         lens = self.txt_lens[self.texts.start : self.texts.stop]

@@ -133,7 +133,7 @@ def check_same_vocabulary(meta: Meta, path: Path, expected: Meta, source: Path) 
         ours, theirs = getattr(meta, key), getattr(expected, key)
         if ours is not None and theirs is not None and ours != theirs:
             raise InputError(
-                "two vocabularies differ that must be the same",
+                "two vocabularies must be the same, but they differ",
                 file=path if path.suffix == ".json" else path / "meta.json",
                 key=key.upper() if key in ("cls", "sep", "mask") else key,
                 found=ours,

@@ -56,12 +56,12 @@ class Spans:
             longest = int(lens[member].max())
             place = torch.arange(longest)
             mask = place[None] < lens[member][:, None]  # (b, L)
-            rows = torch.where(mask, starts[member][:, None] + place[None], 0)
-            order[rows[mask]] = offset + torch.arange(mask.numel()).view_as(mask)[mask]
+            unit_rows = torch.where(mask, starts[member][:, None] + place[None], 0)
+            order[unit_rows[mask]] = offset + torch.arange(mask.numel()).view_as(mask)[mask]
             offset += mask.numel()
             attn_mask = None if bool(mask.all()) else mask[:, None, None].to(device, non_blocking=True)
             shape = (len(member), longest)
-            groups.append(Group(rows.flatten().to(device, non_blocking=True), shape, attn_mask))
+            groups.append(Group(unit_rows.flatten().to(device, non_blocking=True), shape, attn_mask))
         cu_seqlens = F.pad(lens.cumsum(0), (1, 0)).int().to(device, non_blocking=True)
         return cls(
             cu_seqlens=cu_seqlens,

@@ -43,6 +43,7 @@ class TextEmbeddings(nn.Module):
 
     def __init__(self, config: UniterConfig):
         super().__init__()
+        # padding_idx as in the release: [PAD], which no packed batch holds, gets no gradient
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=0)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
@@ -84,7 +85,7 @@ class ImageEmbeddings(nn.Module):
 
         `img_row` (R,) int64: the distinct region behind each region of the stream. `img_masks` (R,) bool or None: True
         where masked. `type_embeddings` (R, H). A masked region has the learned mask embedding, row 1 of
-        `mask_embedding`, as its feature; it is projected once for all. Row 0 means "not masked" and is never used.
+        `mask_embedding`, as its feature; it is projected once per batch. Row 0 means "not masked" and is never used.
         """
         feature = rows(self.img_layer_norm(self.img_linear(img_feat.to(self.img_linear.weight.dtype))), img_row)
         if img_masks is not None:

@@ -68,7 +68,10 @@ class Task(Generic[C]):
     # Data
 
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Dataset:
-        """The dataset of a text LMDB and the image LMDB that its texts are about. `train`: for the training split."""
+        """The dataset of a text LMDB and the image LMDB that its texts are about.
+
+        `train`: leave out texts over `max_txt_len`, and require labels.
+        """
         raise NotImplementedError
 
     def train_data(self) -> Sequence[Entry]:

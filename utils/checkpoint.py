@@ -21,7 +21,7 @@ from utils.files import atomic_file
 
 
 def save(path: str | Path, value: Any, old_format: bool = True) -> None:
-    """Write `value`, dicts and lists of tensors, numbers, texts and numpy arrays, to `path`, whole or not at all.
+    """Write `value`, dicts and lists of tensors, numbers, strings and numpy arrays, to `path`, whole or not at all.
 
     `old_format`: the format that torch before 1.6 can read too. A file in the newer format has checksums and can be
     opened without reading all of it. Raises `InputError` when writing fails, for example on a full disk.
@@ -38,7 +38,7 @@ def load(path: str | Path, mmap: bool = False) -> Any:
     """Read a file that `torch.save` wrote, onto the CPU. A file with code in it is refused; the code is never run.
 
     `mmap` (newer format only): tensors are read when they are used. Raises `InputError` for a file that does not
-    exist, is damaged, or holds more than tensors, numbers, texts and numpy arrays.
+    exist, is damaged, or holds more than tensors, numbers, strings and numpy arrays.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,7 +51,7 @@ def load(path: str | Path, mmap: bool = False) -> Any:
         if refusal is None:
             raise _damage_error(path, error) from None
         raise InputError(
-            "the file is damaged, or holds more than tensors, numbers and texts: reading it could run code",
+            "the file is damaged, or holds more than tensors, arrays, numbers and strings: reading it could run code",
             file=path,
             key="checkpoint",
             found=refusal.group(0),

@@ -48,7 +48,7 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
         raise InputError(
             f"required options are missing: {', '.join(missing)}",
             file=path,
-            remedy=f"add {flag_names}, or set these keys in a JSON file given with --config; --help explains all",
+            remedy=f"add {flag_names}, or set these keys in a JSON file given with --config; --help lists every option",
         )
     config = config_class(**values)
     notes += resolve_paths(config)

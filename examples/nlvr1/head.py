@@ -36,9 +36,10 @@ class Filters(nn.Module):
         self.number = nn.Linear(width, 4 * STEPS)
 
     def forward(self, parts: Tensor, objects: Tensor, panel_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Parts (B, K, H), objects (R, OBJECT_DIM), panels (R,) -> of panels (B, 3, K), of the picture (B, K).
+        """How well each part fits: for each panel (B, 3, K) and for the whole picture (B, K).
 
-        A panel is its index in the batch: 3 × sequence + panel.
+        `parts` (B, K, H), `objects` (R, OBJECT_DIM), `panel_index` (R,): the panel of each object, which is
+        3 × sequence + panel.
         """
         sequences, owner = len(parts), panel_index // PANELS
         query, bias = self.wanted(parts).split([OBJECT_WIDTH, 1], -1)

@@ -191,7 +191,10 @@ class Scale:
         np.savez(path, **vars(self))
 
     def images(self, objects: np.ndarray, key: object) -> list[Image]:
-        """The three panels of a picture, each as the regions of an image with boxes relative to the panel."""
+        """The three panels of a picture, each as an `Image`: region 0 is the whole panel, the others are its objects.
+
+        Boxes are relative to the panel. `objects`: the picture's objects, one a row; `key`: identifies the picture.
+        """
         raw, memberships = describe(objects)
         features = (raw - self.object_mean) * self.object_scale
         counts = count(objects, memberships)

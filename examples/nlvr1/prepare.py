@@ -50,12 +50,18 @@ class PrepareConfig:
 
 
 def read_examples(path: Path) -> list[dict[str, Any]]:
-    """The examples of an annotation file, one JSON object a line."""
+    """Read the examples of an annotation file, one JSON object per line."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
             return [json.loads(line) for line in file]
     except (OSError, EOFError, ValueError) as error:
-        raise InputError("cannot be read", file=path, found=error, expected="a JSON object a line") from None
+        raise InputError(
+            "the annotation file cannot be read",
+            file=path,
+            found=error,
+            expected="one JSON object per line",
+            remedy="check --data and --train",
+        ) from None
 
 
 def corners(example: dict[str, Any]) -> np.ndarray:

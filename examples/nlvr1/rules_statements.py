@@ -1,4 +1,7 @@
-"""The rules of whole statements: S is true or false of each picture. Names else as in rules.py and rules_towers.py."""
+"""The rules of whole sentences. A rule named S says for each picture whether the sentence is true.
+
+rules.py and rules_towers.py explain the other names.
+"""
 
 import numpy as np
 

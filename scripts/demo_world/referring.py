@@ -106,7 +106,7 @@ def _by_preference(scene: Scene, rng: np.random.Generator) -> list[int]:
 
 
 def number_references(refs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add `ref_id`, `sent_ids` and the sentences' `sent_id` to the entries, numbered over all of them."""
+    """Add `ref_id`, `sent_ids` and the sentences' `sent_id` to the entries, numbered consecutively over all entries."""
     sent_id = 0
     for ref_id, ref in enumerate(refs):
         ref["ref_id"] = ref_id

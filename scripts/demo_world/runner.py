@@ -74,8 +74,8 @@ class DemoRunner:
     ) -> None:
         """Make region features of images and convert them to an image store.
 
-        The flags give the source of boxes (`boxes`), the names of records (`naming`) and which boxes to keep
-        (`selection`).
+        `pictures`: folders of images. `boxes`, `naming`, `selection`: command-line flags that say where boxes come
+        from, how records are named, and which boxes are kept.
         """
         npz, store = self.root / "npz" / name, self.root / "img_db" / name
         source: Command = ["--images", *pictures, *boxes, *naming]
