@@ -47,6 +47,7 @@ class Grammar:
 
 
 def is_name(word: str) -> bool:
+    """Whether a part of a wording is the name of other wordings, not a word of the sentence."""
     return word[0] == "<" or word[0].isupper()
 
 

@@ -184,10 +184,12 @@ class Scale:
 
     @classmethod
     def load(cls, path: str | Path) -> "Scale":
+        """Read the arrays that `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             return cls(**{name: file[name] for name in file.files})
 
     def save(self, path: str | Path) -> None:
+        """Write all arrays to an .npz file."""
         np.savez(path, **vars(self))
 
     def images(self, objects: np.ndarray, key: object) -> list[Image]:

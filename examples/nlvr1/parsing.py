@@ -29,12 +29,14 @@ class Tree(NamedTuple):
         return values[0] if self.rule.meaning is None else self.rule.meaning(scene, *values)
 
     def words(self) -> list[str]:
+        """The words of the sentence, in order."""
         parts, words = iter(self.parts), list[str]()
         for word in self.rule.words:
             words += next(parts).words() if is_name(word) else [word]
         return words
 
     def rules(self) -> list[Rule]:
+        """The rules of this tree and of all its parts."""
         return [self.rule, *(rule for part in self.parts for rule in part.rules())]
 
 

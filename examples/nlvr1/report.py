@@ -73,6 +73,7 @@ def verdict(habits: Habits, texts: LabelledTexts, i: int) -> bool | None:
 
 
 def share(hits: list[bool]) -> str:
+    """The share of hits in percent, as text."""
     return f"{100 * np.mean(hits):.1f} %" if hits else "none"
 
 

@@ -52,6 +52,7 @@ class Benchmark:
         subprocess.run([sys.executable, *arguments], check=True)
 
     def prepare(self) -> None:
+        """Make the stores from the official files."""
         count = str(self.config.statements)
         flags = "--data", self.config.data, "--output", self.stores, "--statements", count
         self.call(self.stores / "scale.npz", "prepare", *flags)

@@ -48,9 +48,11 @@ class Scene:
         return self.all_objects & (np.arange(SLOTS) == self.height[:, :, None] - 1)
 
     def storey(self, k: int) -> np.ndarray:
+        """The objects at height `k` of their towers, 0 being the lowest."""
         return self.all_objects & (np.arange(SLOTS) == k)
 
     def middle(self) -> np.ndarray:
+        """The objects that are neither the lowest nor the uppermost of their tower."""
         return self.all_objects & ~self.top() & ~self.storey(0)
 
     def over(self, mask: np.ndarray) -> np.ndarray:

@@ -90,6 +90,7 @@ class Nlvr1Task(Task[Nlvr1Config]):
         return entries
 
     def new_model(self) -> UniterForNlvr1:
+        """UNITER with the head that counts, panel by panel."""
         return UniterForNlvr1(self.model_config)
 
     def loss(self, model: UniterForNlvr1, batch: PackedBatch) -> Tensor:

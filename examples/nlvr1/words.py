@@ -40,9 +40,11 @@ class Vocabulary:
         return self.encode([word for token in tokens for word in CORRECTIONS.get(token, token).split()])
 
     def encode(self, words: list[str]) -> list[int]:
+        """The ids of words; an unknown word gets the id of the nearest known one."""
         return [self._nearest(word) for word in words]
 
     def decode(self, ids: list[int]) -> list[str]:
+        """The words of ids."""
         return [self.words[i] for i in ids]
 
     @cache  # noqa: B019  (one vocabulary a process)
