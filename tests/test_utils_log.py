@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def test_tensorboard_has_the_scalars_and_forgets_what_was_cut(tmp_path: Path) ->
     for step, loss in ((100, 3.0), (200, 2.0), (300, 9.0)):
         first.write({"step": step, "train/loss": loss, "task": "itm"})
     first.close()
+    time.sleep(1.1)  # event files go by the second, then by a counter that sorts as text: 10 comes before 9
     second = log.Metrics(tmp_path, resume_step=200)
     second.write({"step": 300, "train/loss": 1.0})
     second.close()
