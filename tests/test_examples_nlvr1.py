@@ -28,7 +28,7 @@ from tests.tiny_world import ROOT
 from tests.unpack import sequences
 
 FIXTURE = ROOT / "tests" / "fixtures" / "nlvr1"
-PAGE = (ROOT / "docs" / "ADD_A_TASK.md").read_text()
+PAGE = (ROOT / "examples" / "nlvr1" / "README.md").read_text()
 COLOURS, SHAPES = ("Black", "#0099ff", "Yellow"), ("circle", "square", "triangle")
 
 

@@ -39,7 +39,7 @@ HELD_OUT_SHARE = 0.05  # of the training sentences
 class PrepareConfig:
     """Options of the preparation."""
 
-    data: str = option(help="folder of the official files (docs/ADD_A_TASK.md lists them)")
+    data: str = option(help="folder of the official files (examples/nlvr1/README.md lists them)")
     output: str = option(help="new folder for the stores")
     train: str = option(
         "train_recovered.json.gz", help="file of training annotations in the data folder, .json or .json.gz"

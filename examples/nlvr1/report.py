@@ -1,4 +1,4 @@
-"""What the page says of the grammar, the statements and dev, counted from the stores and answers of a finished `run`.
+"""The counts in examples/nlvr1/README.md, of the grammar, the statements and dev, from a finished `run`.
 
 python -m examples.nlvr1.report --output nlvr1/run
 """

@@ -26,7 +26,7 @@ DEV_STORES = ("txt_db/dev.db", "img_db/dev")
 class BenchmarkConfig:
     """Options of the benchmark."""
 
-    data: str = option(help="folder of the official files (docs/ADD_A_TASK.md lists them)")
+    data: str = option(help="folder of the official files (examples/nlvr1/README.md lists them)")
     output: str = option("nlvr1", help="folder for all results; finished parts are not made again")
     seeds: list[int] = option([42, 43, 44], help="seeds, each of one pre-training and one finetuning")
     pretrain_steps: int = option(4000, help="optimiser steps of pre-training", at_least=1)
