@@ -6,7 +6,7 @@ torchrun --nproc_per_node 8 train_itm.py --config …
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -41,7 +41,7 @@ class ItmConfig(ListedStoreOptions, RunConfig):
     )
     negative_size: int = option(
         1,
-        "random negative images for a text, and as many negative texts for an image; with online, the candidates",
+        "random negative images for a text, and as many texts for an image; with online: candidates to choose from",
         at_least=1,
     )
     hard_neg_size: int = option(
@@ -53,7 +53,7 @@ class ItmConfig(ListedStoreOptions, RunConfig):
         at_least=0,
     )
     mine_steps: int = option(
-        4000, "mined only: mine new negatives every so many optimiser steps; fewer is slower", at_least=1
+        4000, "mined only: mine new negatives every so many optimiser steps; a smaller number is slower", at_least=1
     )
     mine_images: int = option(
         128, "mined only: random images to score for each text; more finds harder negatives, slowly", at_least=1
@@ -128,10 +128,7 @@ class ItmTask(Task[ItmConfig]):
         }
 
     def _captions(self, *splits: str) -> dict[str, Retrieval]:
-        """The dataset of each of these splits for which the options name stores."""
-        return {
-            split: self.dataset(txt_db, img_db) for split in splits for txt_db, img_db in self.config.db_pairs(split)
-        }
+        return cast(dict[str, Retrieval], self.split_datasets(*splits))
 
     def micro_batches(self) -> MicroBatches:
         """How much one step takes. With online hard negatives it is the mean over `train_batch_size` micro-batches of

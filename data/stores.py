@@ -30,11 +30,11 @@ class Stores:
         self._images: dict[Any, ImageStore] = {}  # by real path and variant
         self.reference: tuple[Path, Meta] | None = None  # the first text store: the others must agree with it
 
-    def texts(self, path: str, train: bool = False, *, lengths: str | None = None, marks: int = 2) -> TextStore:
+    def texts(self, path: str, train: bool = False, *, lengths: str | None = None, n_special: int = 2) -> TextStore:
         """Open and check a text store.
 
         `train`: leave out texts of more than `max_txt_len` word pieces; evaluation keeps all. `lengths`: the file of
-        text lengths, see `TextStore`. `marks`: how many [CLS] and [SEP] tokens a sequence has. `InputError` when the
+        text lengths, see `TextStore`. `n_special`: how many [CLS] and [SEP] a sequence has. `InputError` when the
         vocabulary is not the model's or the other stores', or a text has more tokens than the model has positions.
         """
         store = TextStore(path, self.config.max_txt_len if train else None, lengths)
@@ -48,12 +48,12 @@ class Stores:
                 expected=f"{vocab_size}, the model's vocab_size",
                 remedy="prepare the texts with the vocab.txt that the model was trained with",
             )
-        if len(store) and int(store.lens.max()) + marks > positions:
+        if len(store) and int(store.lens.max()) + n_special > positions:
             raise InputError(
                 "a text has more tokens than the model has positions",
                 file=path,
                 key=store.id(int(store.lens.argmax())),
-                found=f"{int(store.lens.max())} word pieces and {marks} special tokens",
+                found=f"{int(store.lens.max())} word pieces and {n_special} special tokens",
                 expected=f"at most {positions} tokens in all",
                 remedy="in training lower max_txt_len; else shorten the text or use a model with more positions",
             )
@@ -100,8 +100,8 @@ class Stores:
         """Write the vocabulary's special ids, `v_range` and hash to the JSON file `path`, for `check_against`."""
         assert self.reference is not None
         meta = self.reference[1]
-        marks = {"CLS": meta.cls, "SEP": meta.sep, "MASK": meta.mask, "UNK": meta.unk}
-        write_json(path, marks | {"v_range": list(meta.v_range), "vocab_sha256": meta.vocab_sha256})
+        special_tokens = {"CLS": meta.cls, "SEP": meta.sep, "MASK": meta.mask, "UNK": meta.unk}
+        write_json(path, special_tokens | {"v_range": list(meta.v_range), "vocab_sha256": meta.vocab_sha256})
 
     def check_against(self, checkpoint: str | None) -> None:
         """`InputError` when the run that wrote `checkpoint` used another vocabulary, by its `log/vocab.json`.
@@ -112,14 +112,14 @@ class Stores:
             return
         file = Path(checkpoint).parent.parent / "log" / "vocab.json"
         if file.exists():
-            marks = read_json(file)
+            special_tokens = read_json(file)
             meta = Meta(
-                cls=marks["CLS"],
-                sep=marks["SEP"],
-                mask=marks["MASK"],
-                unk=marks["UNK"],
-                v_range=tuple(marks["v_range"]),
-                vocab_sha256=marks["vocab_sha256"],
+                cls=special_tokens["CLS"],
+                sep=special_tokens["SEP"],
+                mask=special_tokens["MASK"],
+                unk=special_tokens["UNK"],
+                v_range=tuple(special_tokens["v_range"]),
+                vocab_sha256=special_tokens["vocab_sha256"],
             )
             check_same_vocabulary(self.reference[1], self.reference[0], meta, file)
 

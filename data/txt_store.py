@@ -14,7 +14,7 @@ from utils.errors import InputError
 from utils.files import read_json
 from utils.formats import VCR_TOKENS
 
-LENGTHS = ("id2len.json", "id2len_qar.json", "id2len_qa.json")  # files of text lengths; the default is the first found
+LENGTH_FILES = ("id2len.json", "id2len_qar.json", "id2len_qa.json")  # of text lengths; the default is the first found
 SAMPLE = 64  # records that `TextStore.check` reads
 
 
@@ -80,13 +80,13 @@ class TextStore:
         """Open the store at `path`. `InputError` when a file is missing or damaged, or the files do not fit together.
 
         `max_txt_len`: leave out texts with more word pieces than this; None or -1 keeps all texts. `lengths`: the file
-        of text lengths, for stores with several (VCR); None takes the first of `LENGTHS` that exists.
+        of text lengths, for stores with several (VCR); None takes the first of `LENGTH_FILES` that exists.
         """
         self.path, self._options = Path(path), (max_txt_len, lengths)
         self.meta = read_meta(self.path)
         self._reader = Reader(self.path)
-        present = [name for name in LENGTHS if (self.path / name).exists()]
-        self.lengths = lengths or (present or LENGTHS)[0]
+        present = [name for name in LENGTH_FILES if (self.path / name).exists()]
+        self.lengths = lengths or (present or LENGTH_FILES)[0]
         sources = [self.path / name for name in ("data.mdb", "txt2img.json", self.lengths)]
         index = columns(self.path, f"text {self.lengths}", sources, self._build)
         self._ids, self.img_names = index["ids"], index["img_names"]
@@ -167,7 +167,7 @@ class TextStore:
         The lengths of VCR are not compared: they count more than `input_ids`.
         """
         n = len(self.read(i)["input_ids"])
-        if self.lengths == LENGTHS[0] and n != self.lens[i]:
+        if self.lengths == LENGTH_FILES[0] and n != self.lens[i]:
             raise InputError(
                 "the file of lengths gives a wrong length for a text",
                 file=self.path / self.lengths,

@@ -7,11 +7,11 @@ import lmdb
 import lz4.frame
 import msgpack
 
-from data.txt_store import LENGTHS
+from data.txt_store import LENGTH_FILES
 from utils.errors import InputError
 from utils.files import whole_folder, write_json
 
-SIDES = (*LENGTHS, "txt2img.json", "img2txts.json", "meta.json")  # files that the writer makes itself
+SIDES = (*LENGTH_FILES, "txt2img.json", "img2txts.json", "meta.json")  # files that the writer makes itself
 MAP_SIZE = 1 << 40  # bytes: the upper bound that LMDB asks for, not the size on disk
 COMMIT_EVERY = 10_000  # texts
 
@@ -77,7 +77,7 @@ class TextWriter:
         for id_, pictures in self._pictures.items():
             for name in [pictures] if isinstance(pictures, str) else pictures:
                 ids_by_picture.setdefault(name, []).append(id_)
-        for file, lens in (self._lens or {LENGTHS[0]: {}}).items():
+        for file, lens in (self._lens or {LENGTH_FILES[0]: {}}).items():
             write_json(self._folder / file, lens)
         write_json(self._folder / "txt2img.json", self._pictures)
         write_json(self._folder / "img2txts.json", ids_by_picture)

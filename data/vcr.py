@@ -22,8 +22,8 @@ REGIONS_HELP = 'regions to read from "GT_DIR;DET_DIR"; if not set, gt in a folde
 
 SEQUENCES: dict[Choices, int] = {"answers": 4, "rationales": 4, "both": 8, "all": 20}  # sequences of an example
 TYPES = (0, 2, 3)  # token types of question, answer, rationale; regions have 1
-MARKS = {"qa": 3, "qar": 4}  # special tokens in a sequence: [CLS], and [SEP] after every part
-LENGTHS = {"qa": "id2len_qa.json", "qar": "id2len_qar.json"}  # the store's file of text lengths for each `Part`
+N_SPECIAL = {"qa": 3, "qar": 4}  # special tokens in a sequence: [CLS], and [SEP] after every part
+PART_LENGTH_FILE = {"qa": "id2len_qa.json", "qar": "id2len_qar.json"}  # files of text lengths
 
 
 def region_folders(img_db: str | None, regions: RegionSource | None) -> tuple[str | None, str | None]:
@@ -58,7 +58,7 @@ def open_vcr(
     `img_db` and `regions`: see `region_folders`. `train`: leave out texts that are too long. Raises `InputError`.
     """
     gt, detected = region_folders(img_db, regions)
-    texts = stores.texts(txt_db, train, lengths=LENGTHS[part], marks=MARKS[part])
+    texts = stores.texts(txt_db, train, lengths=PART_LENGTH_FILE[part], n_special=N_SPECIAL[part])
     return texts, stores.images(gt, **GT_VARIANT), stores.images(detected)
 
 
@@ -126,7 +126,7 @@ class VcrData:
     def units(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) int64 units of all sequences of every example, [CLS] and [SEP] included: an upper bound."""
         stored = [None if images is None else images.n_stored for images in self.image_stores]
-        return self.sequences * (self._length(pairs, stored) + MARKS[self.part])
+        return self.sequences * (self._length(pairs, stored) + N_SPECIAL[self.part])
 
     def _length(self, pairs: np.ndarray, counts: Sequence[np.ndarray | None]) -> np.ndarray:
         """(n,) int64 word pieces and regions of one sequence. `counts`: for each store, the regions of each row."""

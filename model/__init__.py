@@ -10,5 +10,5 @@ Reading order:
 A model takes a `PackedBatch`. `forward` returns scores; `losses` (in `pretrain`, a method for each objective) returns
 scores and the loss without reduction. Tasks, in the scripts, reduce it and say how scores become predictions.
 Only `weights` opens files. May import `utils`, and from `data` the type `data.batch.PackedBatch` for annotations.
-Imported by `optim`, `prepare`, `scripts`, `examples` and the scripts at the top level.
+Imported by `optim`, `examples` and the scripts at the top level.
 """

@@ -42,14 +42,15 @@ class UniterForImageTextRetrieval(nn.Module):
 
     def forward(self, batch: "PackedBatch") -> Tensor:
         """Rank logits (B,), the scores of all pairs."""
-        return self.rank_output(self._pooled(batch))[:, 0]
+        return self.rank_output(self.pooled(batch))[:, 0]
 
     def losses(self, batch: "PackedBatch", margin: float = MARGIN) -> tuple[Tensor, Tensor]:
         """Rank logits (B,) and the triplet loss of each negative (B - E,)."""
         scores = self(batch)
         return scores, triplet_loss(scores, batch.group, margin, groups=len(batch))
 
-    def _pooled(self, batch: "PackedBatch") -> Tensor:
+    def pooled(self, batch: "PackedBatch") -> Tensor:
+        """Pooled states (B, H)."""
         return self.uniter.pooler(self.uniter(batch), batch.cu_seqlens)
 
 
@@ -90,7 +91,7 @@ def select_hardest(scores: Tensor, group: Tensor, k: int) -> Tensor:
 
 def rank_logits(model: UniterForImageTextRetrieval, batch: "PackedBatch") -> Tensor:
     """Rank logits (B,) with the head in fp32 at least: in half precision thousands of pairs would have equal scores."""
-    pooled = model.uniter.pooler(model.uniter(batch), batch.cu_seqlens)
+    pooled = model.pooled(batch)
     with torch.autocast(pooled.device.type, enabled=False):
         return model.rank_output(full(pooled))[:, 0]
 

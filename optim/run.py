@@ -56,6 +56,7 @@ def run_training(
 def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:
     """Score the checkpoint on the task's validation data; returns scores by name. No file is written."""
     datasets = task.eval_data()
+    task.stores.check_against(config.checkpoint)
     torch.manual_seed(config.seed)
     precision = Precision(config.precision, config.fp16, world.device)
     log = logging.getLogger("uniter")

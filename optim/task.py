@@ -151,7 +151,7 @@ class Task(Generic[C]):
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
         """Metrics by name of the predictions for a whole dataset; {} where it has no labels.
 
-        Rows come in any order: during training in that of batches, in inference in that of the dataset.
+        Rows come in any order: that of batches, or that of the dataset.
         """
         raise NotImplementedError
 

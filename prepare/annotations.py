@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prepare.entries import Location, bad_field, encodable, json_lines, lines, read_json, take
+from prepare.entries import Location, bad_field, encodable, json_lines, lines, take
 from utils.errors import InputError
+from utils.files import read_json
 
 COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_(\d{12})$", re.IGNORECASE)  # the stem of a 2014 image
 COCO_NUMBER = re.compile(r"\d{12}$")  # the stem of a 2017 image

@@ -9,8 +9,9 @@ from typing import Any
 from toolz import isdistinct
 
 from prepare.annotations import MAX_ID_BYTES, Text
-from prepare.entries import Location, bad_field, encodable, json_lines, read_json, take
+from prepare.entries import Location, bad_field, encodable, json_lines, take
 from utils.errors import InputError
+from utils.files import read_json
 from utils.formats import VE_LABELS
 
 NLVR2_LABELS = {"False": 0, "True": 1}

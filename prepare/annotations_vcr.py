@@ -13,8 +13,9 @@ import numpy as np
 
 from prepare.annotations import Text
 from prepare.annotations_tasks import text_id
-from prepare.entries import Location, bad_field, json_lines, read_json, take
+from prepare.entries import Location, bad_field, json_lines, take
 from utils.errors import InputError
+from utils.files import read_json
 from utils.formats import CHOICES, UNLABELLED
 
 Tokens = list[str | list[int]]

@@ -42,14 +42,6 @@ def json_lines(path: Path) -> Iterator[tuple[Location, Any]]:
             raise InputError("the line is not a JSON object", file=path, key=location, found=error) from None
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file, plain or gzipped."""
-    try:
-        return json.loads(read_bytes(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError("not a JSON file", file=path, found=error, expected="JSON text") from None
-
-
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Read a text file: (line number from 1, line without surrounding white space) of every line that is not blank."""
     try:

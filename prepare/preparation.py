@@ -13,7 +13,7 @@ from prepare.image_names import ImageNames
 from prepare.tokenizer import WordPiece
 from utils.errors import InputError
 
-OTHER, EMPTY, MISSING = "by the image lists", "without words", "with missing images"  # reasons to leave a text out
+BY_LIST, EMPTY, MISSING = "by the image lists", "without words", "with missing images"  # reasons to leave a text out
 
 
 @dataclass(kw_only=True)
@@ -22,7 +22,7 @@ class Counts:
 
     texts: int = 0  # in the annotation files
     records: int = 0  # in the store
-    exclusions: Counter[str] = field(default_factory=lambda: Counter({OTHER: 0, EMPTY: 0}))  # texts by reason
+    exclusions: Counter[str] = field(default_factory=lambda: Counter({BY_LIST: 0, EMPTY: 0}))  # texts by reason
     pieces: int = 0  # word pieces of all records
     max_pieces: int = 0  # word pieces of the longest record
     unknown_pieces: int = 0
@@ -104,9 +104,9 @@ class Preparation:
         """Why the images of a text exclude it, or None. A text needs all of its images."""
         pictures = text.pictures()
         if any(picture in self._excluded_images for picture in pictures):
-            return OTHER
+            return BY_LIST
         if self._included_images is not None and not all(picture in self._included_images for picture in pictures):
-            return OTHER
+            return BY_LIST
         if self._missing_pictures and any(self.names.name(picture) in self._missing_pictures for picture in pictures):
             return MISSING
         return None

@@ -16,11 +16,12 @@ from toolz import isdistinct
 from data.txt_writer import TextWriter
 from prepare.annotations import Text
 from prepare.annotations_tasks import plain
-from prepare.entries import Location, bad_field, read_json, take
+from prepare.entries import Location, bad_field, take
 from prepare.image_names import RE_IMG_NAME
 from prepare.preparation import Preparation
 from utils import unpickle
 from utils.errors import InputError
+from utils.files import read_json
 
 ANNOTATION_KEYS = ("id", "area", "bbox", "image_id", "category_id", "iscrowd")  # fields that annotations.json keeps
 IMAGE_KEYS = ("id", "file_name", "height", "width")

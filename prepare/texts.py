@@ -13,10 +13,11 @@ from data.txt_writer import TextWriter
 from evaluation.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
 from prepare.annotations import Text, caption_lines, coco_captions, vqa_annotations, vqa_questions
 from prepare.annotations_tasks import karpathy_captions, nlvr2_examples, ve_examples
-from prepare.entries import Location, bad_field, read_json
+from prepare.entries import Location, bad_field
 from prepare.image_names import COCO_IMG_NAME, FLICKR_IMG_NAME, NLVR2_IMG_NAME, OWN_IMG_NAME
 from prepare.preparation import Preparation
 from utils.errors import InputError
+from utils.files import read_json
 
 
 def prepare_captions(args: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@
 trained from scratch, and models that see no image. Finished steps are not repeated; interrupted training is resumed.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ def compare(runner: DemoRunner, weights: Path, *, steps: int) -> None:
             accuracies[model].append(scores["overall"])
     print(f"\nVQA test accuracy after {steps} steps, seeds {SEEDS}, mean ± standard error:")
     print_comparison(accuracies)
-    (runner.root / "compare.json").write_text(json.dumps(accuracies, indent=2) + "\n")
+    write_json(runner.root / "compare.json", accuracies, indent=2)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -79,7 +79,7 @@ def check_file_count(task: str, annotations: Sequence[Path]) -> None:
             f"the number of annotation files for {task} is wrong",
             key="annotations",
             found=len(annotations),
-            expected="1 or more" if isinstance(counts, range) else " or ".join(map(str, counts)),
+            expected=f"1 to {counts[-1]}" if isinstance(counts, range) else " or ".join(map(str, counts)),
             remedy="see the commands for each task in python -m scripts.evaluate --help",
         )
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from evaluation.submission import VCR_COLUMNS
 from prepare.annotations_tasks import karpathy_captions
-from prepare.entries import Location, bad_field, read_json, take
+from prepare.entries import Location, bad_field, take
 from utils import unpickle
 from utils.errors import InputError
-from utils.files import read_bytes
+from utils.files import read_bytes, read_json
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

@@ -127,7 +127,9 @@ def test_another_vocabulary_than_the_checkpoints(world):
     pretrain.main(["--config", str(pretrain_options(world, first, num_train_steps=2))])
     marks = json.loads((first / "log" / "vocab.json").read_text())
     (first / "log" / "vocab.json").write_text(json.dumps(marks | {"CLS": 7}))
-    all_in(message(world, "--checkpoint", str(first / "ckpt" / "model_step_2.pt")), "vocab.json", "CLS", "7")
+    for flags in ([], ["--eval_only"]):
+        text = message(world, "--checkpoint", str(first / "ckpt" / "model_step_2.pt"), *flags)
+        all_in(text, "vocab.json", "CLS", "7")
 
 
 def test_text_longer_than_the_model_has_positions(world):

@@ -1,5 +1,6 @@
 """Region features without a detector: the descriptor, the sources of boxes, the files that are written."""
 
+import gzip
 import io
 import json
 import zipfile
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.rng import generator
-from prepare.boxes import imitate
+from prepare.boxes import imitate, read_instance_boxes
 from prepare.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from scripts import describe_regions
 from scripts.demo_world.draw import draw
@@ -165,6 +166,15 @@ def test_boxes_for_some_pictures_and_a_grid_for_the_others(photographs, tmp_path
     expected = np.array([[10, 20, 40, 60], [100, 100, 150, 160], [190, 0, 192, 80]]) / 192
     assert np.allclose(plain["norm_bb"][:, :4], expected, atol=1e-3)
     assert (plain["soft_labels"].argmax(1) == [1, 2, 1]).all()  # categories in the order of their ids
+
+
+def test_boxes_may_be_gzipped(tmp_path):
+    known = instances(tmp_path, {"plain.png": [[10, 20, 30, 40]]})
+    plain = read_instance_boxes(known)
+    known.write_bytes(gzip.compress(known.read_bytes()))
+    zipped = read_instance_boxes(known)
+    assert zipped[0] == plain[0] == {"plain.png": 100}
+    assert (zipped[1][100][0] == [[10, 20, 40, 60]]).all()
 
 
 def test_boxes_of_another_size_of_the_picture_are_refused(photographs, tmp_path):

@@ -83,14 +83,10 @@ def write_json(path: str | Path, value: Any, indent: int | None = None) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; `InputError` when it does not exist, cannot be read or is not JSON."""
+    """Read a JSON file, plain or gzipped; `InputError` when it does not exist, cannot be read or is not JSON."""
     path = Path(path)
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError("file not found", file=path, remedy="check the path") from None
-    except OSError as error:
-        raise InputError("file cannot be read", file=path, found=error.strerror, expected="a JSON file") from None
+        return json.loads(read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError("not a JSON file", file=path, found=error, expected="JSON text") from None
 

@@ -15,7 +15,7 @@ from utils.options import option
 class Nlvr1Inference(InferenceConfig):
     """Flags of NLVR's inference."""
 
-    batch_size: int | None = option(256, help="examples in a batch; none: the run's val_batch_size", at_least=1)
+    batch_size: int | None = option(256, help="examples in a batch; None: the run's val_batch_size", at_least=1)
     copies: int = option(
         8, help="symmetric copies of a sentence and its picture to average scores over; 1: as it is", at_least=1
     )

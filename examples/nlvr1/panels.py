@@ -84,7 +84,7 @@ POSITION_FEATURES = _position_features()
 
 
 def describe(objects: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Objects (n, 6) → their raw features (n, OBJECT_DIM), and what is counted of each (n, COUNTS)."""
+    """Objects (n, 6) → their raw features (n, OBJECT_DIM), and what is counted of each (n, CLASSES)."""
     _, paint, outline, side, x, y = objects.T
     x2, y2, size, rows = x + side, y + side, np.minimum(side // 10 - 1, 2), np.arange(len(objects))
     raw = np.zeros((len(objects), OBJECT_DIM))

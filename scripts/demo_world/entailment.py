@@ -19,13 +19,13 @@ import numpy as np
 from scripts.demo_world.claims import Claim, make_claim
 from scripts.demo_world.gallery import Gallery
 from scripts.demo_world.words import article, say
+from utils.formats import VE_LABELS
 
 FORMS = {
     "alone": ("entailment", "contradiction"),
     "and": ("neutral", "contradiction"),
     "or": ("entailment", "neutral"),
 }
-LABELS = ("contradiction", "entailment", "neutral")
 UNSEEN = ("heavy", "warm", "old", "wooden", "soft", "expensive")
 SHORT = ("pair", "one", "number")  # claims without a verb, which may come before "and a heavy thing"
 TRIES = 20  # claims to try until one is true for some pictures and false for others
@@ -77,5 +77,5 @@ def _vote(label: str, rng: np.random.Generator, votes: int) -> list[str]:
     """The labels of all annotators: the author's, and the same for the others, except that one may differ."""
     labels = [label] * votes
     if votes > 2 and rng.random() < 0.2:
-        labels[int(rng.integers(1, votes))] = LABELS[int(rng.integers(len(LABELS)))]
+        labels[int(rng.integers(1, votes))] = VE_LABELS[int(rng.integers(len(VE_LABELS)))]
     return labels
