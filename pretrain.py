@@ -120,22 +120,23 @@ class Pretraining(Task[PretrainConfig]):
         return [
             Entry(
                 f"{task}_{source.name}",
-                Concat([self._caption_dataset(task, texts, images, wrong_picture) for texts, images in stores]),
+                Concat([self._caption_dataset(task, texts, images, train, wrong_picture) for texts, images in stores]),
                 weight,
             )
             for task, weight in task_weights(source)
         ]
 
     def _caption_dataset(
-        self, task: Any, texts: TextStore, images: ImageStore | None, wrong_picture: bool
+        self, task: Any, texts: TextStore, images: ImageStore | None, train: bool, wrong_picture: bool
     ) -> Itm | Mlm | Mrm:
         """The dataset of one task on one pair of stores."""
         c = self.config
         if task == "itm":
             return Itm(texts, images, wrong_picture=wrong_picture, negative=c.itm_negative, neg_prob=c.itm_neg_prob)
+        options: dict[str, Any] = {"wrong_picture": wrong_picture, "masking": c.masking, "mrm_prob": c.mrm_prob}
         if task == "mlm":
-            return Mlm(texts, images, wrong_picture=wrong_picture, masking=c.masking, mrm_prob=c.mrm_prob)
-        return Mrm(texts, images, task, wrong_picture=wrong_picture, masking=c.masking, mrm_prob=c.mrm_prob)
+            return Mlm(texts, images, **options)
+        return Mrm(texts, images, task, **options, words_first=not train)
 
     def _vcr_entries(self, source: DataEntry, name: str, part: Part, train: bool, wrong_picture: bool) -> list[Entry]:
         """The entries of a VCR dataset, one for each task, for texts with (`qar`) or without (`qa`) rationales."""
@@ -206,11 +207,11 @@ class Pretraining(Task[PretrainConfig]):
             scores, loss = masked_objective(model, batch)
             if batch.task == "mlm":
                 results = {"correct": scores.argmax(-1) == targets["mlm_labels"]}
-            elif batch.task in ("mrc", "mrckl"):  # the most confident class without background (paper A.3)
-                results = {"correct": scores[:, 1:].argmax(-1) == targets["soft_labels"][:, 1:].argmax(-1)}
-        if loss.ndim == 2:
-            by_sum = batch.task == "mrckl" and self.config.mrckl_reduction == "sum"
-            loss = loss.sum(-1) if by_sum else loss.mean(-1)
+            elif batch.task in ("mrc", "mrckl"):  # mrc's classes are those without background (paper A.3)
+                first = 1 if batch.task == "mrc" else 0
+                results = {"correct": scores[:, first:].argmax(-1) == targets["soft_labels"][:, first:].argmax(-1)}
+        if loss.ndim == 2:  # a region's KL divergence is a sum over classes, whatever training's reduction is
+            loss = loss.sum(-1) if batch.task == "mrckl" else loss.mean(-1)
         return {name: value.double().cpu().numpy() for name, value in {"loss": loss, **results}.items()}
 
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:

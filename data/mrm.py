@@ -31,20 +31,25 @@ class Mrm(TextImage):
         wrong_picture: bool = False,
         masking: Masking = "conditional",
         mrm_prob: float = 0.15,
+        words_first: bool = False,
     ):
         """`task`: the variant. `masking`: mask regions only ("conditional"), or also words ("joint"; paper table 3,
-        line 12). `mrm_prob`: the probability that a region is masked. See `TextImage` for the others."""
+        line 12). `mrm_prob`: the probability that a region is masked. `words_first`: draw the masks of words before
+        those of regions, so that the image does not change them (evaluation). See `TextImage` for the others."""
         self.task = task
         super().__init__(texts, images, wrong_picture=wrong_picture)
-        self.masking, self.mrm_prob = masking, mrm_prob
+        self.masking, self.mrm_prob, self.words_first = masking, mrm_prob, words_first
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """Build one sequence of the text, masked too when `masking` is joint, and the masked image."""
         text, picture = row
         tokens, meta = self.tokens(self.texts.read(text)), self.texts.meta
         (image,) = self.images_of(picture, soft_labels=self.task != "mrfr")
+        joint = self.masking == "joint"
+        if joint and self.words_first:
+            tokens, _ = mask_words(tokens, meta.mask, meta.v_range, rng)
         mask = mask_regions(len(image.feat), rng, self.mrm_prob)
-        if self.masking == "joint":
+        if joint and not self.words_first:
             tokens, _ = mask_words(tokens, meta.mask, meta.v_range, rng)
         return Example(self.id(text), [masked_regions(self.add_special_tokens(tokens), image, mask, task=self.task)])
 

@@ -1,4 +1,7 @@
-"""Random generators from keys: every random choice is a function of its key (DESIGN section 5)."""
+"""Random generators from keys: every random choice is a function of its key (DESIGN section 5).
+
+Two purposes need two keys: generators of equal keys give equal numbers, which would tie one choice to the other.
+"""
 
 import zlib
 

@@ -223,8 +223,8 @@ def eval_plans(dataset: Dataset, budget: int, rank: int = 0, size: int = 1) -> l
     Pairs and masks depend only on the id of an example, so they are the same in every evaluation and for any number of
     ranks. `budget`: units or examples in a batch. `size`: the number of ranks. `InputError` as in `make_batches`.
     """
-    draws = np.stack([generator("eval", dataset.task, dataset.id(i)).random(len(Draw)) for i in range(len(dataset))])
-    pairs = dataset.pairs(draws)
+    keys = [("eval", dataset.task, dataset.id(i), "pairs") for i in range(len(dataset))]  # masks have keys of their own
+    pairs = dataset.pairs(np.stack([generator(*key).random(len(Draw)) for key in keys]))
     order, name = np.arange(len(dataset)), f"{dataset.task} evaluation"
     batches = make_batches(dataset, pairs, order, budget=budget, batching="full", name=name)
     plans = [

@@ -7,6 +7,7 @@ import pytest
 
 from data.concat import Concat
 from data.itm import Itm
+from data.loader import BatchBuilder
 from data.mlm import Mlm
 from data.mrm import Mrm
 from data.rng import generator
@@ -196,3 +197,30 @@ def test_evaluation_is_fixed_by_ids_and_dealt_to_ranks():
     assert by_example[0] == by_example[1]
     dealt = [eval_plans(data, 40, rank, 2) for rank in range(2)]
     assert sorted(w.step for works in dealt for w in works) == [w.step for w in whole]
+
+
+def validation(task, wrong_picture):
+    """The plan of 400 texts of 12 words about images of 3 to 9 regions, with its batch and the texts' own images."""
+    texts = Texts([12] * 400, np.arange(400) % 40)
+    images = Images(range(40), 3 + np.arange(40) % 7)
+    options = {"wrong_picture": wrong_picture, "masking": "joint"}
+    data = Mlm(texts, images, **options) if task == "mlm" else Mrm(texts, images, task, **options, words_first=True)
+    (plan,) = eval_plans(data, budget=10**6)
+    return plan, BatchBuilder([data], by_id=True)[plan][1], data.pictures[plan.indices]
+
+
+@pytest.mark.parametrize("task", ["mlm", "mrfr"])
+def test_the_masked_words_of_the_control_are_those_of_the_validation_set(task):
+    (own_plan, own, _), (plan, control, _) = validation(task, False), validation(task, True)
+    words = [dict(zip(batch.ids, batch.input_ids.reshape(-1, 14).tolist())) for batch in (own, control)]
+    assert len(words[0]) == 400 and words[0] == words[1]
+    assert dict(zip(own_plan.indices, own_plan.pairs[:, 1])) != dict(zip(plan.indices, plan.pairs[:, 1]))
+
+
+def test_which_words_are_masked_says_nothing_about_which_image_the_control_drew():
+    """Pairs and masks have keys of their own. With one key, a number masks the third word and chooses the image."""
+    plan, batch, own = validation("mlm", True)
+    pictures = plan.pairs[:, 1]
+    numbers = (pictures - (pictures > own)) / 39  # of the other images, as shares of their number
+    third_is_masked = batch.input_ids.numpy().reshape(-1, 14)[:, 3] == MASK
+    assert third_is_masked.sum() > 20 and abs(numbers[third_is_masked].mean() - numbers.mean()) < 0.15
