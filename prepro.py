@@ -31,6 +31,7 @@ from prepare.image_names import (
     VCR_GT_IMG_NAME,
     VCR_IMG_NAME,
 )
+from prepare.left_out import HELP, LeftOut
 from prepare.referring import prepare_re
 from prepare.texts import prepare_captions, prepare_itm, prepare_nlvr2, prepare_ve, prepare_vqa
 from prepare.vcr import prepare_vcr
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_release_form(argv) if is_release_form else command_line().parse_args(argv)
     if Path(args.output).exists():
         raise InputError("the output exists already", file=args.output, remedy="remove it, or give another --output")
-    PREPARE[args.task](args)
+    with LeftOut(args.output, args.skip_bad).collecting():
+        PREPARE[args.task](args)
 
 
 def parse_release_form(argv: Sequence[str]) -> argparse.Namespace:
@@ -95,13 +97,8 @@ def shared_options(img_name: str) -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     add = shared.add_argument
     add("--output", required=True, metavar="NAME.db", help="text store to write; it must not exist yet")
-    add(
-        "--vocab",
-        "--toker",
-        required=True,
-        metavar="PATH",
-        help="vocab.txt of the BERT weights, or the folder that holds it; nothing is downloaded",
-    )
+    vocab_help = "vocab.txt of the BERT weights, or the folder that holds it; nothing is downloaded"
+    add("--vocab", "--toker", required=True, metavar="PATH", help=vocab_help)
     add("--do_lower_case", action="store_true", help="lower-case the text, for uncased vocabularies")
     add(
         "--img_name",
@@ -111,6 +108,7 @@ def shared_options(img_name: str) -> argparse.ArgumentParser:
     add("--image_list", metavar="FILE", help="keep only the images in this file: each line a file name or number")
     add("--exclude_images", metavar="FILE", help="leave out the images in this file (same format)")
     add("--skip_empty", action="store_true", help="leave out texts without words; default: they are an error")
+    add("--skip_bad", action="store_true", help=HELP)
     return shared
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prepare.entries import Location, bad_field, encodable, json_lines, lines, take
+from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
 
@@ -63,35 +64,37 @@ def coco_captions(path: str | Path) -> list[Text]:
     images: dict[int, tuple[str, str | None]] = {}  # image id to file name and split
     for index, image in enumerate(take(content, "images", list, Location(path))):
         location = Location(path, "images", index)
-        file_name = take(image, "file_name", str, location)
-        split_match = COCO_NAME.match(Path(file_name).stem) or COCO_FOLDER.search(str(image.get("coco_url", "")))
-        images[take(image, "id", int, location)] = file_name, split_match.group(1) if split_match else None
+        with bad_entry(location):
+            file_name = take(image, "file_name", str, location)
+            split_match = COCO_NAME.match(Path(file_name).stem) or COCO_FOLDER.search(str(image.get("coco_url", "")))
+            images[take(image, "id", int, location)] = file_name, split_match.group(1) if split_match else None
     texts = []
     for index, entry in enumerate(take(content, "annotations", list, Location(path))):
         location = Location(path, "annotations", index)
-        image_id = take(entry, "image_id", int, location)
-        caption = take(entry, "caption", str, location)
-        if image_id not in images:
-            raise InputError(
-                "a caption names an image that the file does not list",
-                file=path,
-                key=location.child("image_id"),
-                found=image_id,
-                expected="the id of an entry in images[]",
-                remedy="use the official file unchanged, or add the image to images[]",
+        with bad_entry(location):
+            image_id = take(entry, "image_id", int, location)
+            caption = take(entry, "caption", str, location)
+            if image_id not in images:
+                raise InputError(
+                    "a caption names an image that the file does not list",
+                    file=path,
+                    key=location.child("image_id"),
+                    found=image_id,
+                    expected="the id of an entry in images[]",
+                    remedy="use the official file unchanged, or add the image to images[]",
+                )
+            caption_id = take(entry, "id", int, location)
+            file_name, split = images[image_id]
+            texts.append(
+                Text(
+                    id=str(caption_id),
+                    text=caption,
+                    image_id=image_id,
+                    file_name=file_name,
+                    split=split,
+                    source=path,
+                )
             )
-        caption_id = take(entry, "id", int, location)
-        file_name, split = images[image_id]
-        texts.append(
-            Text(
-                id=str(caption_id),
-                text=caption,
-                image_id=image_id,
-                file_name=file_name,
-                split=split,
-                source=path,
-            )
-        )
     return texts
 
 
@@ -99,16 +102,17 @@ def caption_lines(path: str | Path) -> Iterator[Text]:
     """Read a jsonl file of the user's own. Each line is `{"id": str or int, "image": file name, "text": str}`."""
     path = Path(path)
     for location, entry in json_lines(path):
-        id_ = entry.get("id") if isinstance(entry, dict) else None
-        if type(id_) is int:
-            id_ = str(id_)
-        if not isinstance(id_, str) or not 0 < len(id_.encode(errors="replace")) <= MAX_ID_BYTES:
-            expected = f"text of 1 to {MAX_ID_BYTES} bytes, or a number"
-            raise bad_field(Location(path, f"{location}, id"), id_, expected)
-        image = take(entry, "image", str, location)
-        if not Path(image).stem:
-            raise bad_field(Location(path, f"{location}, image"), image, "a file name")
-        yield Text(id=encodable(id_), text=take(entry, "text", str, location), file_name=image, source=path)
+        with bad_entry(location):
+            id_ = entry.get("id") if isinstance(entry, dict) else None
+            if type(id_) is int:
+                id_ = str(id_)
+            if not isinstance(id_, str) or not 0 < len(id_.encode(errors="replace")) <= MAX_ID_BYTES:
+                expected = f"text of 1 to {MAX_ID_BYTES} bytes, or a number"
+                raise bad_field(Location(path, f"{location}, id"), id_, expected)
+            image = take(entry, "image", str, location)
+            if not Path(image).stem:
+                raise bad_field(Location(path, f"{location}, image"), image, "a file name")
+            yield Text(id=encodable(id_), text=take(entry, "text", str, location), file_name=image, source=path)
 
 
 def vqa_questions(path: str | Path) -> list[Text]:
@@ -121,10 +125,11 @@ def vqa_questions(path: str | Path) -> list[Text]:
     texts = []
     for index, entry in enumerate(take(content, "questions", list, Location(path))):
         location = Location(path, "questions", index)
-        id_ = take(entry, "question_id", int, location)
-        question = take(entry, "question", str, location)
-        image_id = take(entry, "image_id", int, location)
-        texts.append(Text(id=str(id_), text=question, image_id=image_id, split=split, source=path))
+        with bad_entry(location):
+            id_ = take(entry, "question_id", int, location)
+            question = take(entry, "question", str, location)
+            image_id = take(entry, "image_id", int, location)
+            texts.append(Text(id=str(id_), text=question, image_id=image_id, split=split, source=path))
     return texts
 
 
@@ -135,18 +140,20 @@ def vqa_annotations(path: str | Path) -> list[dict[str, Any]]:
     `answer_type`, as in the official file.
     """
     path = Path(path)
-    entries = take(read_json(path), "annotations", list, Location(path))
-    for index, entry in enumerate(entries):
+    entries = []
+    for index, entry in enumerate(take(read_json(path), "annotations", list, Location(path))):
         location = Location(path, "annotations", index)
-        take(entry, "question_id", int, location)
-        answers = take(entry, "answers", list, location)
-        for rank, answer in enumerate(answers):
-            take(answer, "answer", str, location.child("answers", rank))
-        if not answers:
-            raise bad_field(location.child("answers"), answers, "at least one answer of an annotator")
-        for key in ("multiple_choice_answer", "question_type", "answer_type"):
-            if key in entry:
-                take(entry, key, str, location)
+        with bad_entry(location):
+            take(entry, "question_id", int, location)
+            answers = take(entry, "answers", list, location)
+            for rank, answer in enumerate(answers):
+                take(answer, "answer", str, location.child("answers", rank))
+            if not answers:
+                raise bad_field(location.child("answers"), answers, "at least one answer of an annotator")
+            for key in ("multiple_choice_answer", "question_type", "answer_type"):
+                if key in entry:
+                    take(entry, key, str, location)
+            entries.append(entry)
     return entries
 
 

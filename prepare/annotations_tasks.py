@@ -10,6 +10,7 @@ from toolz import isdistinct
 
 from prepare.annotations import MAX_ID_BYTES, Text
 from prepare.entries import Location, bad_field, encodable, json_lines, take
+from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
 from utils.formats import VE_LABELS
@@ -26,24 +27,25 @@ def nlvr2_examples(path: str | Path) -> Iterator[Text]:
     """
     path = Path(path)
     for location, entry in json_lines(path):
-        id_ = text_id(take(entry, "identifier", str, location), location.child("identifier"))
-        pair = id_.rpartition("-")[0]
-        if not pair:
-            expected = "the name of an image pair, '-' and a number, such as dev-850-0-3"
-            raise bad_field(location.child("identifier"), id_, expected)
-        sentence = take(entry, "sentence", str, location)
-        fields = plain(entry, location)
-        if "label" in entry:
-            label = entry["label"]
-            if not isinstance(label, str) or label not in NLVR2_LABELS:
-                expected = '"True" or "False", as text; no such field in a test split'
-                raise bad_field(location.child("label"), label, expected)
-            fields["target"] = NLVR2_LABELS[label]
-        left, right = (
-            take(entry, key, str, location) if key in entry else f"{pair}-img{side}.png"
-            for side, key in enumerate(("left_image", "right_image"))
-        )
-        yield Text(id=id_, text=sentence, file_name=left, second_file_name=right, source=path, fields=fields)
+        with bad_entry(location):
+            id_ = text_id(take(entry, "identifier", str, location), location.child("identifier"))
+            pair = id_.rpartition("-")[0]
+            if not pair:
+                expected = "the name of an image pair, '-' and a number, such as dev-850-0-3"
+                raise bad_field(location.child("identifier"), id_, expected)
+            sentence = take(entry, "sentence", str, location)
+            fields = plain(entry, location)
+            if "label" in entry:
+                label = entry["label"]
+                if not isinstance(label, str) or label not in NLVR2_LABELS:
+                    expected = '"True" or "False", as text; no such field in a test split'
+                    raise bad_field(location.child("label"), label, expected)
+                fields["target"] = NLVR2_LABELS[label]
+            left, right = (
+                take(entry, key, str, location) if key in entry else f"{pair}-img{side}.png"
+                for side, key in enumerate(("left_image", "right_image"))
+            )
+            yield Text(id=id_, text=sentence, file_name=left, second_file_name=right, source=path, fields=fields)
 
 
 def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
@@ -56,26 +58,27 @@ def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
     pair_ids: list[str | None] = []
     for path in map(Path, paths):
         for location, entry in json_lines(path):
-            label = take(entry, "gold_label", str, location)
-            pair_ids.append(take(entry, "pairID", str, location) if "pairID" in entry else None)
-            if label == "-":
-                undecided_count += 1
-                continue
-            if label not in VE_LABELS:
-                raise bad_field(location.child("gold_label"), label, ", ".join(VE_LABELS) + " or -")
-            number = take(entry, "Flickr30K_ID", str, location).removesuffix(".jpg")
-            if not number.isdecimal():
-                raise bad_field(location.child("Flickr30K_ID"), number, "digits, such as 2248275918")
-            texts.append(
-                Text(
-                    id=str(len(pair_ids) - 1),
-                    text=take(entry, "sentence2", str, location),
-                    image_id=int(number),
-                    file_name=f"{number}.jpg",
-                    source=path,
-                    fields={"target": {"labels": [VE_LABELS.index(label)], "scores": [1.0]}},
+            with bad_entry(location):
+                label = take(entry, "gold_label", str, location)
+                pair_ids.append(take(entry, "pairID", str, location) if "pairID" in entry else None)
+                if label == "-":
+                    undecided_count += 1
+                    continue
+                if label not in VE_LABELS:
+                    raise bad_field(location.child("gold_label"), label, ", ".join(VE_LABELS) + " or -")
+                number = take(entry, "Flickr30K_ID", str, location).removesuffix(".jpg")
+                if not number.isdecimal():
+                    raise bad_field(location.child("Flickr30K_ID"), number, "digits, such as 2248275918")
+                texts.append(
+                    Text(
+                        id=str(len(pair_ids) - 1),
+                        text=take(entry, "sentence2", str, location),
+                        image_id=int(number),
+                        file_name=f"{number}.jpg",
+                        source=path,
+                        fields={"target": {"labels": [VE_LABELS.index(label)], "scores": [1.0]}},
+                    )
                 )
-            )
     if None not in pair_ids and isdistinct(pair_ids):
         texts = [with_pair_id(text, str(pair_ids[int(text.id)])) for text in texts]
     return texts, undecided_count
@@ -96,22 +99,26 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
     texts, file_parts = [], set()
     for index, image in enumerate(take(read_json(path), "images", list, Location(path))):
         location = Location(path, "images", index)
-        part = take(image, "split", str, location)
-        file_parts.add(part)
-        if part not in parts:
-            continue
-        file_name = take(image, "filename", str, location)
-        image_id = take(image, "cocoid", int, location) if "cocoid" in image else None
-        folder = take(image, "filepath", str, location) if image_id is not None else None
-        if image_id is None and Path(file_name).stem.isdecimal():
-            image_id = int(Path(file_name).stem)  # Flickr30k
-        for rank, sentence in enumerate(take(image, "sentences", list, location)):
-            sentence_location = location.child("sentences", rank)
-            caption = take(sentence, "raw", str, sentence_location)
-            id_ = take(sentence, "sentid", int, sentence_location)
-            texts.append(
-                Text(id=str(id_), text=caption, image_id=image_id, file_name=file_name, split=folder, source=path)
-            )
+        with bad_entry(location):
+            part = take(image, "split", str, location)
+            file_parts.add(part)
+            if part not in parts:
+                continue
+            file_name = take(image, "filename", str, location)
+            image_id = take(image, "cocoid", int, location) if "cocoid" in image else None
+            folder = take(image, "filepath", str, location) if image_id is not None else None
+            if image_id is None and Path(file_name).stem.isdecimal():
+                image_id = int(Path(file_name).stem)  # Flickr30k
+            for rank, sentence in enumerate(take(image, "sentences", list, location)):
+                sentence_location = location.child("sentences", rank)
+                with bad_entry(sentence_location):
+                    caption = take(sentence, "raw", str, sentence_location)
+                    id_ = take(sentence, "sentid", int, sentence_location)
+                    texts.append(
+                        Text(
+                            id=str(id_), text=caption, image_id=image_id, file_name=file_name, split=folder, source=path
+                        )
+                    )
     absent_parts = [part for part in parts if part not in file_parts]
     if absent_parts:
         raise InputError(

@@ -14,6 +14,7 @@ import numpy as np
 from prepare.annotations import Text
 from prepare.annotations_tasks import text_id
 from prepare.entries import Location, bad_field, json_lines, take
+from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
 from utils.formats import CHOICES, UNLABELLED
@@ -36,28 +37,29 @@ def vcr_examples(path: str | Path) -> Iterator[VcrText]:
     """Read train.jsonl, val.jsonl or test.jsonl; `qa_target` and `qar_target` are −1 in the test split."""
     path = Path(path)
     for location, entry in json_lines(path):
-        objects = take(entry, "objects", list, location)
-        if not objects or not all(isinstance(name, str) for name in objects):
-            raise bad_field(location.child("objects"), objects, "a list of names of objects")
-        image = take(entry, "img_fn", str, location)
-        if not PurePosixPath(image).stem:
-            raise bad_field(location.child("img_fn"), image, "a file name")
-        question = tokens(entry, "question", location, len(objects))
-        yield VcrText(
-            id=text_id(take(entry, "annot_id", str, location), location.child("annot_id")),
-            text=" ".join(str(token) for token in question),
-            file_name=image,
-            source=path,
-            fields={
-                "qa_target": target(entry, "answer_label", location),
-                "qar_target": target(entry, "rationale_label", location),
-            },
-            objects=tuple(objects),
-            metadata_file=take(entry, "metadata_fn", str, location),
-            question=question,
-            answers=choices(entry, "answer_choices", location, len(objects)),
-            rationales=choices(entry, "rationale_choices", location, len(objects)),
-        )
+        with bad_entry(location):
+            objects = take(entry, "objects", list, location)
+            if not objects or not all(isinstance(name, str) for name in objects):
+                raise bad_field(location.child("objects"), objects, "a list of names of objects")
+            image = take(entry, "img_fn", str, location)
+            if not PurePosixPath(image).stem:
+                raise bad_field(location.child("img_fn"), image, "a file name")
+            question = tokens(entry, "question", location, len(objects))
+            yield VcrText(
+                id=text_id(take(entry, "annot_id", str, location), location.child("annot_id")),
+                text=" ".join(str(token) for token in question),
+                file_name=image,
+                source=path,
+                fields={
+                    "qa_target": target(entry, "answer_label", location),
+                    "qar_target": target(entry, "rationale_label", location),
+                },
+                objects=tuple(objects),
+                metadata_file=take(entry, "metadata_fn", str, location),
+                question=question,
+                answers=choices(entry, "answer_choices", location, len(objects)),
+                rationales=choices(entry, "rationale_choices", location, len(objects)),
+            )
 
 
 def choices(entry: dict[str, Any], key: str, location: Location, object_count: int) -> list[Tokens]:

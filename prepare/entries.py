@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_bytes
 
@@ -36,21 +37,25 @@ def json_lines(path: Path) -> Iterator[tuple[Location, Any]]:
     """Read a jsonl file: location ("line 1") and value of every line that is not blank."""
     for number, line in lines(path):
         location = Location(path, f"line {number}")
-        try:
-            yield location, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError("the line is not a JSON object", file=path, key=location, found=error) from None
+        with bad_entry(location):
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError("the line is not a JSON object", file=path, key=location, found=error) from None
+            yield location, entry
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Read a text file: (line number from 1, line without surrounding white space) of every line that is not blank."""
-    try:
-        text = read_bytes(path).decode()
-    except UnicodeDecodeError as error:
-        raise InputError("the file is not UTF-8 text", file=path, found=error) from None
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, line.strip()
+    for number, encoded in enumerate(read_bytes(path).split(b"\n"), 1):
+        with bad_entry(f"line {number}"):
+            try:
+                line = encoded.decode().strip()
+            except UnicodeDecodeError as error:
+                key, remedy = f"line {number}", "convert the file to UTF-8"
+                raise InputError("the file is not UTF-8 text", file=path, key=key, found=error, remedy=remedy) from None
+            if line:
+                yield number, line
 
 
 def take(entry: Any, key: str, expected_type: type[T], location: Location) -> T:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from prepare.annotations import ImageList, Text, image_list
 from prepare.image_names import ImageNames
+from prepare.left_out import bad_entry
 from prepare.tokenizer import WordPiece
 from utils.errors import InputError
 
@@ -76,22 +77,9 @@ class Preparation:
         """
         for text in tqdm(texts, desc="texts", unit="", unit_scale=True, disable=None):
             self.counts.texts += 1
-            if text.id in self._text_ids:
-                raise InputError(
-                    "an id occurs twice", file=text.source, key=f"id {text.id}", remedy="give every text its own id"
-                )
-            self._text_ids.add(text.id)
-            if reason := self._exclusion_reason(text):
-                self.counts.exclusions[reason] += 1
-                continue
-            piece_fields = encode(text) if encode else {"input_ids": self.tokenizer.encode(text.text)}
-            if self._is_empty(text, piece_fields):
-                self.counts.exclusions[EMPTY] += 1
-                continue
-            self._count(piece_fields)
-            keys = self.names.img_fname(text)
-            self._picture_keys.update([keys] if isinstance(keys, str) else keys)
-            yield text, (text.fields or {}) | piece_fields | {"img_fname": keys}
+            with bad_entry(f"id {text.id}"):
+                if record := self._record(text, encode):
+                    yield text, record
         if not self.counts.records:
             exclusions = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.exclusions.items())
             raise InputError(
@@ -99,6 +87,25 @@ class Preparation:
                 found=f"{self.counts.texts:,} texts read; left out: {exclusions}",
                 remedy="check the annotation files, --image_list and --exclude_images",
             )
+
+    def _record(self, text: Text, encode: Callable[[Text], dict[str, Any]] | None) -> dict[str, Any] | None:
+        """The record of a text, counted; None for a text that the options leave out."""
+        if text.id in self._text_ids:
+            raise InputError(
+                "an id occurs twice", file=text.source, key=f"id {text.id}", remedy="give every text its own id"
+            )
+        self._text_ids.add(text.id)
+        if reason := self._exclusion_reason(text):
+            self.counts.exclusions[reason] += 1
+            return None
+        piece_fields = encode(text) if encode else {"input_ids": self.tokenizer.encode(text.text)}
+        if self._is_empty(text, piece_fields):
+            self.counts.exclusions[EMPTY] += 1
+            return None
+        keys = self.names.img_fname(text)
+        self._count(piece_fields)
+        self._picture_keys.update([keys] if isinstance(keys, str) else keys)
+        return (text.fields or {}) | piece_fields | {"img_fname": keys}
 
     def _exclusion_reason(self, text: Text) -> str | None:
         """Why the images of a text exclude it, or None. A text needs all of its images."""

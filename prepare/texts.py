@@ -15,6 +15,7 @@ from prepare.annotations import Text, caption_lines, coco_captions, vqa_annotati
 from prepare.annotations_tasks import karpathy_captions, nlvr2_examples, ve_examples
 from prepare.entries import Location, bad_field
 from prepare.image_names import COCO_IMG_NAME, FLICKR_IMG_NAME, NLVR2_IMG_NAME, OWN_IMG_NAME
+from prepare.left_out import bad_entry
 from prepare.preparation import Preparation
 from utils.errors import InputError
 from utils.files import read_json
@@ -85,7 +86,9 @@ def prepare_vqa(args: argparse.Namespace) -> None:
     elif answers:
         ans2label = answer_vocabulary((majority for _, majority in answers.values()), args.num_answers)
     texts = list(mapcat(vqa_questions, args.questions))
-    check_annotated(texts, answers, args.annotations)
+    if args.annotations:
+        check_annotated(texts, answers, args.annotations)
+        texts = [text for text in texts if text.id in answers]
     preparation = Preparation(args, COCO_IMG_NAME, args.split)
     unreachable_count = 0
     with TextWriter(preparation.output, preparation.meta()) as writer:
@@ -109,29 +112,31 @@ def read_answers(paths: Sequence[str]) -> dict[str, tuple[list[str], str]]:
         for entry in vqa_annotations(path):
             id_ = str(entry["question_id"])
             annotator_answers = [answer["answer"] for answer in entry["answers"]]
-            if id_ in answers:
-                raise InputError(
-                    "a question is annotated twice",
-                    file=path,
-                    key=f"question_id {id_}",
-                    remedy="give each annotations file once",
-                )
-            majority = entry.get("multiple_choice_answer") or majority_answer(annotator_answers)
-            answers[id_] = annotator_answers, majority
+            with bad_entry(f"question_id {id_}"):
+                if id_ in answers:
+                    raise InputError(
+                        "a question is annotated twice",
+                        file=path,
+                        key=f"question_id {id_}",
+                        remedy="give each annotations file once",
+                    )
+                majority = entry.get("multiple_choice_answer") or majority_answer(annotator_answers)
+                answers[id_] = annotator_answers, majority
     return answers
 
 
 def check_annotated(texts: Sequence[Text], question_ids: Collection[str], paths: Sequence[str]) -> None:
-    """Check that every question of `texts` is annotated, if annotations are given; `InputError` otherwise.
+    """Check that every question of `texts` is annotated; `InputError` otherwise.
 
     `question_ids`: the ids in the annotations files `paths`.
     """
     unanswered = [text for text in texts if text.id not in question_ids]
-    if question_ids and unanswered:
-        raise InputError(
-            "some questions have no annotation",
-            file=unanswered[0].source,
-            key="question_id " + ", ".join(text.id for text in unanswered[:5]),
-            found=f"{len(unanswered):,} of {len(texts):,} questions are not in {', '.join(paths)}",
-            remedy="give the annotations of the same splits as the questions",
-        )
+    for text in unanswered:
+        with bad_entry(f"question_id {text.id}"):
+            raise InputError(
+                "some questions have no annotation",
+                file=text.source,
+                key="question_id " + ", ".join(text.id for text in unanswered[:5]),
+                found=f"{len(unanswered):,} of {len(texts):,} questions are not in {', '.join(paths)}",
+                remedy="give the annotations of the same splits as the questions",
+            )

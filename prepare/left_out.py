@@ -1,0 +1,81 @@
+"""Bad items of a long job: refused by default; with `--skip_bad` left out, counted and listed."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import TracebackType
+
+from utils.errors import InputError
+from utils.files import atomic_write
+
+HELP = "leave out bad items, count them and list them in OUTPUT.left_out.jsonl; default: the first one is an error"
+
+
+class LeftOut:
+    """What a command leaves out, with the reasons. `path`: the list, beside the output; a JSON object in each line."""
+
+    def __init__(self, output: str | Path, skip_bad: bool):
+        output = Path(output)
+        self.path = output.with_name(f"{output.name}.left_out.jsonl")
+        self.skip_bad = skip_bad
+        self._items: list[tuple[str, str]] = []  # item and error message
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: object, error: InputError) -> None:
+        """Note that `item` is bad. Without `--skip_bad` this raises `error`, and names the option."""
+        if not self.skip_bad:
+            raise InputError(f"{error}\n  {'or:':<10}give --skip_bad, to leave out such items and list them") from None
+        self._items.append((str(item), str(error)))
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Let `bad_entry` add to this list for the length of the block; then report it."""
+        token = _list.set(self)
+        try:
+            yield
+        finally:
+            _list.reset(token)
+        self.report()
+
+    def report(self) -> None:
+        """Write the list, and print how many items were left out, by reason. Without any, remove an older list."""
+        if not self._items:
+            self.path.unlink(missing_ok=True)
+            return
+        lines = [json.dumps({"item": item, "reason": reason}) for item, reason in self._items]
+        atomic_write(self.path, ("\n".join(lines) + "\n").encode())
+        counts = Counter(reason.partition("\n")[0] for _, reason in self._items)
+        reasons = "; ".join(f"{count:,} × {title}" for title, count in counts.most_common())
+        print(f"{len(self):,} bad items left out ({reasons}), listed in {self.path}")
+
+
+_list: ContextVar[LeftOut | None] = ContextVar("left_out", default=None)  # of the command that is running
+
+
+class bad_entry:
+    """Context of one entry of an annotation file: an `InputError` in it ends this entry only, with `--skip_bad`.
+
+    A reader of many entries puts it into its loop. `item`: the place of the entry, for the list.
+    """
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: object):
+        self.item = item
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        collector = _list.get()
+        if collector is None or not isinstance(error, InputError):
+            return False
+        collector.add(self.item, error)
+        return True
