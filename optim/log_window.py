@@ -18,11 +18,11 @@ class WindowSummary:
     losses: dict[str, float]  # mean loss of each entry of the training data
     loss: float  # mean loss of all steps
     grad_norm: float  # mean gradient norm before clipping
+    skipped: dict[str, str]  # entries with skipped steps, whose gradient norm is not finite: how many of how many
     steps: int  # optimiser steps
     units: int  # text tokens plus image regions, of all ranks
     examples: int  # number of examples, of all ranks
     seconds: float  # time of training, without validation
-    last_entry: str  # name of the entry of the last step
 
 
 class LogWindow:
@@ -61,16 +61,19 @@ class LogWindow:
         units, examples = world.sum_(counts).tolist()
         entries = [entry for entry, _, _ in self._steps]
         steps_of = {name: [k for k, entry in enumerate(entries) if entry == name] for name in sorted(set(entries))}
+        bad = ~torch.isfinite(numbers[:, 1])
         now = time.perf_counter()
         summary = WindowSummary(
             losses={name: float(numbers[steps, 0].mean()) for name, steps in steps_of.items()},
             loss=float(numbers[:, 0].mean()),
             grad_norm=float(numbers[:, 1].mean()),
+            skipped={
+                name: f"{int(bad[steps].sum())} of {len(steps)}" for name, steps in steps_of.items() if bad[steps].any()
+            },
             steps=len(entries),
             units=int(units),
             examples=int(examples),
             seconds=now - self._start,
-            last_entry=entries[-1],
         )
         self._steps, self._counts, self._start = [], np.zeros(2, np.int64), now
         return summary

@@ -1,6 +1,7 @@
 """The train state of a run, and the checkpoint files in `ckpt/` that a run resumes from."""
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,9 @@ class TrainState:
 
     def is_better(self, metric: float | None) -> bool:
         """Whether weights with this main metric become the best weights. Without a metric, the newest are the best."""
-        return self.best is None or self.best[0] is None or metric is None or metric > self.best[0]
+        if self.best is None or self.best[0] is None or metric is None or math.isnan(self.best[0]):
+            return True
+        return metric > self.best[0]
 
     def to_dict(self, updater: Updater) -> dict[str, Any]:
         """The contents of `train_state_N.pt`."""

@@ -61,7 +61,13 @@ class Trainer:
         self.micro_batches = task.micro_batches()
         divisor = self.micro_batches.gradient_divisor(world.size)
         self.updater = Updater(
-            self.model, config, precision=self.precision, world=world, head=task.head, gradient_divisor=divisor
+            self.model,
+            config,
+            precision=self.precision,
+            world=world,
+            entries=[entry.name for entry in self.entries],
+            head=task.head,
+            gradient_divisor=divisor,
         )
         self.state = TrainState(valid_steps=config.valid_steps)
         if config.valid_steps == 0:
@@ -141,7 +147,8 @@ class Trainer:
             self.window.add_batch(batch)
         self.state.stream = plan.state  # the last plan of a step carries the position of the training data
         self.state.step += 1
-        grad_norm = self.updater.step(self.state.step, losses)  # all-reduce, clip, optimiser step, zero gradients
+        # All-reduce, clip, optimiser step, zero gradients.
+        grad_norm = self.updater.step(self.state.step, losses, plan.source)
         self.window.add_step(self.entries[plan.source].name, torch.stack(losses).mean(), grad_norm)
 
     def _log(self, metrics: Metrics, progress: Progress) -> None:
@@ -149,13 +156,15 @@ class Trainer:
         if not len(self.window):  # this step is logged already
             return
         step, summary = self.state.step, self.window.summarize(self.world)
+        skipped = self.updater.skipped.totals()
         units_per_s, examples_per_s = summary.units / summary.seconds, summary.examples / summary.seconds
         record: dict[str, Any] = {
             "step": step,
             "lr": self.updater.learning_rate(step),
             **{f"loss/{name}": loss for name, loss in summary.losses.items()},
             "grad_norm": summary.grad_norm,
-            "skipped_steps": self.updater.check_skipped(step, summary.last_entry),
+            "skipped_steps": self.updater.skipped.earlier + sum(skipped.values()),
+            **{f"skipped_steps/{name}": skipped[name] for name in summary.skipped},
             "units": summary.units,
             "examples": summary.examples,
             "units_per_s": units_per_s,
@@ -170,6 +179,15 @@ class Trainer:
             examples=examples_per_s,
         )
         LOG.info(line)
+        for name, share in summary.skipped.items():
+            LOG.warning(
+                "step %d: skipped %s steps of %s since the last record, %d in all: its loss or gradient was not finite",
+                step,
+                share,
+                name,
+                skipped[name],
+            )
+        self.updater.skipped.check(step)
 
     def _validate_and_save(self, metrics: Metrics) -> dict[str, float]:
         """Score the evaluation sets, then save the weights and the train state."""

@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from optim.optimizer import build_optimizer, learning_rate, parameter_groups, set_learning_rate
 from optim.precision import Precision
+from optim.skipped import SkippedSteps
 from utils.distributed import World
-from utils.errors import InputError
 from utils.run_config import RunConfig
-
-MAX_SKIPPED_IN_A_ROW = 20
 
 
 class Updater:
@@ -28,37 +26,39 @@ class Updater:
         *,
         precision: Precision,
         world: World,
+        entries: Sequence[str],
         head: str | None,
         gradient_divisor: int,
     ):
-        """`head`: the submodule whose learning rate is multiplied by `lr_mul`; `gradient_divisor`: the number that
-        divides the gradients of a step, which are summed over micro-batches and ranks."""
+        """`entries`: names of the entries of the training data. `head`: the submodule whose learning rate is multiplied
+        by `lr_mul`. `gradient_divisor`: the number that divides the gradients of a step, which are summed over
+        micro-batches and ranks."""
         self.config, self.precision, self.world, self.divisor = config, precision, world, gradient_divisor
         self.params = [p for p in model.parameters() if p.requires_grad]
         groups = parameter_groups(model, config.weight_decay, head, config.lr_mul)
         self.optimizer = build_optimizer(groups, config.optim, config.learning_rate, config.betas)
-        self.skipped = torch.zeros(2, dtype=torch.int64, device=world.device)  # skipped steps: total, in a row
+        self.skipped = SkippedSteps(entries, world.device)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of optimiser step `step`, counted from 1."""
         c = self.config
         return learning_rate(step, c.learning_rate, c.warmup_steps, c.num_train_steps, c.decay)
 
-    def step(self, step: int, losses: Sequence[Tensor]) -> Tensor:
+    def step(self, step: int, losses: Sequence[Tensor], entry: int = 0) -> Tensor:
         """Take optimiser step `step` with the present gradients; returns their norm before clipping, on the device.
 
-        `losses`: the scalar losses of this rank's micro-batches. If a loss or gradient of any rank is not finite, then
-        the norm is NaN or infinite on every rank, and all ranks skip the step.
+        `losses`: the scalar losses of this rank's micro-batches, which are all of the entry with the number `entry`. If
+        a loss or gradient of any rank is not finite, then the norm is NaN or infinite on every rank, and all ranks skip
+        the step.
         """
-        with_grad = [p for p in self.params if p.grad is not None]
-        _carry_nonfinite(with_grad[0], losses)
+        _carry_nonfinite(next(p for p in self.params if p.grad is not None), losses)
         self.world.average_gradients(self.params, self.divisor)
         if self.precision.scaler.is_enabled():
             self.precision.scaler.unscale_(self.optimizer)
         limit = self.config.grad_norm if self.config.grad_norm > 0 else float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(with_grad, limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.params, limit)
         bad = ~torch.isfinite(norm)
-        self.skipped = torch.stack([self.skipped[0] + bad, (self.skipped[1] + 1) * bad])
+        self.skipped.add(entry, bad)
         set_learning_rate(self.optimizer, self.learning_rate(step))
         self._apply(bad)
         self.optimizer.zero_grad(set_to_none=True)  # a head that the next step does not use must not move or decay
@@ -77,29 +77,12 @@ class Updater:
             self.optimizer.grad_scale = None  # type: ignore[attr-defined]
             self.optimizer.step()
 
-    def check_skipped(self, step: int, name: str) -> int:
-        """The number of steps skipped so far; waits for the device.
-
-        Raises `InputError` after `MAX_SKIPPED_IN_A_ROW` skipped steps. `step` and `name`, the entry of the training
-        data, are for the error.
-        """
-        skipped, in_a_row = self.skipped.tolist()
-        if in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise InputError(
-                f"the loss or gradient of the last {in_a_row} steps was not finite",
-                key=f"step {step}, last task {name}",
-                found="NaN or infinity",
-                expected="a finite loss and gradient",
-                remedy="lower learning_rate, set grad_norm, or use precision bf16 or fp32; scripts/check.py finds NaN",
-            )
-        return skipped
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, besides the weights: optimiser, loss scale, skipped steps."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
-            "skipped": self.skipped.cpu(),
+            "skipped": self.skipped.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -107,7 +90,7 @@ class Updater:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.precision.scaler.is_enabled():
             self.precision.scaler.load_state_dict(state["scaler"])
-        self.skipped = state["skipped"].to(self.world.device)
+        self.skipped.load_state_dict(state["skipped"])
 
 
 def _carry_nonfinite(parameter: nn.Parameter, losses: Sequence[Tensor]) -> None:

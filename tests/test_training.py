@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pretrain
 import train_vqa
 from scripts import kill_test
 from tests.tiny_world import TORCHRUN, make_world, pretrain_options, run_script
+from utils.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,14 @@ def test_the_comparison_sees_a_difference(world):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp64", 1e-9), ("fp32", 1e-6)])
-def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
-    """1 rank × 2 micro-batches and 2 ranks × 1, clipping active, dropout on: the same run."""
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "mixed"), [("fp64", 1e-9, False), ("fp32", 1e-6, False), ("fp64", 1e-9, True)]
+)
+def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance, mixed):
+    """1 rank × 2 micro-batches and 2 ranks × 1, clipping active, dropout on: the same run.
+
+    `mixed`: texts with and without images in one entry, so that a rank may lack gradients that the other has.
+    """
     shared = {
         "precision": precision,
         "num_train_steps": 20,
@@ -53,7 +60,13 @@ def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
         "grad_norm": 0.1,
         "dropout": 0.1,
     }
-    one, two = tmp_path / f"one_{precision}", tmp_path / f"two_{precision}"
+    if mixed:
+        stores = {"db": ["txt_db/vqa.db", "txt_db/captions.db"], "img": [None, "img_db/tiny"]}
+        shared |= {
+            "train_datasets": [{"name": "mixed", "tasks": ["mlm"]} | stores],
+            "train_batch_size": 24,
+        }
+    one, two = tmp_path / f"one_{precision}_{mixed}", tmp_path / f"two_{precision}_{mixed}"
     run_script("pretrain.py", "--config", pretrain_options(world, one, gradient_accumulation_steps=2, **shared))
     run_script("pretrain.py", "--config", pretrain_options(world, two, **shared), launcher=TORCHRUN)
     ours, theirs = kill_test.metrics(one), kill_test.metrics(two)
@@ -68,6 +81,27 @@ def test_ranks_and_micro_batches_are_one(world, tmp_path, precision, tolerance):
     for key, value in kill_test.newest(two, "model_step").items():
         if not key.endswith("key.bias"):
             assert (ours[key] - value).abs().max() <= tolerance, key
+
+
+def test_an_objective_that_is_never_finite_stops_the_run(world, tmp_path, monkeypatch):
+    """The other objective is finite all the time. The log and the records name the one that is not."""
+
+    def loss(task, model, batch):
+        return original(task, model, batch) * (float("nan") if batch.task == "mrfr" else 1.0)
+
+    original = pretrain.Pretraining.loss
+    monkeypatch.setattr(pretrain.Pretraining, "loss", loss)
+    source = {"name": "tiny", "db": ["txt_db/captions.db"], "img": ["img_db/tiny"], "tasks": ["mlm", "mrfr"]}
+    steps = {"num_train_steps": 300, "log_steps": 10, "valid_steps": 300}
+    options = pretrain_options(world, tmp_path / "nan", train_datasets=[source], val_datasets=[source], **steps)
+    with pytest.raises(InputError, match="of mrfr_tiny in a row was not finite"):
+        pretrain.main(["--config", str(options)])
+    records = kill_test.metrics(tmp_path / "nan")
+    assert 20 <= records[-1]["skipped_steps/mrfr_tiny"] == records[-1]["skipped_steps"] < 30
+    assert "skipped_steps/mlm_tiny" not in records[-1] and records[-1]["loss/mlm_tiny"] > 0
+    assert records[-1]["step"] < 100
+    log = (tmp_path / "nan" / "log" / "log.txt").read_text()
+    assert re.search(r"WARNING step 20: skipped (\d+) of \1 steps of mrfr_tiny since the last record, \1 in all", log)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def make_parameters(rank: int) -> list[torch.nn.Parameter]:
-    """Parameters with gradients that depend on the rank: of three dtypes, one without, one not contiguous."""
+    """Parameters whose gradients depend on the rank: of two dtypes, one not contiguous, one without, one on rank 1."""
     generator = torch.Generator().manual_seed(100 + rank)
     shapes = [((300, 7), torch.float64), ((5,), torch.float64), ((40, 40), torch.float32), ((), torch.float32)]
     parameters = []
@@ -29,6 +29,9 @@ def make_parameters(rank: int) -> list[torch.nn.Parameter]:
         parameters.append(parameter)
     parameters[2].grad = parameters[2].grad.t()  # type: ignore[union-attr]
     parameters.insert(2, torch.nn.Parameter(torch.zeros(3)))
+    parameters.append(torch.nn.Parameter(torch.zeros(2, 3)))
+    if rank == 1:
+        parameters[-1].grad = torch.full((2, 3), 12.0)
     return parameters
 
 
@@ -80,12 +83,13 @@ def test_two_processes_sum_gradients_and_exchange_objects(tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     expected = [
-        None if a.grad is None else (a.grad + b.grad) / 6.0  # type: ignore[operator]
+        None if a.grad is None or b.grad is None else (a.grad + b.grad) / 6.0
         for a, b in zip(make_parameters(0), make_parameters(1), strict=True)
     ]
+    expected[-1] = torch.full((2, 3), 2.0)
     for name in ("grads_0", "grads_1", "small_0", "small_1"):
         found = torch.load(tmp_path / f"{name}.pt", weights_only=True)
-        assert [g is None for g in found] == [False, False, True, False, False, False]
+        assert [g is None for g in found] == [False, False, True, False, False, False, False]
         for g, e in zip(found, expected, strict=True):
             assert g is None or (e is not None and g.dtype == e.dtype and torch.equal(g, e))
     for rank in (0, 1):

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -44,9 +44,13 @@ class World:
     def average_gradients(self, parameters: Iterable[Tensor], divisor: float) -> None:
         """Sum the gradients over all ranks, then divide them by `divisor`, in place.
 
-        Parameters without a gradient are skipped, so all ranks must have gradients of the same parameters. The order
-        of `parameters` fixes the order of the summation, so every run gives the same result.
+        A parameter without a gradient on any rank is skipped; one with a gradient on some ranks gets zeros on the
+        others, because all ranks must sum the same tensors. The order of `parameters` fixes the order of the summation,
+        so every run gives the same result.
         """
+        parameters = list(parameters)
+        if self.size > 1:
+            _fill_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             return
@@ -160,6 +164,18 @@ def launch(main: Callable[..., Any], *args: Any) -> None:
     if prefix:
         os._exit(status)  # an orderly exit may block for ever when a member of the process group is missing
     sys.exit(status)
+
+
+def _fill_gradients(parameters: Sequence[Tensor]) -> None:
+    """Give zeros to each parameter that has a gradient on another rank only: micro-batches may use other parts.
+
+    The ranks exchange what the host knows, a byte for each parameter, so no rank waits for its device.
+    """
+    has_gradient = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+    dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
+    for parameter, is_used in zip(parameters, has_gradient.tolist(), strict=True):
+        if is_used and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
