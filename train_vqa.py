@@ -4,7 +4,6 @@ python train_vqa.py --config config/train-vqa-base-4gpu.json
 torchrun --nproc_per_node 4 train_vqa.py --config …
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from model.vqa import UniterForVisualQuestionAnswering
 from optim.run import run_training
 from optim.task import Task
 from utils.distributed import launch
+from utils.files import atomic_write, read_bytes
 from utils.options import option
 from utils.run_config import RunConfig
 from utils.store_options import ListedStoreOptions
@@ -96,8 +96,7 @@ class VqaTask(Task[VqaConfig]):
     def write_inference_files(self, output_dir: Path) -> None:
         """Write to the output folder what inference needs: the answer vocabulary and the ids of special tokens."""
         super().write_inference_files(output_dir)
-        (output_dir / "ckpt").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.ans2label_file, output_dir / "ckpt" / "ans2label.json")
+        atomic_write(output_dir / "ckpt" / "ans2label.json", read_bytes(self.ans2label_file))
 
 
 def find_ans2label(config: VqaConfig) -> Path:

@@ -1,11 +1,11 @@
 """The images of an image LMDB and their region counts, from which the store's index is built."""
 
-import json
 from pathlib import Path
 
 from data.lmdb_io import Reader
 from utils.errors import InputError
 from utils.files import read_json
+from utils.json_text import parse_json
 
 KEYS = b"__keys__"  # the LMDB's own list of its images
 
@@ -14,7 +14,12 @@ def picture_keys(reader: Reader) -> list[bytes]:
     """The keys of all images, sorted; `InputError` when there are none, or a key that `__keys__` lists is missing."""
     keys = [key for key, _ in reader.items() if key != KEYS]
     key_list = reader.get(KEYS)
-    absent = sorted(set(json.loads(bytes(key_list))) - {key.decode() for key in keys}) if key_list else []
+    names = parse_json(bytes(key_list), reader.folder / "data.mdb", KEYS.decode()) if key_list else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        expected, remedy = "a list of image names", "make the store again with scripts/convert_imgdir.py"
+        file, key = reader.folder / "data.mdb", KEYS.decode()
+        raise InputError("the list of images is damaged", file=file, key=key, expected=expected, remedy=remedy)
+    absent = sorted(set(names) - {key.decode(errors="replace") for key in keys})
     if absent or not keys:
         raise InputError(
             "the image LMDB is incomplete",

@@ -5,6 +5,7 @@ The JSON files are read piece by piece, so that the index of ten million texts c
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from toolz import partition_all
 
 from utils.errors import InputError
+from utils.files import open_text
+from utils.json_text import decoder, parsing
 
 CHUNK = 100_000  # JSON items that are Python objects at one time
 TEXT = 1 << 22  # characters of JSON in memory at one time; an item must be shorter than a quarter of it
@@ -51,7 +54,8 @@ def text_columns(
             pictures = pictures[_places(names_file, text_ids, ids)]
     else:
         pictures = _rows((_numbers(record(key).get("img_fname"), number) for key in ids), folder / "data.mdb", np.int32)
-    names = np.array([name.encode() for name in number])
+    with parsing(names_file):
+        names = np.array([name.encode() for name in number])
     order = np.argsort(names)
     place = np.empty(len(names), np.int32)
     place[order] = np.arange(len(names), dtype=np.int32)
@@ -63,40 +67,31 @@ def json_items(file: Path) -> Iterator[tuple[str, Any]]:
 
     `InputError` when the file does not exist or is not a JSON object.
     """
-    decode = json.JSONDecoder().raw_decode
-    try:
-        with open(file, encoding="utf-8") as stream:
-            text = stream.read(TEXT).lstrip()
-            position, at_end = 1, False
-            if not text.startswith("{"):
-                raise ValueError("the file does not begin with {")
-            if text[1:].lstrip() == "}":
+    decode = decoder().raw_decode
+    with parsing(file), open_text(file) as stream:
+        text = stream.read(TEXT).lstrip()
+        position, at_end = 1, False
+        if not text.startswith("{"):
+            raise ValueError("the file does not begin with {")
+        if text[1:].lstrip() == "}":
+            return
+        while True:
+            if len(text) - position < TEXT // 4 and not at_end:
+                more = stream.read(TEXT)
+                text, position, at_end = text[position:] + more, 0, not more
+            key = KEY.match(text, position)
+            if key is None:
+                raise ValueError(f"expected a key and a value, found {text[position : position + 40]!r}")
+            value, position = decode(text, key.end())
+            yield json.loads(key[1]), value
+            after = NEXT.match(text, position)
+            if after is None:
+                raise ValueError(f"expected a comma, found {text[position : position + 40]!r}")
+            if after[1] == "}":
+                if text[after.end() :].strip() or stream.read(TEXT).strip():
+                    raise ValueError("more text after the last }")
                 return
-            while True:
-                if len(text) - position < TEXT // 4 and not at_end:
-                    more = stream.read(TEXT)
-                    text, position, at_end = text[position:] + more, 0, not more
-                key = KEY.match(text, position)
-                if key is None:
-                    raise ValueError(f"expected a key and a value, found {text[position : position + 40]!r}")
-                value, position = decode(text, key.end())
-                yield json.loads(key[1]), value
-                after = NEXT.match(text, position)
-                if after is None:
-                    raise ValueError(f"expected a comma, found {text[position : position + 40]!r}")
-                if after[1] == "}":
-                    return
-                position = after.end()
-    except FileNotFoundError:
-        raise InputError("file not found", file=file, remedy="copy the whole folder of the store") from None
-    except ValueError as error:
-        raise InputError(
-            "not a JSON object",
-            file=file,
-            found=error,
-            expected='{"ID": …, …}',
-            remedy="copy or prepare the store again",
-        ) from None
+            position = after.end()
 
 
 def _table(file: Path, numbers: Callable[[Any], list[int] | None], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -108,8 +103,20 @@ def _table(file: Path, numbers: Callable[[Any], list[int] | None], dtype: Any) -
             keys.append(np.array([key.encode() for key, _ in chunk]))
             yield from (numbers(value) for _, value in chunk)
 
-    rows = _rows(values(), file, dtype)
-    return np.concatenate(keys), rows
+    with parsing(file):
+        rows = _rows(values(), file, dtype)
+        table = np.concatenate(keys)
+    distinct = np.unique(table)
+    if len(distinct) != len(table):
+        raise InputError(
+            "a text has two entries",
+            file=file,
+            key=next(key for key, count in Counter(table.tolist()).items() if count > 1).decode(),
+            found=f"{len(table):,} entries of {len(distinct):,} texts",
+            expected="one entry for each text",
+            remedy="copy the store again, or prepare it again",
+        )
+    return table, rows
 
 
 def _rows(rows: Iterator[list[int] | None], file: Path, dtype: Any) -> np.ndarray:

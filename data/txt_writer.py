@@ -1,5 +1,7 @@
 """Writing of text stores (text LMDBs; format: DESIGN section 4, docs/DATA.md), each whole or not at all."""
 
+import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import msgpack
 from data.txt_store import LENGTH_FILES
 from utils.errors import InputError
 from utils.files import whole_folder, write_json
+from utils.os_errors import writing
 
 SIDES = (*LENGTH_FILES, "txt2img.json", "img2txts.json", "meta.json")  # files that the writer makes itself
 MAP_SIZE = 1 << 40  # bytes: the upper bound that LMDB asks for, not the size on disk
@@ -31,24 +34,32 @@ class TextWriter:
 
     def __enter__(self) -> "TextWriter":
         """Start writing to a temporary folder; `InputError` when `path` exists already."""
-        if self.path.exists():
+        if os.path.exists(self.path):
             raise InputError("the output exists already", file=self.path, remedy="remove it, or name another")
         self._folder = self._whole.__enter__()
-        self._env = lmdb.open(str(self._folder), map_size=MAP_SIZE, lock=False)
-        self._txn = self._env.begin(write=True)
+        with self._writing():
+            self._env = lmdb.open(str(self._folder), map_size=MAP_SIZE, lock=False)
+            self._txn = self._env.begin(write=True)
         return self
+
+    def _writing(self) -> AbstractContextManager[None]:
+        """Where LMDB writes: a full disk is an `InputError`."""
+        return writing(self.path, errors=(lmdb.Error,))
 
     def add(self, id: str, record: dict[str, Any]) -> None:
         """Add a text under a new `id`. `record` must have `input_ids` and `img_fname`; `InputError` for an old `id`."""
         if id in self._pictures:
             raise InputError("two texts have the same id", file=self.path, key=id)
-        self._txn.put(id.encode(), lz4.frame.compress(msgpack.packb(record, use_bin_type=True)))
+        value = lz4.frame.compress(msgpack.packb(record, use_bin_type=True))
+        with self._writing():
+            self._txn.put(id.encode(), value)
         self._pictures[id] = record["img_fname"]
         for file, length in lengths_of(record).items():
             self._lens.setdefault(file, {})[id] = length
         if len(self._pictures) % COMMIT_EVERY == 0:
-            self._txn.commit()
-            self._txn = self._env.begin(write=True)
+            with self._writing():
+                self._txn.commit()
+                self._txn = self._env.begin(write=True)
 
     def side(self, name: str, value: Any) -> None:
         """Write `value` as the JSON file `name` into the folder of the store."""
@@ -70,9 +81,10 @@ class TextWriter:
 
     def _finish(self) -> None:
         """Flush the records to disk and write the side files."""
-        self._txn.commit()
-        self._env.sync(True)
-        self._env.close()
+        with self._writing():
+            self._txn.commit()
+            self._env.sync(True)
+            self._env.close()
         ids_by_picture: dict[str, list[str]] = {}
         for id_, pictures in self._pictures.items():
             for name in [pictures] if isinstance(pictures, str) else pictures:

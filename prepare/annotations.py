@@ -60,7 +60,7 @@ class ImageList:
 def coco_captions(path: str | Path) -> list[Text]:
     """Read a COCO captions JSON (`images`, `annotations`); the captions come in file order."""
     path = Path(path)
-    content = read_json(path)
+    content = read_json(path, half_pairs=True)
     images: dict[int, tuple[str, str | None]] = {}  # image id to file name and split
     for index, image in enumerate(take(content, "images", list, Location(path))):
         location = Location(path, "images", index)
@@ -118,7 +118,7 @@ def caption_lines(path: str | Path) -> Iterator[Text]:
 def vqa_questions(path: str | Path) -> list[Text]:
     """Read a VQA v2 questions JSON. Its `data_subtype` (train2014, test2015) gives the split."""
     path = Path(path)
-    content = read_json(path)
+    content = read_json(path, half_pairs=True)
     split = content.get("data_subtype") if isinstance(content, dict) else None
     if isinstance(split, str):
         split = re.sub("^test-(dev|std)", "test", split)  # test-dev and test-std are parts of test2015
@@ -141,7 +141,7 @@ def vqa_annotations(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     entries = []
-    for index, entry in enumerate(take(read_json(path), "annotations", list, Location(path))):
+    for index, entry in enumerate(take(read_json(path, half_pairs=True), "annotations", list, Location(path))):
         location = Location(path, "annotations", index)
         with bad_entry(location):
             take(entry, "question_id", int, location)
@@ -160,7 +160,7 @@ def vqa_annotations(path: str | Path) -> list[dict[str, Any]]:
 def vqa_results(path: str | Path) -> list[dict[str, Any]]:
     """Read a VQA results file: a list of `{"answer": str, "question_id": int}`."""
     path = Path(path)
-    entries = read_json(path)
+    entries = read_json(path, half_pairs=True)
     if not isinstance(entries, list):
         raise bad_field(Location(path, "the whole file"), entries, "a list")
     for index, entry in enumerate(entries):

@@ -97,7 +97,7 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
     """
     path = Path(path)
     texts, file_parts = [], set()
-    for index, image in enumerate(take(read_json(path), "images", list, Location(path))):
+    for index, image in enumerate(take(read_json(path, half_pairs=True), "images", list, Location(path))):
         location = Location(path, "images", index)
         with bad_entry(location):
             part = take(image, "split", str, location)

@@ -95,7 +95,7 @@ def target(entry: dict[str, Any], key: str, location: Location) -> int:
 
 def vcr_boxes(path: Path, text: VcrText) -> tuple[np.ndarray, tuple[int, int]]:
     """Read an image's metadata: boxes (n, 4) x1, y1, x2, y2 of the objects of `text`; (width, height); in pixels."""
-    content = read_json(path)
+    content = read_json(path, half_pairs=True)
     size = take(content, "width", int, Location(path)), take(content, "height", int, Location(path))
     if min(size) < 1:
         raise bad_field(Location(path, "width, height"), size, "at least 1 pixel each")

@@ -18,7 +18,7 @@ def read_instance_boxes(path: str | None) -> tuple[dict[str, int], dict[int, tup
     """
     if path is None:
         return {}, {}
-    content = read_json(path)
+    content = read_json(path, half_pairs=True)
     try:
         image_ids = {Path(image["file_name"]).name: int(image["id"]) for image in content["images"]}
         category_ids = sorted({annotation["category_id"] for annotation in content["annotations"]})

@@ -3,7 +3,6 @@
 Each `InputError` names the file and the place in it.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, TypeVar
 
 from prepare.left_out import bad_entry
 from utils.errors import InputError
-from utils.files import read_bytes
+from utils.files import read_utf8
+from utils.json_text import parse_json
 
 T = TypeVar("T")
 TYPE_NAMES = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
@@ -38,16 +38,12 @@ def json_lines(path: Path) -> Iterator[tuple[Location, Any]]:
     for number, line in lines(path):
         location = Location(path, f"line {number}")
         with bad_entry(location):
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError("the line is not a JSON object", file=path, key=location, found=error) from None
-            yield location, entry
+            yield location, parse_json(line, path, location, half_pairs=True)
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Read a text file: (line number from 1, line without surrounding white space) of every line that is not blank."""
-    for number, encoded in enumerate(read_bytes(path).split(b"\n"), 1):
+    for number, encoded in enumerate(read_utf8(path).split(b"\n"), 1):
         with bad_entry(f"line {number}"):
             try:
                 line = encoded.decode().strip()

@@ -105,7 +105,7 @@ def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
     `InputError` if an image is missing or a field has a wrong value.
     """
     path = Path(path)
-    content = read_json(path)
+    content = read_json(path, half_pairs=True)
     images, annotations = [], []
     for index, image in enumerate(take(content, "images", list, Location(path))):
         location = Location(path, "images", index)
@@ -155,7 +155,7 @@ def read_box_orders(path: str | Path, images: list[dict[str, Any]]) -> dict[int,
     `InputError` if one of `images` is not in the file.
     """
     path = Path(path)
-    orders_by_image = take(read_json(path), "iid_to_ann_ids", dict, Location(path))
+    orders_by_image = take(read_json(path, half_pairs=True), "iid_to_ann_ids", dict, Location(path))
     location = Location(path, "iid_to_ann_ids")
     orders = {}
     for image in images:

@@ -66,7 +66,7 @@ def read_missing_pictures(path: str | None) -> set[str]:
     """Read a JSON list of the keys of images without features; without a path, the set is empty."""
     if path is None:
         return set()
-    keys = read_json(Path(path))
+    keys = read_json(Path(path), half_pairs=True)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         expected = "a list of image names such as nlvr2_dev-0-0-img0.npz"
         raise bad_field(Location(Path(path), "the whole file"), keys, expected)

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers.models import WordPiece as WordPieceModel
 
 from utils.errors import InputError
+from utils.files import read_text
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FIRST_WORD = "!"  # masked language modelling draws random replacements from this piece to the last one
@@ -147,10 +148,7 @@ def find_vocab(path: str | Path) -> Path:
 
 def read_vocab(path: Path) -> list[str]:
     """Read the word pieces of a vocab.txt, in the order of their ids. `InputError` if it is not a BERT vocabulary."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines(), because U+0085 and U+2028 are pieces
-    except UnicodeDecodeError as error:
-        raise InputError("the vocabulary is not UTF-8 text", file=path, found=error) from None
+    lines = read_text(path).split("\n")  # not splitlines(), because U+0085 and U+2028 are pieces
     if lines[-1] == "":
         lines.pop()
     pieces = [line.strip() for line in lines]

@@ -14,7 +14,7 @@ from prepare.annotations_tasks import karpathy_captions
 from prepare.entries import Location, bad_field, take
 from utils import unpickle
 from utils.errors import InputError
-from utils.files import read_bytes, read_json
+from utils.files import read_json, read_text
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -65,7 +65,10 @@ def read_vcr(path: Path) -> dict[str, np.ndarray]:
         content = read_json(path)
         rows = list(content.items()) if isinstance(content, dict) else []
     else:
-        header, *body = list(csv.reader(io.StringIO(read_bytes(path).decode()))) or [[]]
+        try:
+            header, *body = list(csv.reader(io.StringIO(read_text(path)))) or [[]]
+        except csv.Error as error:
+            raise InputError("not a csv", file=path, found=error, expected="annot_id and 20 numbers") from None
         if header != ["annot_id", *VCR_COLUMNS]:
             expected = f"annot_id,{VCR_COLUMNS[0]}, …, {VCR_COLUMNS[-1]}"
             raise bad_field(Location(path, "line 1"), ",".join(header), expected)

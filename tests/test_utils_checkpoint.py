@@ -116,7 +116,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     assert checkpoint.load(path)["a"].tolist() == [1, 1, 1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["w.pt"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         checkpoint.save(tmp_path / "file" / "w.pt", {})
 
 

@@ -43,7 +43,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_folder_that_another_process_finished_first_stays(tmp_path: Path) -> None:
     path, temporary = tmp_path / "index", tmp_path / ".building-1"
     temporary.mkdir()
-    with pytest.raises(OSError, match="not empty"), whole_folder(path, temporary) as folder:
+    with pytest.raises(InputError, match="not empty"), whole_folder(path, temporary) as folder:
         (folder / "ours").write_text("")
         path.mkdir()
         (path / "theirs").write_text("")

@@ -7,6 +7,7 @@ Read in this order:
     store_options.py                   the options of finetuning scripts that name text and image stores
     distributed.py, log.py             the ranks of a run; log.txt, metrics.jsonl and the progress bar
     files.py, checkpoint.py, npz.py    files written whole or not at all; weights and train states; arrays
+    os_errors.py, json_text.py         what the operating system and the parser of JSON say, as `InputError`
     unpickle.py, formats.py            pickles read without running code; numbers of the release's formats
 Every room may import `utils`. It imports no other room: the lowest floor of docs/DESIGN.md section 3.
 """

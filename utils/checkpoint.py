@@ -18,6 +18,7 @@ import torch
 
 from utils.errors import InputError
 from utils.files import atomic_file
+from utils.os_errors import kind_of, writing
 
 
 def save(path: str | Path, value: Any, old_format: bool = True) -> None:
@@ -26,12 +27,17 @@ def save(path: str | Path, value: Any, old_format: bool = True) -> None:
     `old_format`: the format that torch before 1.6 can read too. A file in the newer format has checksums and can be
     opened without reading all of it. Raises `InputError` when writing fails, for example on a full disk.
     """
-    try:
-        with atomic_file(path) as stream:
-            torch.save(value, stream, _use_new_zipfile_serialization=not old_format)
-    except OSError as error:
-        remedy = "free some disk space, or name another folder"
-        raise InputError("cannot write the checkpoint", file=path, found=error, remedy=remedy) from error
+    needed = _n_bytes(value)
+    # torch raises RuntimeError for what the operating system says.
+    with writing(path, needed, errors=(RuntimeError,)), atomic_file(path, needed) as stream:
+        torch.save(value, stream, _use_new_zipfile_serialization=not old_format)
+
+
+def _n_bytes(value: Any) -> int:
+    """The bytes of all tensors and arrays in `value`: about the size of its file."""
+    if isinstance(value, dict | list | tuple):
+        return sum(map(_n_bytes, value.values() if isinstance(value, dict) else value))
+    return int(getattr(value, "nbytes", 0))
 
 
 def load(path: str | Path, mmap: bool = False) -> Any:
@@ -41,7 +47,7 @@ def load(path: str | Path, mmap: bool = False) -> Any:
     exist, is damaged, or holds more than tensors, numbers, strings and numpy arrays.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise _absence_error(path)
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
@@ -158,8 +164,8 @@ def _check_sums(path: Path) -> None:
 
 def _absence_error(path: Path) -> InputError:
     """The error for a checkpoint path that is not a file; it lists the .pt files in the same folder."""
-    if path.exists():
-        return InputError("not a file", file=path, found="a folder", expected="a .pt file", remedy="name a file in it")
+    if os.path.exists(path):
+        return InputError("not a file", file=path, found=kind_of(path), expected="a .pt file", remedy="name a file")
     neighbours = sorted(entry.name for entry in path.parent.glob("*.pt"))[:8]
     return InputError(
         "file not found",

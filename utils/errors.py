@@ -1,6 +1,8 @@
 """`InputError`, the error for all wrong input: it says what is wrong, where, and what to do."""
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -31,13 +33,34 @@ class InputError(ValueError):
         super().__init__("\n".join(lines))
 
 
+def as_input_error(error: BaseException) -> InputError | None:
+    """What the operating system says anywhere else in a script, as an `InputError`; None for other exceptions."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, MemoryError):
+        return InputError(
+            "out of memory", found=str(error) or None, remedy="use smaller batches, fewer n_workers or files"
+        )
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        frames = traceback.extract_tb(error.__traceback__) or [None]
+        place = frames[-1] and f"{frames[-1].filename}, line {frames[-1].lineno}"
+        return InputError("the operating system refused", file=error.filename, key=place, found=error.strerror)
+    return None
+
+
 def exit_on_input_error(main: Callable[..., Any], *args: Any) -> None:
     """Run a script's `main`; on an `InputError`, print its message without a traceback and exit with status 2."""
     try:
         main(*args)
-    except InputError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        message = as_input_error(error)
+        if message is None:
+            raise
+        sys.stdout.flush()
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.exit(2)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from utils.files import atomic_write, read_json, write_json
+from utils.files import atomic_write, make_folder, read_bytes, read_json, write_json
+from utils.os_errors import write_error, writing
 from utils.paths import CHECKOUT
 from utils.run_config import RunConfig
 
@@ -29,6 +30,17 @@ class _TqdmHandler(logging.Handler):
             tqdm.write(self.format(record), file=sys.stderr)
         except Exception:
             self.handleError(record)
+
+
+class _FileHandler(logging.FileHandler):
+    """A log handler that stops the run when the log cannot be written, as on a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise the error about the file that is being handled; others are printed."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise write_error(self.baseFilename, error) from error
+        super().handleError(record)
 
 
 def open_log(output_dir: str | Path | None, rank: int = 0) -> logging.Logger:
@@ -48,9 +60,10 @@ def open_log(output_dir: str | Path | None, rank: int = 0) -> logging.Logger:
     handlers: list[logging.Handler] = [screen]
     if output_dir is not None:
         folder = Path(output_dir) / "log"
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"log_rank{rank}.txt" if rank else "log.txt"
-        handlers.append(logging.FileHandler(folder / name, "a", encoding="utf-8"))
+        make_folder(folder)
+        path = folder / (f"log_rank{rank}.txt" if rank else "log.txt")
+        with writing(path):
+            handlers.append(_FileHandler(path, "a", encoding="utf-8"))
     prefix = f"[rank {rank}] " if rank else ""
     for handler in handlers:
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {prefix}%(message)s", "%m-%d %H:%M:%S"))
@@ -72,17 +85,18 @@ class Metrics:
             return
         from torch.utils import tensorboard  # imported here, because it takes a second
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         if resume_step is not None:
             self.cut_back(resume_step)
         purge_step = None if resume_step is None else resume_step + 1
-        self._board = tensorboard.SummaryWriter(str(self.path.parent), purge_step=purge_step)
+        with writing(self.path.parent):
+            self._board = tensorboard.SummaryWriter(str(self.path.parent), purge_step=purge_step)
 
     def cut_back(self, step: int) -> None:
         """Drop records after `step`, records with "final", and a last line that a killed run left incomplete."""
         if not self.path.exists():
             return
-        lines = [line for line in self.path.read_bytes().splitlines() if _step_of(line) <= step]
+        lines = [line for line in read_bytes(self.path).splitlines() if _step_of(line) <= step]
         atomic_write(self.path, b"".join(line + b"\n" for line in lines))
 
     def write(self, record: dict[str, Any]) -> None:
@@ -91,16 +105,18 @@ class Metrics:
         if self._board is None:
             return
         values = {key: None if _not_finite(value) else value for key, value in record.items()}
-        with open(self.path, "a", encoding="utf-8") as stream:
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(values, ensure_ascii=False, default=float) + "\n")
-        for key, value in values.items():
-            if key not in ("step", "final") and isinstance(value, (int, float)):
-                self._board.add_scalar(key, value, record["step"])
+        with writing(self.path.parent):
+            for key, value in values.items():
+                if key not in ("step", "final") and isinstance(value, (int, float)):
+                    self._board.add_scalar(key, value, record["step"])
 
     def close(self) -> None:
         """Close the TensorBoard file."""
         if self._board is not None:
-            self._board.close()
+            with writing(self.path.parent):
+                self._board.close()
 
 
 class Progress:

@@ -1,6 +1,8 @@
 """npz files of many named arrays, written whole or not at all, and read without running code."""
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,20 @@ import numpy as np
 
 from utils.errors import InputError
 from utils.files import atomic_file
+from utils.os_errors import open_input
+
+# What numpy and zipfile raise for damaged files. A damaged header may announce any size: MemoryError.
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+DAMAGE += (SyntaxError, TypeError, OverflowError, struct.error)
 
 
 def write_npz(path: str | Path, arrays: Iterable[tuple[str, np.ndarray]]) -> None:
@@ -25,12 +41,11 @@ def write_npz(path: str | Path, arrays: Iterable[tuple[str, np.ndarray]]) -> Non
 @contextmanager
 def open_npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
     """Open an npz file whose arrays are read when they are used; `InputError` if it is absent or not an npz file."""
+    open_input(path).close()  # refuses what is absent, and pipes
     try:
         file = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError("file not found", file=path, remedy="check the path") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError("not an npz file", file=path, found=error) from None
+    except DAMAGE as error:
+        raise InputError("not an npz file", file=path, found=error, remedy="copy or write it again") from None
     if not isinstance(file, np.lib.npyio.NpzFile):
         found, expected = "a single array without a name", "named arrays, as numpy.savez writes them"
         raise InputError("not an npz file", file=path, found=found, expected=expected)
@@ -49,5 +64,5 @@ def read_array(file: Mapping[str, np.ndarray], name: str, path: str | Path) -> n
         raise InputError(
             "an array is missing in the npz file", file=path, key=name, found=", ".join(list(file)[:5])
         ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise InputError("an array of the npz file cannot be read", file=path, key=name, found=error) from None

@@ -6,10 +6,8 @@ Of the training sentences 5 % are held out, with all their pictures: early stopp
 """
 
 import argparse
-import gzip
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from examples.nlvr1.panels import Scale, objects
 from examples.nlvr1.pixels import CANVAS, PANEL_STEP, VisualWords
 from examples.nlvr1.statements import Statements
 from examples.nlvr1.words import MARKS, Vocabulary
+from prepare.entries import json_lines
 from scripts import convert_imgdir
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
@@ -51,17 +50,7 @@ class PrepareConfig:
 
 def read_examples(path: Path) -> list[dict[str, Any]]:
     """Read the examples of an annotation file, one JSON object per line."""
-    try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
-            return [json.loads(line) for line in file]
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(
-            "the annotation file cannot be read",
-            file=path,
-            found=error,
-            expected="one JSON object per line",
-            remedy="check --data and --train",
-        ) from None
+    return [example for _, example in json_lines(path)]
 
 
 def corners(example: dict[str, Any]) -> np.ndarray:
