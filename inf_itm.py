@@ -24,7 +24,7 @@ from train_itm import ItmConfig, ItmTask
 from utils.distributed import World, launch
 from utils.errors import InputError
 from utils.files import write_json
-from utils.options import option
+from utils.options import MOST_UNITS, option
 
 REGION_OPTIONS = ("conf_th", "max_bb", "min_bb", "num_bb")
 DEFAULT_HELP = "; None: as in --train_config, or the training default"
@@ -49,24 +49,41 @@ class ItmInference(InferenceFlags):
         path="own",
     )
     conf_th: float | None = option(
-        None, help="keep regions above this detector confidence (0 to 1); -1: use num_bb" + DEFAULT_HELP
+        None,
+        help="keep regions above this detector confidence (0 to 1); -1: use num_bb" + DEFAULT_HELP,
+        at_least=0,
+        at_most=1,
+        or_value=-1,
     )
-    max_bb: int | None = option(None, help="keep at most this many regions of an image" + DEFAULT_HELP, at_least=1)
-    min_bb: int | None = option(None, help="keep at least this many regions of an image" + DEFAULT_HELP, at_least=1)
+    max_bb: int | None = option(
+        None, help="keep at most this many regions of an image" + DEFAULT_HELP, at_least=1, at_most=10_000
+    )
+    min_bb: int | None = option(
+        None, help="keep at least this many regions of an image" + DEFAULT_HELP, at_least=1, at_most=10_000
+    )
     num_bb: int | None = option(
-        None, help="number of regions of every image when conf_th is -1" + DEFAULT_HELP, at_least=1
+        None, help="number of regions of every image when conf_th is -1" + DEFAULT_HELP, at_least=1, at_most=10_000
     )
     save_logits: bool = option(
         False, help="has no effect here: results.npz always has all scores, as scripts/ensemble.py needs"
     )
     batch_size: int = option(
-        400, help="maximal number of images in a batch; batch_units limits it too; seldom needs a change", at_least=1
+        400,
+        help="maximal number of images in a batch; batch_units limits it too; seldom needs a change",
+        at_least=1,
+        at_most=MOST_UNITS,
     )
     batch_units: int = option(
-        16384, help="size of a batch, in text tokens plus image regions; lower it if memory runs out", at_least=1
+        16384,
+        help="size of a batch, in text tokens plus image regions; lower it if memory runs out",
+        at_least=1,
+        at_most=MOST_UNITS,
     )
     chunk_texts: int = option(
-        1000, help="save the scores after every so many texts, so that an interrupted run can continue", at_least=1
+        1000,
+        help="save the scores after every so many texts, so that an interrupted run can continue",
+        at_least=1,
+        at_most=MOST_UNITS,
     )
     score: Literal["matching", "difference"] = option(
         "matching", help="zero-shot only: the matching head's logit of a match, or the difference of its two logits"

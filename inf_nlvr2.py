@@ -10,7 +10,7 @@ from optim.infer import Inference, InferenceConfig
 from train_nlvr2 import Nlvr2Config, Nlvr2Task
 from utils.distributed import launch
 from utils.errors import InputError
-from utils.options import option
+from utils.options import MOST_UNITS, option
 
 
 @dataclass(kw_only=True)
@@ -27,6 +27,7 @@ class Nlvr2Inference(InferenceConfig):
         None,
         help="size of a batch, in text tokens plus image regions; None: the val_batch_size of the training run",
         at_least=1,
+        at_most=MOST_UNITS,
     )
 
     @property

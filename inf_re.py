@@ -10,7 +10,7 @@ from data.referring import Boxes, box_source
 from optim.infer import Inference, InferenceConfig
 from train_re import BOXES_HELP, ReConfig, ReTask
 from utils.distributed import launch
-from utils.options import option
+from utils.options import MOST_UNITS, option
 
 
 @dataclass(kw_only=True)
@@ -19,7 +19,7 @@ class ReInference(InferenceConfig):
 
     txt_db: str = option(help="text LMDBs to predict for, with ':' between them", path="own", joined=":")
     batch_size: int | None = option(
-        256, help="expressions in a batch; None: the val_batch_size of the training run", at_least=1
+        256, help="expressions in a batch; None: the val_batch_size of the training run", at_least=1, at_most=MOST_UNITS
     )
     boxes: Boxes | None = option(None, help=BOXES_HELP)
     tmp_file: str | None = option(

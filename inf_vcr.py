@@ -11,7 +11,7 @@ from data.vcr import RegionSource
 from optim.infer import Inference, InferenceConfig
 from train_vcr import VcrConfig, VcrTask
 from utils.distributed import launch
-from utils.options import option
+from utils.options import MOST_UNITS, option
 
 
 @dataclass(kw_only=True)
@@ -24,7 +24,7 @@ class VcrInference(InferenceConfig):
         None, help='regions to read from "GT_DIR;DET_DIR": one of the two or both; None: as in the training run'
     )
     batch_size: int | None = option(
-        10, help="questions in a batch, 20 sequences each; lower it if memory runs out", at_least=1
+        10, help="questions in a batch, 20 sequences each; lower it if memory runs out", at_least=1, at_most=MOST_UNITS
     )
 
 

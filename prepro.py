@@ -36,6 +36,8 @@ from prepare.referring import prepare_re
 from prepare.texts import prepare_captions, prepare_itm, prepare_nlvr2, prepare_ve, prepare_vqa
 from prepare.vcr import prepare_vcr
 from utils.errors import InputError, exit_on_input_error
+from utils.options import MOST
+from utils.ranges import number
 
 PREPARE = {
     "captions": prepare_captions,
@@ -180,7 +182,7 @@ def add_vqa(tasks: Subcommands) -> None:
     )
     add(
         "--num_answers",
-        type=int,
+        type=number(int, at_least=1, at_most=MOST),
         default=3129,
         help="size of a new vocabulary of the most frequent majority answers, without --ans2label (paper A.2: 3129)",
     )

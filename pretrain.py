@@ -29,9 +29,9 @@ from optim.task import Task
 from utils.distributed import launch
 from utils.errors import InputError
 from utils.formats import VCR_TOKENS
-from utils.options import option
+from utils.options import MOST, SHARE, option
 from utils.run_config import DataEntry, RunConfig
-from utils.store_options import check_paired
+from utils.store_options import check_lists, check_mix
 
 TASKS = ("mlm", "mrfr", "mrc", "mrckl", "itm")
 VCR_TASKS = TASKS[:4]  # without ITM, because a VCR text does not describe its image (paper A.2)
@@ -43,12 +43,14 @@ class PretrainConfig(RunConfig):
 
     train_datasets: list[DataEntry] = option([], help="corpora to train on, with their tasks (in the JSON file only)")
     val_datasets: list[DataEntry] = option([], help="corpora to validate on, with their tasks (in the JSON file only)")
-    mrm_prob: float = option(0.15, help="share of image regions to mask, from 0 to 1")
-    itm_neg_prob: float = option(0.5, help="share of image-text pairs that do not match, from 0 to 1")
+    mrm_prob: float = option(0.15, help="share of image regions to mask", **SHARE)
+    itm_neg_prob: float = option(0.5, help="share of image-text pairs that do not match", **SHARE)
     itm_negative: Literal["image", "text", "both"] = option(
         "image", help="what to replace in a pair to make a negative: the image, the text, or either of them (both)"
     )
-    itm_ot_lambda: float = option(0.0, help="weight of the word-region alignment loss, added to ITM's; 0: no such loss")
+    itm_ot_lambda: float = option(
+        0.0, help="weight of the word-region alignment loss, added to ITM's; 0: no such loss", at_least=0, at_most=MOST
+    )
     masking: Literal["conditional", "joint"] = option(
         "conditional",
         help="mask tokens or regions of a pair (conditional), or both (joint, an ablation; paper table 3)",
@@ -75,7 +77,9 @@ class Pretraining(Task[PretrainConfig]):
         super().__init__(config)
         sources = config.train_datasets + config.val_datasets
         for datasets in (config.train_datasets, config.val_datasets):
+            check_lists(datasets)
             check_names([f"{task}_{source.name}" for source in datasets for task in source.tasks])
+        check_mix(config.train_datasets)
         for source in sources:
             self._check(source)
         self.has_vcr = any(self._is_vcr(source) for source in sources)
@@ -85,11 +89,7 @@ class Pretraining(Task[PretrainConfig]):
         return self.config.vcr or any(";" in img for img in source.img or [] if img)
 
     def _check(self, source: DataEntry) -> None:
-        """Raise `InputError` for lists of different lengths and for unknown tasks in one dataset."""
-        images: list[Any] = source.img or [None] * len(source.db)
-        ratios: list[Any] = source.mix_ratio or [1] * len(source.tasks)
-        check_paired({f"db of {source.name}": source.db, f"img of {source.name}": images})
-        check_paired({f"tasks of {source.name}": source.tasks, f"mix_ratio of {source.name}": ratios})
+        """Raise `InputError` for unknown tasks in one dataset."""
         possible = VCR_TASKS if self._is_vcr(source) else TASKS
         impossible = [task for task in source.tasks if task not in possible]
         if impossible:

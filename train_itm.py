@@ -25,7 +25,7 @@ from model.weights import LoadReport
 from optim.run import run_training
 from optim.task import MicroBatches, Task
 from utils.distributed import launch
-from utils.options import option
+from utils.options import MOST, MOST_UNITS, SHARE, option
 from utils.run_config import RunConfig
 from utils.store_options import ListedStoreOptions
 
@@ -43,31 +43,45 @@ class ItmConfig(ListedStoreOptions, RunConfig):
         1,
         "random negative images for a text, and as many texts for an image; with online: candidates to choose from",
         at_least=1,
+        at_most=100_000,
     )
     hard_neg_size: int = option(
-        31, "online only: number of the hardest candidates that the loss uses, for each text and image", at_least=1
+        31,
+        "online only: number of the hardest candidates that the loss uses, for each text and image",
+        at_least=1,
+        at_most=100_000,
     )
     margin: float = option(
         0.2,
         "triplet-loss margin: how much higher a pair should score than its negatives, on scores of 0 to 1",
-        at_least=0,
+        **SHARE,
     )
     mine_steps: int = option(
-        4000, "mined only: mine new negatives every so many optimiser steps; a smaller number is slower", at_least=1
+        4000,
+        "mined only: mine new negatives every so many optimiser steps; a smaller number is slower",
+        at_least=1,
+        at_most=MOST,
     )
     mine_images: int = option(
-        128, "mined only: random images to score for each text; more finds harder negatives, slowly", at_least=1
+        128,
+        "mined only: random images to score for each text; more finds harder negatives, slowly",
+        at_least=1,
+        at_most=MOST,
     )
     mine_keep: int = option(
-        20, "mined only: number of hardest negatives to keep for each text and each image", at_least=1
+        20, "mined only: number of hardest negatives to keep for each text and each image", at_least=1, at_most=MOST
     )
     mined_negatives: int = option(
-        2, "mined only: number of hard negatives in an example, half of them images, half texts", at_least=1
+        2,
+        "mined only: number of hard negatives in an example, half of them images, half texts",
+        at_least=1,
+        at_most=100_000,
     )
     inf_minibatch_size: int = option(
         400,
         "validation ranks a text's image among this many images; with full_val: images scored at a time",
         at_least=1,
+        at_most=MOST_UNITS,
     )
     full_val: bool = option(
         False, "validate by ranking all texts and all images: slower, but comparable with published recalls"

@@ -23,7 +23,7 @@ from optim.run import run_training
 from optim.task import Task
 from utils.distributed import launch
 from utils.errors import InputError
-from utils.options import option
+from utils.options import MOST_UNITS, SHARE, option
 from utils.run_config import RunConfig
 from utils.store_options import SplitStoreOptions
 
@@ -41,16 +41,18 @@ class ReConfig(SplitStoreOptions, RunConfig):
     train_loss: Literal["cls", "rank"] = option(
         "cls", help="cls: cross-entropy over the regions; rank: margin ranking loss between the true region and another"
     )
-    margin: float = option(0.2, help="margin of the ranking loss (train_loss rank), on scores of 0 to 1", at_least=0)
+    margin: float = option(0.2, help="margin of the ranking loss (train_loss rank), on scores of 0 to 1", **SHARE)
     hard_ratio: float = option(
         0.3,
         help="probability that the ranking loss takes the hardest wrong region instead of a random one",
-        at_least=0,
+        **SHARE,
     )
     train_batch_size: int = option(
-        128, help="expressions in a rank's micro-batch; lower it if memory runs out", at_least=1
+        128, help="expressions in a rank's micro-batch; lower it if memory runs out", at_least=1, at_most=MOST_UNITS
     )
-    val_batch_size: int = option(256, help="expressions in a validation batch; lower it if memory runs out", at_least=1)
+    val_batch_size: int = option(
+        256, help="expressions in a validation batch; lower it if memory runs out", at_least=1, at_most=MOST_UNITS
+    )
     grad_norm: float = 0.25
     num_train_steps: int = 32000
     valid_steps: int = 0

@@ -18,7 +18,7 @@ from utils import distributed
 from utils.config import load_hps, parse
 from utils.distributed import World
 from utils.errors import InputError
-from utils.options import option
+from utils.options import MOST_UNITS, option
 from utils.run_config import RunConfig
 
 LOG = logging.getLogger("uniter")
@@ -43,6 +43,7 @@ class InferenceFlags:
         4,
         help="loader processes of a rank; raise it if the GPU waits for data; 0: the rank loads its data itself",
         at_least=0,
+        at_most=10_000,
     )
     pin_mem: bool = option(False, help="put batches in page-locked memory: faster copies to a GPU, more host memory")
     save_logits: bool = option(False, help="also write the logits of every prediction, for scripts/ensemble.py")
@@ -63,6 +64,7 @@ class InferenceConfig(InferenceFlags):
         8192,
         help="size of a batch, in text tokens plus image regions; None: the val_batch_size of the training run",
         at_least=1,
+        at_most=MOST_UNITS,
     )
 
     @property

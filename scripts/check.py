@@ -17,6 +17,8 @@ from tqdm import tqdm
 from data.img_store import ImageStore
 from data.txt_store import TextStore
 from utils.errors import InputError, exit_on_input_error
+from utils.options import MOST
+from utils.ranges import number
 
 MAX_SHOWN = 5  # bad records to describe; the rest are only counted
 
@@ -45,12 +47,13 @@ def command_line() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--txt_db", help="text store to check (NAME.db)")
     add("--img_db", help="image store to check (the folder with feat_…)")
-    add("--conf_th", type=float, default=0.2, help="confidence threshold of the store's variant; -1: fixed num_bb")
-    add("--max_bb", type=int, default=100, help="maximum number of boxes of the store's variant")
-    add("--min_bb", type=int, default=10, help="minimum number of boxes of the store's variant")
-    add("--num_bb", type=int, default=36, help="number of boxes of the variant feat_numbb, with --conf_th -1")
+    threshold, count = number(float, at_least=0, at_most=1, or_value=-1), number(int, at_least=1, at_most=MOST)
+    add("--conf_th", type=threshold, default=0.2, help="confidence threshold of the store's variant; -1: fixed num_bb")
+    add("--max_bb", type=count, default=100, help="maximum number of boxes of the store's variant")
+    add("--min_bb", type=count, default=10, help="minimum number of boxes of the store's variant")
+    add("--num_bb", type=count, default=36, help="number of boxes of the variant feat_numbb, with --conf_th -1")
     add("--compressed_db", action="store_true", help="check the compressed variant of the image store")
-    add("--img_dim", type=int, help="expected feature width (2048 for the published models)")
+    add("--img_dim", type=count, help="expected feature width (2048 for the published models)")
     return parser
 
 

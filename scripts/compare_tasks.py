@@ -22,7 +22,7 @@ from scripts.demo_world.runner import Command, DemoRunner
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
-from utils.options import option
+from utils.options import MOST, option
 
 METRICS = {"nlvr2": "accuracy", "ve": "accuracy", "vcr": "acc", "re": "accuracy_gt", "itm": "r_mean"}  # task → metric
 SECOND_STAGE = "stage"  # the side of VCR that starts from its second stage
@@ -39,8 +39,8 @@ class CompareConfig:
     """Options of the paired comparisons on the demo's tasks."""
 
     demo: str = option("demo", help="output folder of a finished scripts/demo.sh --all")
-    steps: int = option(350, help="optimiser steps of each finetuning run", at_least=1)
-    stage_steps: int = option(400, help="optimiser steps of VCR's second stage", at_least=1)
+    steps: int = option(350, help="optimiser steps of each finetuning run", at_least=1, at_most=MOST)
+    stage_steps: int = option(400, help="optimiser steps of VCR's second stage", at_least=1, at_most=MOST)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -120,20 +121,45 @@ def save_json(path: Path, value: dict[str, int]) -> None:
     os.replace(temporary, path)
 
 
+def number(kind: type, low: float, high: float, other: float | None = None) -> Callable[[str], float]:
+    """The `type` of a flag that is a number from `low` to `high`, or `other`."""
+
+    def parse(text: str) -> float:
+        """Convert the text of the flag; `ValueError` when it is no number of this kind."""
+        value: float = kind(text)
+        if not (low <= value <= high or value == other):
+            allowed = f"from {low} to {high}" + ("" if other is None else f", or {other}")
+            raise argparse.ArgumentTypeError(f"{text[:80]} is out of range: expected a number {allowed}")
+        return value
+
+    parse.bounds = low, high, other  # type: ignore[attr-defined]
+    parse.__name__ = kind.__name__  # in the message of argparse for text that is no number
+    return parse
+
+
 def main() -> None:
     """Convert the folder that the command line names; on an error, print it and exit with status 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--img_dir", required=True, help="folder of .npz files to convert")
     add("--output", required=True, help="folder of the image store; it may hold other variants already")
-    add("--nproc", type=int, default=8, help="number of parallel processes")
+    count = number(int, 1, 10_000)
+    add("--nproc", type=count, default=8, help="number of parallel processes")
     add("--compress", action="store_true", help="write records as compressed npz")
     add("--keep_all", action="store_true", help="keep all boxes (variant `all`)")
-    add("--conf_th", type=float, default=0.2, help="keep boxes above this confidence; -1: a fixed number, see --num_bb")
-    add("--max_bb", type=int, default=100, help="keep at most this many boxes of an image")
-    add("--min_bb", type=int, default=10, help="keep at least this many boxes of an image")
-    add("--num_bb", type=int, default=100, help="number of boxes that readers take with --conf_th -1")
-    problem = write(parser.parse_args())
+    add(
+        "--conf_th",
+        type=number(float, 0, 1, -1),
+        default=0.2,
+        help="keep boxes above this confidence; -1: a fixed number, see --num_bb",
+    )
+    add("--max_bb", type=count, default=100, help="keep at most this many boxes of an image")
+    add("--min_bb", type=count, default=10, help="keep at least this many boxes of an image")
+    add("--num_bb", type=count, default=100, help="number of boxes that readers take with --conf_th -1")
+    args = parser.parse_args()
+    if args.min_bb > args.max_bb:
+        parser.error(f"argument --min_bb: {args.min_bb} is greater than --max_bb, which is {args.max_bb}")
+    problem = write(args)
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)

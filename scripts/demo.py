@@ -16,7 +16,7 @@ from scripts.demo_world.runner import DETECTED_BOXES, Command, DemoRunner
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
-from utils.options import option
+from utils.options import MOST, option
 
 SEEDS = (42, 43, 44)  # seeds of the comparisons
 
@@ -29,12 +29,18 @@ class DemoConfig:
     all: bool = option(False, help="also finetune and test all other tasks")
     table: bool = option(False, help="with --all: also train every task from scratch, and without images")
     compare: bool = option(False, help="also finetune VQA from scratch and without images, over three seeds")
-    n_train: int = option(4000, help="number of training images", at_least=8)
-    n_val: int = option(200, help="number of validation images", at_least=8)
-    n_test: int = option(400, help="number of test images", at_least=8)
-    pretrain_steps: int = option(0, help="optimiser steps of pre-training; 0: as in config/demo-pretrain.json")
-    vqa_steps: int = option(0, help="optimiser steps of VQA finetuning; 0: as in config/demo-vqa.json")
-    compare_steps: int = option(700, help="optimiser steps of each finetuning run of --compare", at_least=1)
+    n_train: int = option(4000, help="number of training images", at_least=8, at_most=MOST)
+    n_val: int = option(200, help="number of validation images", at_least=8, at_most=MOST)
+    n_test: int = option(400, help="number of test images", at_least=8, at_most=MOST)
+    pretrain_steps: int = option(
+        0, help="optimiser steps of pre-training; 0: as in config/demo-pretrain.json", at_least=0, at_most=MOST
+    )
+    vqa_steps: int = option(
+        0, help="optimiser steps of VQA finetuning; 0: as in config/demo-vqa.json", at_least=0, at_most=MOST
+    )
+    compare_steps: int = option(
+        700, help="optimiser steps of each finetuning run of --compare", at_least=1, at_most=MOST
+    )
 
 
 def test_all_tasks(runner: DemoRunner, config: DemoConfig, weights: Path, vqa_accuracy: float) -> None:

@@ -32,7 +32,7 @@ from prepare.regions import codebook, crops, describe, grid_boxes, project, pseu
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
 from utils.files import new_folder, read_json, write_json
-from utils.options import option
+from utils.options import MOST_SEED, option
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -52,8 +52,8 @@ class DescribeConfig:
         "{stem}.npz, for COCO images coco_{split}_{image_id:012}.npz",
     )
     split: str | None = option(None, help="value of {split}, if COCO's file names do not contain it")
-    seed: int = option(0, help="seed of the imitated detector", at_least=0)
-    nproc: int = option(2, help="number of parallel processes", at_least=1)
+    seed: int = option(0, help="seed of the imitated detector", at_least=0, at_most=MOST_SEED)
+    nproc: int = option(2, help="number of parallel processes", at_least=1, at_most=10_000)
 
 
 @dataclass(kw_only=True)

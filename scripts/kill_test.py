@@ -22,7 +22,7 @@ import torch
 from utils import checkpoint
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
-from utils.options import option
+from utils.options import MOST, MOST_SEED, option
 from utils.paths import CHECKOUT
 
 TIMES = ("units_per_s", "examples_per_s")
@@ -35,8 +35,8 @@ class KillTestConfig:
 
     run: str = option("", help="JSON with the options of the run to kill; required")
     script: str = option("pretrain.py", help="training script that reads this JSON")
-    trials: int = option(20, help="number of runs to kill and resume", at_least=1)
-    seed: int = option(0, help="seed of the moments of the kills")
+    trials: int = option(20, help="number of runs to kill and resume", at_least=1, at_most=MOST)
+    seed: int = option(0, help="seed of the moments of the kills", at_least=0, at_most=MOST_SEED)
     folder: str = option("", help="folder to keep the runs in; default: a temporary folder")
 
 

@@ -100,7 +100,7 @@ def test_config_values_of_the_release() -> None:
         ({"optim": "sgd"}, ["optim", "'sgd' (str)", "one of adam, adamax, adamw"]),
         ({"precision": "fp8"}, ["precision", "one of fp64, fp32, bf16, fp16"]),
         ({"betas": [0.9]}, ["betas", "list of 2: float, float"]),
-        ({"betas": [0.9, 1.0]}, ["betas", "[0, 1)"]),
+        ({"betas": [0.9, 1.0]}, ["betas[1]", "at least 0, below 1", "options.json"]),
         ({"train_txt_dbs": "a"}, ["train_txt_dbs", "'a' (str)", "list of str"]),
         ({"train_txt_dbs": ["a", 3]}, ["train_txt_dbs[1]", "3 (int)", "str"]),
         ({"train_datasets": [{"name": "x", "db": ["a"], "img": [7]}]}, ["train_datasets[0].img[0]", "str or null"]),
@@ -108,8 +108,8 @@ def test_config_values_of_the_release() -> None:
         ({"train_datasets": [{"name": "x", "db": [], "mixratio": [1]}]}, ["[0].mixratio", "'mix_ratio'"]),
         ({"valid_steps": -1}, ["valid_steps", "at least 0"]),
         ({"min_bb": 50, "max_bb": 20}, ["min_bb", "50", "20"]),
-        ({"grad_norm": 0}, ["grad_norm", "above 0, or -1"]),
-        ({"dropout": 1.0}, ["dropout", "less than 1"]),
+        ({"grad_norm": 0}, ["grad_norm", "above 0", "or -1"]),
+        ({"dropout": 1.0}, ["dropout", "below 1"]),
     ],
 )
 def test_wrong_json_names_key_found_and_expected(tmp_path: Path, options: dict[str, Any], fragments: list[str]) -> None:

@@ -7,11 +7,12 @@ dataclass fields. All options are checked before any data is opened. The options
 
 import argparse
 import dataclasses
-import math
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args
 
 import tyro
@@ -20,6 +21,7 @@ from utils.errors import InputError
 from utils.files import read_json
 from utils.options import convert, field_metadata, field_types, is_required, option, unknown_key
 from utils.paths import resolve_paths
+from utils.ranges import check_ranges, spell_range
 from utils.run_config import RunConfig
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
         )
     config = config_class(**values)
     notes += resolve_paths(config)
-    return config, notes + validate(config)
+    return config, notes + validate(config, dict.fromkeys(json_values, path))
 
 
 def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]]:
@@ -74,32 +76,26 @@ def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]
             found=", ".join(options) or "no key",
             remedy="give a model's JSON file as model_config, and a run's log/hps.json where a run is asked for",
         )
-    return config_class(**values), {k: v for k, v in options.items() if k not in hints}
+    config = config_class(**values)
+    check_ranges(config, dict.fromkeys(values, path))
+    return config, {k: v for k, v in options.items() if k not in hints}
 
 
-def validate(config: Any) -> list[str]:
+def validate(config: Any, files: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
     """Check the ranges of options, and options that depend on each other; returns warnings for the log.
 
-    Raises `InputError` for the first option that is out of range.
+    `files`: the JSON file of each option that one gave, for the message. Raises `InputError` for the first option that
+    is out of range.
     """
-    for name, metadata in field_metadata(type(config)).items():
-        value, least = getattr(config, name), metadata.get("at_least")
-        if least is not None and value is not None and value < least:
-            raise InputError("option out of range", key=name, found=value, expected=f"at least {least}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError("option out of range", key=name, found=value, expected="a finite number")
+    check_ranges(config, files)
     if not isinstance(config, RunConfig):
         return []
     if config.min_bb > config.max_bb:
         expected = f"at most max_bb, which is {config.max_bb}"
-        raise InputError("min_bb is greater than max_bb", key="min_bb", found=config.min_bb, expected=expected)
-    if not all(0 <= beta < 1 for beta in config.betas):
-        raise InputError("option out of range", key="betas", found=config.betas, expected="two numbers in [0, 1)")
-    if config.dropout >= 1:
-        raise InputError("option out of range", key="dropout", found=config.dropout, expected="less than 1")
-    if config.grad_norm == 0 or (config.grad_norm < 0 and config.grad_norm != -1):
-        expected = "above 0, or -1 for no clipping"
-        raise InputError("option out of range", key="grad_norm", found=config.grad_norm, expected=expected)
+        remedy = "set both as in the name of the image LMDB's variant (feat_…_max…_min…)"
+        raise InputError(
+            "min_bb is greater than max_bb", key="min_bb", found=config.min_bb, expected=expected, remedy=remedy
+        )
     notes = []
     if config.warmup_steps > config.num_train_steps:
         notes.append(
@@ -144,7 +140,11 @@ def _parse_flags(config_class: type, json_values: dict[str, Any], flags: list[st
         default = json_values.get(field.name, ABSENT if is_required(field) else default)
         values[field.name] = default
         if not _holds_dataclass(hints[field.name]):  # a dataclass value can be set in JSON only
-            spec = option(default, metadata[field.name].get("help", ""))
+            text, bounds = metadata[field.name].get("help", ""), dict(metadata[field.name])
+            if bounds.get("at_most", 0) >= 10_000:  # a bound that only a slip of the hand meets
+                del bounds["at_most"]
+            limits = spell_range(bounds)
+            spec = option(default, f"{text} [{limits}]" if limits else text)
             groups.setdefault(metadata[field.name].get("group", "task"), []).append(
                 (field.name, hints[field.name], spec)
             )

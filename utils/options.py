@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
-import math
+import sys
 import types
 import typing
 from pathlib import Path
@@ -13,12 +13,17 @@ from utils.errors import InputError
 
 T = TypeVar("T")
 
+MOST = 10**9  # the upper bound of counts without a natural limit, such as steps: far beyond every real run
+MOST_UNITS = 10**8  # of batch sizes
+MOST_SEED = 2**63 - 1  # `data.rng` uses 63 bits
+SHARE: dict[str, Any] = {"at_least": 0, "at_most": 1}  # the range of a share or probability
+
 
 def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
     """Define a dataclass field that is an option; without a default the option is required.
 
-    `metadata`: `group` (its heading in --help), `at_least` (its smallest value), `path` and `joined` (see
-    `utils.paths`). A list as default is copied for each instance. A subclass may give a field another default and
+    `metadata`: `group` (its heading in --help), `path` and `joined` (see `utils.paths`), and for numbers the range (see
+    `utils.ranges`). A list as default is copied for each instance. A subclass may give a field another default and
     keeps its metadata.
     """
     metadata = {"help": help, **metadata}
@@ -84,7 +89,7 @@ def convert(value: Any, hint: Any, key: str, path: str | Path, *, text_numbers: 
     if value_type in (int, float) and text_numbers and isinstance(value, str):
         with contextlib.suppress(ValueError):
             return value_type(value)
-    if value_type is float and type(value) in (int, float) and math.isfinite(value):
+    if value_type is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     if value_type in (bool, int, str) and type(value) is value_type:
         return value

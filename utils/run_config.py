@@ -3,10 +3,10 @@
 A help text says what the option does, in which unit, and when to change it. The defaults are the release's.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from utils.options import option
+from utils.options import MOST, MOST_SEED, MOST_UNITS, option
 
 
 @dataclass(kw_only=True)
@@ -14,10 +14,11 @@ class DataEntry:
     """One corpus of pre-training: its text stores, the image store of each, and the tasks to train on them."""
 
     name: str  # used in the log: loss/TASK_NAME
-    db: list[str] = field(metadata={"path": True})  # text stores
-    img: list[str | None] | None = field(default=None, metadata={"path": True})  # null: text without images
-    tasks: list[str] = field(default_factory=list)  # such as mlm, itm
-    mix_ratio: list[int] | None = None  # how often each task is drawn, relative to the others; null: equally often
+    db: list[str] = option(path=True)  # text stores
+    img: list[str | None] | None = option(None, path=True)  # null: text without images
+    tasks: list[str] = option([])  # such as mlm, itm
+    # How often each task is drawn, relative to the others; null: equally often.
+    mix_ratio: list[int] | None = option(None, at_least=0, at_most=MOST)
 
 
 @dataclass(kw_only=True)
@@ -50,30 +51,38 @@ class RunConfig:
         60,
         "leave out training texts of more tokens than this, [CLS] and [SEP] not counted; -1: keep all",
         group="data",
-        at_least=-1,
+        at_least=1,
+        at_most=MOST,
+        or_value=-1,
     )
     conf_th: float = option(
         0.2,
         "keep regions above this detector confidence (0 to 1); must match the image LMDB (feat_th…); -1: use num_bb",
         group="data",
+        at_least=0,
+        at_most=1,
+        or_value=-1,
     )
     max_bb: int = option(
         100,
         "keep at most this many regions of an image; must match the image LMDB (feat_…_max…)",
         group="data",
         at_least=1,
+        at_most=10_000,
     )
     min_bb: int = option(
         10,
         "keep at least this many regions of an image, even below conf_th; must match the image LMDB (feat_…_min…)",
         group="data",
         at_least=1,
+        at_most=10_000,
     )
     num_bb: int = option(
         36,
         "number of regions of every image when conf_th is -1; must match the image LMDB (feat_numbb…)",
         group="data",
         at_least=1,
+        at_most=10_000,
     )
     blind: bool = option(
         False, "replace each image by one empty region: a text-only baseline, as a control", group="data"
@@ -84,12 +93,14 @@ class RunConfig:
         "size of a rank's micro-batch, in text tokens plus image regions; lower it if memory runs out",
         group="batch",
         at_least=1,
+        at_most=MOST_UNITS,
     )
     val_batch_size: int = option(
         4096,
         "size of a validation batch, in text tokens plus image regions; lower it if memory runs out",
         group="batch",
         at_least=1,
+        at_most=MOST_UNITS,
     )
     batching: Literal["release", "full"] = option(
         "release",
@@ -101,6 +112,7 @@ class RunConfig:
         "micro-batches of a rank in one optimiser step; raise it for larger batches in the same memory",
         group="batch",
         at_least=1,
+        at_most=100_000,
     )
     accumulation: Literal["sum", "mean"] = option(
         "sum",
@@ -118,12 +130,14 @@ class RunConfig:
         "peak learning rate, reached after warm-up; tune it first for new data or another batch size",
         group="optimisation",
         at_least=0,
+        at_most=1,
     )
     lr_mul: float = option(
         1.0,
         "factor on the learning rate of the task's head; above 1 for a head that starts from random weights",
         group="optimisation",
         at_least=0,
+        at_most=10_000,
     )
     decay: Literal["linear", "invsqrt", "constant"] = option(
         "linear",
@@ -134,46 +148,62 @@ class RunConfig:
         (0.9, 0.98),
         "Adam's decay rates for its averages of the gradient and of the squared gradient",
         group="optimisation",
+        at_least=0,
+        below=1,
     )
     weight_decay: float = option(
         0.0,
         "decay of weight matrices and embeddings; biases and norm weights are never decayed",
         group="optimisation",
         at_least=0,
+        at_most=10,
     )
     grad_norm: float = option(
         2.0,
         "clip the norm of all gradients to this; -1: do not clip; lower it if the loss diverges",
         group="optimisation",
+        above=0,
+        at_most=MOST,
+        or_value=-1,
     )
     dropout: float = option(
         0.1,
         "dropout probability in embeddings, attention and layers; replaces the values in model_config",
         group="optimisation",
         at_least=0,
+        below=1,
     )
     warmup_steps: int = option(
         4000,
         "optimiser steps in which the learning rate rises linearly to its peak; keep it below num_train_steps",
         group="optimisation",
         at_least=0,
+        at_most=MOST,
     )
     num_train_steps: int = option(
         100000,
         "number of optimiser steps to train for; the linear schedule reaches zero there",
         group="optimisation",
         at_least=0,
+        at_most=MOST,
     )
 
     valid_steps: int = option(
-        1000, "validate and save every so many optimiser steps; 0: after every epoch", group="run", at_least=0
+        1000,
+        "validate and save every so many optimiser steps; 0: after every epoch",
+        group="run",
+        at_least=0,
+        at_most=MOST,
     )
-    log_steps: int = option(100, "log the loss and the speed every so many optimiser steps", group="run", at_least=1)
+    log_steps: int = option(
+        100, "log the loss and the speed every so many optimiser steps", group="run", at_least=1, at_most=MOST
+    )
     keep_states: int = option(
         2,
         "number of newest train states to keep for --resume; each takes about two weight files' disk space",
         group="run",
         at_least=1,
+        at_most=MOST,
     )
     resume: bool = option(False, "continue an interrupted run from the newest train state in output_dir", group="run")
     eval_only: bool = option(False, "validate the checkpoint and stop; nothing is trained or written", group="run")
@@ -182,6 +212,7 @@ class RunConfig:
         "seed of every random choice, such as data order, masks, dropout; vary it to measure the noise",
         group="run",
         at_least=0,
+        at_most=MOST_SEED,
     )
     fp16: bool = option(
         False,
@@ -192,13 +223,18 @@ class RunConfig:
         None, "number format of the computation; overrides --fp16; None: as --fp16 says, else fp32", group="run"
     )
     num_threads: int = option(
-        0, "CPU threads of a rank; 0: torch decides; set it for exactly repeatable runs on CPU", group="run", at_least=0
+        0,
+        "CPU threads of a rank; 0: torch decides; set it for exactly repeatable runs on CPU",
+        group="run",
+        at_least=0,
+        at_most=10_000,
     )
     n_workers: int = option(
         4,
         "loader processes of a rank; raise it if the GPU waits for data; 0: the rank loads its data itself",
         group="run",
         at_least=0,
+        at_most=10_000,
     )
     pin_mem: bool = option(
         False, "put batches in page-locked memory: faster copies to a GPU, more host memory", group="run"

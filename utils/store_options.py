@@ -6,6 +6,7 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.options import option
+from utils.run_config import DataEntry
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -99,4 +100,26 @@ def check_paired(lists: Mapping[str, Sequence[Any]]) -> None:
             found=f"{len(first)} and {len(second)} entries",
             expected="the same number in both",
             remedy=f"give one entry of {second_name} for each entry of {first_name}",
+        )
+
+
+def check_lists(sources: Sequence[DataEntry]) -> None:
+    """`InputError` unless the lists of each dataset fit: an image store for a text store, a ratio for a task."""
+    for source in sources:
+        images: list[Any] = source.img or [None] * len(source.db)
+        ratios: list[Any] = source.mix_ratio or [1] * len(source.tasks)
+        check_paired({f"db of {source.name}": source.db, f"img of {source.name}": images})
+        check_paired({f"tasks of {source.name}": source.tasks, f"mix_ratio of {source.name}": ratios})
+
+
+def check_mix(sources: Sequence[DataEntry]) -> None:
+    """`InputError` if the `mix_ratio` of datasets, the training data, is 0 for every task, so that none is drawn."""
+    ratios = [source.mix_ratio or [1] * len(source.tasks) for source in sources]
+    if any(ratios) and not any(weight for ratio in ratios for weight in ratio):
+        raise InputError(
+            "no task would ever be drawn",
+            key="train_datasets: mix_ratio",
+            found="0 for every task",
+            expected="a number above 0 for one task at least",
+            remedy="set mix_ratio to how often each task is drawn, relative to the others",
         )

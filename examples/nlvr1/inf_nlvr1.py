@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from examples.nlvr1.train_nlvr1 import Nlvr1Config, Nlvr1Task
 from optim.infer import Inference, InferenceConfig
 from utils.distributed import launch
-from utils.options import option
+from utils.options import MOST_UNITS, option
 
 
 @dataclass(kw_only=True)
 class Nlvr1Inference(InferenceConfig):
     """Flags of NLVR's inference."""
 
-    batch_size: int | None = option(256, help="examples in a batch; None: the run's val_batch_size", at_least=1)
+    batch_size: int | None = option(
+        256, help="examples in a batch; None: the run's val_batch_size", at_least=1, at_most=MOST_UNITS
+    )
     copies: int = option(
-        8, help="symmetric copies of a sentence and its picture to average scores over; 1: as it is", at_least=1
+        8,
+        help="symmetric copies of a sentence and its picture to average scores over; 1: as it is",
+        at_least=1,
+        at_most=10_000,
     )
     n_workers: int = 0
 

@@ -28,7 +28,7 @@ from scripts import convert_imgdir
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
 from utils.files import new_folder
-from utils.options import option
+from utils.options import MOST, option
 
 MAX_OBJECTS = 32  # of a picture; eight in a panel are the most there are
 HELD_OUT_SHARE = 0.05  # of the training sentences
@@ -44,7 +44,7 @@ class PrepareConfig:
         "train_recovered.json.gz", help="file of training annotations in the data folder, .json or .json.gz"
     )
     statements: int = option(
-        100_000, help="generated statements, each with a picture true of it and one not", at_least=1
+        100_000, help="generated statements, each with a picture true of it and one not", at_least=1, at_most=MOST
     )
 
 

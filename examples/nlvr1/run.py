@@ -15,7 +15,7 @@ import numpy as np
 from utils.config import parse
 from utils.errors import exit_on_input_error
 from utils.files import read_json, write_json
-from utils.options import option
+from utils.options import MOST, MOST_SEED, option
 
 CONFIG = "examples/nlvr1/nlvr1.json"
 FINETUNE_FLAGS = ("--learning_rate", "0.0006", "--statements_weight", "4")  # what finetuning does otherwise
@@ -28,12 +28,16 @@ class BenchmarkConfig:
 
     data: str = option(help="folder of the official files (examples/nlvr1/README.md lists them)")
     output: str = option("nlvr1", help="folder for all results; finished parts are not made again")
-    seeds: list[int] = option([42, 43, 44], help="seeds, each of one pre-training and one finetuning")
-    pretrain_steps: int = option(4000, help="optimiser steps of pre-training", at_least=1)
-    finetune_steps: int = option(1000, help="optimiser steps of finetuning", at_least=1)
-    valid_steps: int = option(200, help="steps between two validations on the held-out sentences", at_least=1)
-    statements: int = option(100_000, help="generated statements to pre-train on", at_least=1)
-    num_threads: int = option(1, help="CPU threads of a run; 0: torch decides", at_least=0)
+    seeds: list[int] = option(
+        [42, 43, 44], help="seeds, each of one pre-training and one finetuning", at_least=0, at_most=MOST_SEED
+    )
+    pretrain_steps: int = option(4000, help="optimiser steps of pre-training", at_least=1, at_most=MOST)
+    finetune_steps: int = option(1000, help="optimiser steps of finetuning", at_least=1, at_most=MOST)
+    valid_steps: int = option(
+        200, help="steps between two validations on the held-out sentences", at_least=1, at_most=MOST
+    )
+    statements: int = option(100_000, help="generated statements to pre-train on", at_least=1, at_most=MOST)
+    num_threads: int = option(1, help="CPU threads of a run; 0: torch decides", at_least=0, at_most=10_000)
 
 
 class Benchmark:

@@ -27,7 +27,7 @@ from optim.run import run_training
 from optim.task import Task
 from utils.distributed import launch
 from utils.files import write_json
-from utils.options import option
+from utils.options import MOST, SHARE, option
 from utils.run_config import RunConfig
 from utils.store_options import SplitStoreOptions
 
@@ -41,13 +41,18 @@ class Nlvr1Config(SplitStoreOptions, RunConfig):
     phase: Literal["pretrain", "finetune"] = option(
         "finetune", "pretrain: tell a sentence's true picture from a false one; finetune: also judge each picture"
     )
-    statements_weight: int = option(4, "steps on generated statements for every step that judges", at_least=0)
-    contrast_weight: int = option(
-        1, "steps that contrast two pictures of a sentence for every step that judges", at_least=0
+    statements_weight: int = option(
+        4, "steps on generated statements for every step that judges", at_least=0, at_most=MOST
     )
-    rewritten: float = option(0.3, "share of training sentences that are put in other words")
+    contrast_weight: int = option(
+        1, "steps that contrast two pictures of a sentence for every step that judges", at_least=0, at_most=MOST
+    )
+    rewritten: float = option(0.3, "share of training sentences that are put in other words", **SHARE)
     copies: int = option(
-        1, "evaluation: symmetric copies of a sentence and its picture to average scores over", at_least=1
+        1,
+        "evaluation: symmetric copies of a sentence and its picture to average scores over",
+        at_least=1,
+        at_most=10_000,
     )
 
 

@@ -25,7 +25,7 @@ from scripts.demo_world.words import vocabulary
 from utils.config import parse
 from utils.errors import exit_on_input_error
 from utils.files import atomic_write, new_folder, write_json
-from utils.options import option
+from utils.options import MOST, MOST_SEED, option
 
 CATEGORIES = {pair: k + 1 for k, pair in enumerate((color, shape) for color in COLORS for shape in SHAPES)}
 
@@ -35,13 +35,13 @@ class DemoDataConfig:
     """Options of the demo data."""
 
     output: str = option(help="new folder for the generated files")
-    seed: int = option(42, help="seed of every random choice", at_least=0)
-    n_train: int = option(3000, help="number of training images", at_least=1)
-    n_val: int = option(200, help="number of validation images", at_least=1)
-    n_test: int = option(400, help="number of test images", at_least=1)
-    n_captions: int = option(5, help="number of captions per image", at_least=1)
-    n_questions: int = option(6, help="number of questions per image", at_least=1)
-    nproc: int = option(2, help="number of processes that draw images", at_least=1)
+    seed: int = option(42, help="seed of every random choice", at_least=0, at_most=MOST_SEED)
+    n_train: int = option(3000, help="number of training images", at_least=1, at_most=MOST)
+    n_val: int = option(200, help="number of validation images", at_least=1, at_most=MOST)
+    n_test: int = option(400, help="number of test images", at_least=1, at_most=MOST)
+    n_captions: int = option(5, help="number of captions per image", at_least=1, at_most=10_000)
+    n_questions: int = option(6, help="number of questions per image", at_least=1, at_most=10_000)
+    nproc: int = option(2, help="number of processes that draw images", at_least=1, at_most=10_000)
 
 
 def _draw_one(path: Path, scene: Scene, seed: int, image_id: int) -> None:
