@@ -125,8 +125,12 @@ def owners(lens: Tensor, device: torch.device) -> Tensor:
 
 
 def segment_sum(x: Tensor, owner: Tensor, segments: int) -> Tensor:
-    """The sum over each segment: (N, …) and the segment of each unit (N,) -> (segments, …)."""
-    return x.new_zeros(segments, *x.shape[1:]).index_add(0, owner, x)
+    """The sum over each segment: (N, …) and the segment of each unit (N,) -> (segments, …).
+
+    It adds in a fixed order: on a GPU, `index_add` would leave the order to the threads.
+    """
+    zeros = x.new_zeros(segments, *x.shape[1:])
+    return zeros.index_put((owner,), x, accumulate=True) if x.is_cuda else zeros.index_add(0, owner, x)
 
 
 def segment_max(x: Tensor, owner: Tensor, segments: int) -> Tensor:

@@ -28,8 +28,12 @@ def init_weights(module: nn.Module, std: float) -> None:
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
-    """x[index] along the first axis. Unlike indexing, its backward pass gives the same numbers in every run."""
-    return x.index_select(0, index)
+    """x[index] along the first axis, with a backward pass that gives the same numbers in every run.
+
+    Where a row is repeated, its gradients are added: in a fixed order by `index_select` on a CPU, and by indexing on a
+    GPU; the other way round the order is left to the threads.
+    """
+    return x[index] if x.is_cuda else x.index_select(0, index)
 
 
 def full(x: Tensor) -> Tensor:

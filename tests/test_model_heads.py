@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.batch import Example, Image, PackedBatch, Seq, collate
+from data.batch import Example, Image, PackedBatch, Seq
 from model.attention import owners, segment_softmax
 from model.growth import grown_config
 from model.nlvr2 import NLVR2_MODELS
@@ -25,6 +25,7 @@ from tests.golden_data import (
     check_backward,
     check_states,
     close,
+    collate,
     examples,
     load,
     tiny_config,
@@ -45,6 +46,7 @@ def nlvr2_batch(directory: str, kind: str, types: tuple[int, int]) -> PackedBatc
     return collate("nlvr2", made, IMG_DIM)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("suffix, types", [("", (1, 2)), ("_no_img_type", (1, 1))])
 @pytest.mark.parametrize("kind", NLVR2_MODELS)
 def test_nlvr2(kind, suffix, types):
@@ -72,6 +74,7 @@ def test_segment_softmax():
     assert half.dtype == torch.float32
 
 
+@pytest.mark.device
 def test_visual_entailment():
     golden, raw = arrays("ve/outputs.npz"), arrays("ve/examples.npz")
     model = load(UniterForVisualQuestionAnswering(tiny_config(), 3, IMG_DIM), "ve")

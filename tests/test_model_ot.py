@@ -6,23 +6,24 @@ import pytest
 import torch
 
 from model.ot import ipot, pair_distances, transport
-from tests.golden_data import GOLDEN, arrays, close
+from tests.golden_data import DEVICE, GOLDEN, arrays, backward, close
 
 CASES = sorted(path.stem for path in (GOLDEN / "ot").glob("*.npz"))
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("case", CASES)
 def test_reference(case):
     golden = arrays(f"ot/{case}.npz")
-    text, image = (torch.from_numpy(golden[name]).requires_grad_() for name in ("txt_emb", "img_emb"))
-    txt_mask, img_mask = (~torch.from_numpy(golden[name]) for name in ("txt_pad", "img_pad"))
+    text, image = (torch.from_numpy(golden[name]).to(DEVICE).requires_grad_() for name in ("txt_emb", "img_emb"))
+    txt_mask, img_mask = (~torch.from_numpy(golden[name]).to(DEVICE) for name in ("txt_pad", "img_pad"))
     options = {"beta": float(golden["beta"]), "iterations": int(golden["iteration"]), "inner": int(golden["k"])}
     distance, plan = transport(text, image, txt_mask, img_mask, **options)
     close(distance, golden["dist"])
     close(plan.transpose(1, 2), golden["T"])  # the reference keeps plans transposed
-    distance.sum().backward()
+    backward(distance.sum())
     for ours, reference in ((text, "grad_txt"), (image, "grad_img")):
-        np.testing.assert_allclose(ours.grad.numpy(), golden[reference], atol=1e-5, rtol=1e-4)
+        np.testing.assert_allclose(ours.grad.cpu().numpy(), golden[reference], atol=1e-5, rtol=1e-4)
 
 
 def test_near_the_exact_distance():

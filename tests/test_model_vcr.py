@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.batch import Example, Image, PackedBatch, Seq, collate
+from data.batch import Example, Image, PackedBatch, Seq
 from model.growth import grown_config
 from model.pretrain import UniterForPretraining
 from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
 from tests.golden_data import (
     CLS,
+    DEVICE,
+    EXACT,
     GOLDEN,
     IMG_DIM,
     IMG_LABEL_DIM,
@@ -20,6 +22,7 @@ from tests.golden_data import (
     check_backward,
     check_states,
     close,
+    collate,
     load,
     tiny_config,
 )
@@ -67,12 +70,13 @@ def vcr_model():
     return load(UniterForVisualCommonsenseReasoning(tiny_config(), IMG_DIM, special_tokens=VCR_WORDS), "vcr")
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("kind", ["qa", "qar"])
 def test_vcr_training(kind):
     model, golden, batch = vcr_model(), arrays(f"vcr/outputs_{kind}.npz"), vcr_batch(kind)
     reference = arrays(f"vcr/batch_{kind}.npz")
     types, mask = to_padded(batch.txt_type_ids, batch.txt_lens)
-    assert np.array_equal(types[mask], reference["txt_type_ids"][mask.numpy()])
+    assert np.array_equal(types.cpu()[mask], reference["txt_type_ids"][mask.numpy()])
     assert batch.targets["labels"].tolist() == reference["targets"][:, 0].tolist()
     check_states(model, batch, golden)
     scores, loss = model.losses(batch)
@@ -81,6 +85,7 @@ def test_vcr_training(kind):
     check_backward(model, loss.mean(), f"vcr/grads_{kind}")
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("kind", ["eval_val", "eval_test"])
 def test_vcr_evaluation(kind):
     golden, batch = arrays(f"vcr/outputs_{kind}.npz"), vcr_batch(kind)
@@ -89,15 +94,16 @@ def test_vcr_evaluation(kind):
     grouped = scores.view(3, -1)
     close(grouped, golden["scores_grouped"])
     targets = arrays(f"vcr/batch_{kind}.npz")
-    answer, rationale = (torch.from_numpy(targets[f"{name}_targets"][:, 0]) for name in ("qa", "qar"))
+    answer, rationale = (torch.from_numpy(targets[f"{name}_targets"][:, 0]).to(DEVICE) for name in ("qa", "qar"))
     of_answer = grouped[:, 4:] if kind == "eval_val" else grouped[:, 4:].view(3, 4, 4)[torch.arange(3), answer]
     close(of_answer, golden["qar_scores"])
     right = grouped[:, :4].argmax(1) == answer, of_answer.argmax(1) == rationale
-    counts = [int(right[0].sum()), int(right[1].sum()), int((right[0] & right[1]).sum())]
-    assert counts == golden["n_correct_qa_qar_joint"].tolist()
     entropy = torch.nn.functional.cross_entropy
     close(entropy(grouped[:, :4], answer, reduction="sum"), golden["qa_loss_sum"])
     close(entropy(of_answer, rationale, reduction="sum"), golden["qar_loss_sum"])
+    counts = [int(right[0].sum()), int(right[1].sum()), int((right[0] & right[1]).sum())]
+    if EXACT:
+        assert counts == golden["n_correct_qa_qar_joint"].tolist()
 
 
 def vcr_pretraining_batch(task: str, text: str) -> PackedBatch:
@@ -119,6 +125,7 @@ def vcr_pretraining_batch(task: str, text: str) -> PackedBatch:
     return collate(task, made, IMG_DIM)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("text", ["qa", "qar"])
 @pytest.mark.parametrize("task", ["mlm", "mrfr", "mrc", "mrckl"])
 def test_vcr_second_stage(task, text):

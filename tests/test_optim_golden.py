@@ -19,7 +19,7 @@ from torch import nn
 from model.pretrain import UniterForPretraining
 from model.vqa import UniterForVisualQuestionAnswering
 from optim.optimizer import MIN_LR, build_optimizer, learning_rate, parameter_groups, set_learning_rate
-from tests.golden_data import GOLDEN, IMG_DIM, IMG_LABEL_DIM, arrays, tiny_config
+from tests.golden_data import DEVICE, GOLDEN, IMG_DIM, IMG_LABEL_DIM, arrays, tiny_config
 
 META = json.loads((GOLDEN / "optimizer/meta.json").read_text())
 ATOL = 1e-6
@@ -39,12 +39,13 @@ def adamw_bound(gradients, rates, betas, eps, decay):
     return bounds
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("name", ["adamw", "adam", "adamax"])
 def test_ten_steps(name):
     """The reference's clipped gradients, its parameter groups, our optimiser and schedule."""
     golden, meta = arrays(f"optimizer/{name}_10steps.npz"), META[name]
     params = {
-        key.removeprefix("init."): nn.Parameter(torch.from_numpy(value))
+        key.removeprefix("init."): nn.Parameter(torch.from_numpy(value).to(DEVICE))
         for key, value in golden.items()
         if key.startswith("init.")
     }
@@ -58,19 +59,20 @@ def test_ten_steps(name):
     history = {key: [golden.get(f"clipped_grad{t}.{key}") for t in range(1, 11)] for key in params}
     for t in range(1, 11):
         for key, param in params.items():
-            param.grad = None if history[key][t - 1] is None else torch.from_numpy(history[key][t - 1])
+            gradient = history[key][t - 1]
+            param.grad = None if gradient is None else torch.from_numpy(gradient).to(DEVICE)
         set_learning_rate(optimizer, rates[t - 1])
         optimizer.step()
         for (_, decay), key in ((g, k) for g in zip(meta["groups"], meta["weight_decay"]) for k in g[0]):
             if key.startswith("unused"):  # it has no gradient, so it stays still (DESIGN section 7); see below
-                np.testing.assert_array_equal(params[key].detach(), golden[f"init.{key}"])
+                np.testing.assert_array_equal(params[key].detach().cpu(), golden[f"init.{key}"])
                 continue
             tolerance = ATOL
             if name == "adamw":
                 bounds = adamw_bound(history[key][:t], rates, meta["betas"], meta["eps"], decay)
                 tolerance = ATOL + bounds[-1]
                 assert bounds[-1].max() < 2e-3  # the bound is far below what ten steps move: it can fail
-            difference = np.abs(params[key].detach().numpy() - golden[f"step{t}.{key}"])
+            difference = np.abs(params[key].detach().cpu().numpy() - golden[f"step{t}.{key}"])
             assert (difference <= tolerance).all(), (t, key, difference.max())
 
 

@@ -113,13 +113,23 @@ def start(device: str | None = None) -> World:
                 remedy="launch at most one process for each GPU (torchrun --nproc_per_node)",
             )
         rank_device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(rank_device)
+    use_device(rank_device)
     if size > 1:
         # Objects and barriers go through gloo on the host, gradients through NCCL. The timeout is long because a rank
         # may wait for another one that builds an index. The launcher notices a rank that died.
         backend = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(hours=1))
     return World(rank=rank, size=size, local_rank=local_rank, device=rank_device)
+
+
+def use_device(device: torch.device) -> None:
+    """Make `device` the one that this process computes on. On a GPU, attention does not go to cuDNN.
+
+    cuDNN prepares a plan for every new shape, and nearly every batch of packed sequences has new shapes.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def stop() -> None:
