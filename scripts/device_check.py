@@ -32,6 +32,8 @@ from utils.options import option
 from utils.paths import CHECKOUT
 
 Phase = Callable[[Setting], Results]
+MINUTES = 6  # for all phases on a GPU
+CPU_PATIENCE = 4  # a CPU gets this many times the time limits
 # Name → the phase and its time limit on a GPU, in seconds. The order is that of the run.
 PHASES: dict[str, tuple[Phase, int]] = {
     "versions": (hardware.versions, 30),
@@ -57,7 +59,9 @@ class DeviceCheckConfig:
     output: str = option(help="new folder for results.jsonl, table.md and the files of the phases", path="own")
     device: Literal["cuda", "cpu"] | None = option(None, help="device to check; None: the GPU where there is one")
     phases: list[str] = option([], help="names of the phases to run; none: all of them, in their order")
-    limit: float = option(6.0, help="time limit of all phases together, in minutes", at_least=0)
+    limit: float = option(
+        0.0, help="time limit of all phases together, in minutes; 0: 6 on a GPU, 24 on a CPU", at_least=0
+    )
     only: str = option("", help="run this one phase in the present process, for a debugger")
 
 
@@ -110,7 +114,8 @@ def check(setting: Setting, names: list[str], limit: float) -> list[dict[str, An
         if remaining < 5:
             lines.append({"phase": name, "seconds": 0, "status": "failed", "problem": "no time was left"})
         else:
-            lines.append(run_in_child(name, setting, min(PHASES[name][1], remaining)))
+            patience = 1 if setting.on_gpu else CPU_PATIENCE
+            lines.append(run_in_child(name, setting, min(PHASES[name][1] * patience, remaining)))
         with open(setting.folder / "results.jsonl", "a") as stream:
             stream.write(json.dumps(lines[-1]) + "\n")
         (setting.folder / "table.md").write_text(table(lines))
@@ -134,7 +139,8 @@ def main(argv: list[str] | None = None) -> None:
     if setting.folder.exists() and any(setting.folder.iterdir()):
         raise InputError("the output folder is not empty", file=config.output, key="--output", remedy="name a new one")
     setting.folder.mkdir(parents=True, exist_ok=True)
-    lines = check(setting, config.phases or list(PHASES), 60 * config.limit)
+    minutes = config.limit or (MINUTES if setting.on_gpu else MINUTES * CPU_PATIENCE)
+    lines = check(setting, config.phases or list(PHASES), 60 * minutes)
     failed = [line["phase"] for line in lines if line["status"] != "passed"]
     print(f"{len(lines) - len(failed)} phases passed" + (f", failed: {', '.join(failed)}" if failed else ""))
     print(f"results: {setting.folder / 'results.jsonl'}, table: {setting.folder / 'table.md'}")

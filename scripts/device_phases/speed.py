@@ -41,7 +41,9 @@ class StepTimer:
         set_dropout(self.model, dropout)
         config = RunConfig(output_dir="", model_config="", optim="adamw", learning_rate=1e-5)
         world = World(device=setting.device)
-        self.updater = Updater(self.model, config, precision=self.precision, world=world, head=None, gradient_divisor=1)
+        self.updater = Updater(
+            self.model, config, precision=self.precision, world=world, entries=["mlm"], head=None, gradient_divisor=1
+        )
         units = UNITS if setting.on_gpu else 256
         made = (synthetic_batch(k, units, vocab_size=self.sizes.vocab_size) for k in range(12 if setting.on_gpu else 2))
         self.batches = [batch.pin_memory() if setting.on_gpu else batch for batch in made]

@@ -104,10 +104,7 @@ def write_config(setting: Setting, script: str, output: Path, **changes: Any) ->
 def short_runs(setting: Setting) -> Results:
     """Train pre-training, VQA and NLVR2 in every precision, and pre-training in fp32 as a CPU does it."""
     steps, at_once = (100, 8) if setting.on_gpu else (20, 2)
-    device = setting.device.type
-    runs = [ShortRun(script=s, precision=p, device=device) for s in TASKS for p in setting.precisions]
-    if setting.on_gpu:
-        runs += [ShortRun(script="pretrain", precision="fp32", device=d, dropout=0.0) for d in ("cpu", device)]
+    runs = _runs(setting)
     results: Results = {}
     waiting, problems = list(runs), []
     active: list[tuple[ShortRun, subprocess.Popen[bytes]]] = []
@@ -125,6 +122,16 @@ def short_runs(setting: Setting) -> Results:
     problems += _compare(setting, runs, results)
     results["summary"] = f"{len(runs)} runs of {steps} steps, {len(problems)} problems"
     return require(problems, results)
+
+
+def _runs(setting: Setting) -> list[ShortRun]:
+    """Every script in every precision, and pre-training on GPU and CPU; on a CPU alone finetuning in bf16 only."""
+    device = setting.device.type
+    if not setting.on_gpu:
+        pairs = [("pretrain", "fp32"), *((script, "bf16") for script in TASKS)]
+        return [ShortRun(script=script, precision=precision, device=device) for script, precision in pairs]
+    runs = [ShortRun(script=script, precision=p, device=device) for script in TASKS for p in setting.precisions]
+    return runs + [ShortRun(script="pretrain", precision="fp32", device=d, dropout=0.0) for d in ("cpu", device)]
 
 
 def _judge(setting: Setting, run: ShortRun, status: int, results: Results) -> str | None:
@@ -169,7 +176,13 @@ def loss_scaling(setting: Setting) -> Results:
         model: Any = precision.cast(UniterForPretraining(sizes))
         config = RunConfig(output_dir="", model_config="", optim="adamw", learning_rate=1e-3, warmup_steps=0)
         updater = Updater(
-            model, config, precision=precision, world=World(device=setting.device), head=None, gradient_divisor=1
+            model,
+            config,
+            precision=precision,
+            world=World(device=setting.device),
+            entries=["mlm"],
+            head=None,
+            gradient_divisor=1,
         )
         observed = []
         for step, factor in enumerate((1.0, math.inf, 1.0), 1):
@@ -180,7 +193,7 @@ def loss_scaling(setting: Setting) -> Results:
             updater.step(step, [loss.detach()])
             has_moved = any(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
             is_finite = all(bool(p.isfinite().all()) for p in model.parameters())
-            observed.append((has_moved, is_finite, updater.check_skipped(step, "mlm"), precision.scaler.get_scale()))
+            observed.append((has_moved, is_finite, updater.skipped.totals()["mlm"], precision.scaler.get_scale()))
         results[name] = observed
         moved, finite, skipped, scale = zip(*observed)
         halved = scale[1] == scale[0] / 2 if name == "fp16" else True
