@@ -67,8 +67,8 @@ class DeviceCheckConfig:
 
 def run_phase(name: str, setting: Setting) -> dict[str, Any]:
     """Run a phase in this process; returns its status, problem and results. An error is a result too."""
-    distributed.use_device(setting.device)
     try:
+        distributed.use_device(setting.device)
         return {"status": "passed", "results": PHASES[name][0](setting)}
     except PhaseFailure as failure:
         return {"status": "failed", "problem": str(failure), "results": failure.results}
@@ -87,7 +87,7 @@ def run_in_child(name: str, setting: Setting, limit: float) -> dict[str, Any]:
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log, start_new_session=True)
         try:
             status = process.wait(limit)
-            line = read_json(result) if result.exists() else {"status": "failed", "problem": f"ended with {status}"}
+            line = read_json(result) if result.exists() else {"status": "failed", "problem": f"ended with status {status}; its messages are in {name}.txt"}
         except subprocess.TimeoutExpired:
             line = {"status": "failed", "problem": f"not done after its limit of {limit:.0f} s"}
         with contextlib.suppress(ProcessLookupError):  # processes that the phase left behind
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the phases; exit status 1 if one failed. `InputError` for wrong options."""
     config, _ = parse(DeviceCheckConfig, argv)
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    setting = Setting(device=torch.device(device), folder=Path(config.output).absolute())
+    setting = Setting(device=torch.device(device, 0), folder=Path(config.output).absolute())
     unknown = [name for name in [*config.phases, config.only] if name and name not in PHASES]
     if unknown:
         raise InputError("unknown phase", key="--phases", found=unknown[0], expected=", ".join(PHASES))
