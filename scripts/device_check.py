@@ -87,7 +87,11 @@ def run_in_child(name: str, setting: Setting, limit: float) -> dict[str, Any]:
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log, start_new_session=True)
         try:
             status = process.wait(limit)
-            line = read_json(result) if result.exists() else {"status": "failed", "problem": f"ended with status {status}; its messages are in {name}.txt"}
+            line = (
+                read_json(result)
+                if result.exists()
+                else {"status": "failed", "problem": f"status {status}: read {name}.txt"}
+            )
         except subprocess.TimeoutExpired:
             line = {"status": "failed", "problem": f"not done after its limit of {limit:.0f} s"}
         with contextlib.suppress(ProcessLookupError):  # processes that the phase left behind
