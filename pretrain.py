@@ -177,7 +177,7 @@ class Pretraining(Task[PretrainConfig]):
     def new_model(self) -> UniterForPretraining:
         """UNITER with its pre-training heads; VCR adds its special tokens and types to the sizes of `model_config`."""
         sizes = grown_config(self.model_config, VCR_TYPES, VCR_TOKENS) if self.has_vcr else self.model_config
-        return UniterForPretraining(sizes)
+        return UniterForPretraining(sizes, self.img_dim)
 
     def loss(self, model: UniterForPretraining, batch: PackedBatch) -> Tensor:
         """Mean loss of the micro-batch (DESIGN section 5); for ITM plus `itm_ot_lambda` × the word-region alignment."""

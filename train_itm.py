@@ -21,7 +21,7 @@ from data.rng import generator
 from data.sampler import Entry
 from evaluation.recall import rank_of_first, recall, retrieval_recalls
 from model.retrieval import UniterForImageTextRetrieval, online_loss, rank_logits
-from model.weights import LoadReport
+from model.weight_checks import LoadReport
 from optim.run import run_training
 from optim.task import MicroBatches, Task
 from utils.distributed import launch
@@ -176,7 +176,7 @@ class ItmTask(Task[ItmConfig]):
 
     def new_model(self) -> UniterForImageTextRetrieval:
         """UNITER with a head that gives one score for a text and an image."""
-        return UniterForImageTextRetrieval(self.model_config)
+        return UniterForImageTextRetrieval(self.model_config, self.img_dim)
 
     def after_loading(self, model: UniterForImageTextRetrieval, report: LoadReport) -> None:
         """Start the rank head from the matching head of pre-training, unless the checkpoint has a rank head."""

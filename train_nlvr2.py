@@ -56,7 +56,7 @@ class Nlvr2Task(Task[Nlvr2Config]):
 
     def new_model(self) -> Nlvr2Model:
         """UNITER with a true-or-false head, for the layout that the option `model` names."""
-        return NLVR2_MODELS[self.config.model](self.model_config)
+        return NLVR2_MODELS[self.config.model](self.model_config, self.img_dim)
 
     def loss(self, model: Nlvr2Model, batch: PackedBatch) -> Tensor:
         """Mean cross-entropy over the examples."""

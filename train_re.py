@@ -105,7 +105,7 @@ class ReTask(Task[ReConfig]):
 
     def new_model(self) -> UniterForReferringExpressionComprehension:
         """UNITER with a head that gives one score for each region."""
-        return UniterForReferringExpressionComprehension(self.model_config, mlp=self.config.mlp)
+        return UniterForReferringExpressionComprehension(self.model_config, self.img_dim, self.config.mlp)
 
     def loss(self, model: UniterForReferringExpressionComprehension, batch: PackedBatch) -> Tensor:
         """The sum of the losses of the expressions, not the mean, as in the release (DESIGN section 5)."""

@@ -22,7 +22,7 @@ from data.vcr import REGIONS_HELP, Choices, Part, RegionSource, Vcr, open_vcr
 from evaluation.metrics import vcr_accuracies
 from evaluation.submission import write_vcr_csv, write_vcr_json
 from model.vcr import UniterForVisualCommonsenseReasoning, choice_scores
-from model.weights import LoadReport
+from model.weight_checks import LoadReport
 from optim.run import run_training
 from optim.task import Task
 from utils.distributed import launch
@@ -77,7 +77,7 @@ class VcrTask(Task[VcrConfig]):
 
     def new_model(self) -> UniterForVisualCommonsenseReasoning:
         """UNITER with a right-or-wrong head, and with VCR's special tokens and token types."""
-        return UniterForVisualCommonsenseReasoning(self.model_config)
+        return UniterForVisualCommonsenseReasoning(self.model_config, self.img_dim)
 
     def after_loading(self, model: UniterForVisualCommonsenseReasoning, report: LoadReport) -> None:
         """Log a warning if the shapes of the checkpoint show another stage than `checkpoint_from` says."""

@@ -46,7 +46,7 @@ class VeTask(Task[VeConfig]):
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         """UNITER with a classifier over the three labels."""
-        return UniterForVisualQuestionAnswering(self.model_config, len(VE_LABELS))
+        return UniterForVisualQuestionAnswering(self.model_config, len(VE_LABELS), self.img_dim)
 
     def loss(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> Tensor:
         """Mean binary cross-entropy × number of labels, as in VQA (DESIGN section 5)."""

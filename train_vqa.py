@@ -61,7 +61,7 @@ class VqaTask(Task[VqaConfig]):
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         """UNITER with a classifier over the answers."""
-        return UniterForVisualQuestionAnswering(self.model_config, len(self.answers))
+        return UniterForVisualQuestionAnswering(self.model_config, len(self.answers), self.img_dim)
 
     def loss(self, model: UniterForVisualQuestionAnswering, batch: PackedBatch) -> Tensor:
         """Mean binary cross-entropy × number of answers (DESIGN section 5)."""

@@ -14,19 +14,22 @@ GT_VARIANT = {"conf_th": -1, "num_bb": 100}  # all ground-truth boxes of VCR and
 
 
 class ModelSizes(Protocol):
-    """The sizes in the model's config that text stores are checked against."""
+    """The sizes in the model's config that stores are checked against."""
 
     vocab_size: int
     max_position_embeddings: int
+    img_dim: int | None  # the feature width of the image stores; None: that of the first
 
 
 class Stores:
     """The text and image stores of one run. Each is checked when it is opened; all texts must share one vocabulary."""
 
-    def __init__(self, config: RunConfig, model_config: ModelSizes, img_dim: int):
+    def __init__(self, config: RunConfig, model_config: ModelSizes):
         """`config`: the run's options, which choose the variant of a store (DESIGN section 4). `model_config`: the
-        sizes that texts must fit. `img_dim`: the feature width of the model."""
-        self.config, self.model_config, self.img_dim = config, model_config, img_dim
+        sizes that stores must fit."""
+        self.config, self.model_config = config, model_config
+        self.img_dim = model_config.img_dim  # the feature width, for which the model is made
+        self._width_source: str | Path = config.model_config  # where `img_dim` is from
         self._images: dict[Any, ImageStore] = {}  # by real path and variant
         self.reference: tuple[Path, Meta] | None = None  # the first text store: the others must agree with it
 
@@ -93,8 +96,23 @@ class Stores:
         if key not in self._images:
             self._images[key] = ImageStore(path, **options)
         store = self._images[key]
-        store.check(img_dim=self.img_dim)
+        self._check_width(store)
+        store.check()
         return store
+
+    def _check_width(self, store: ImageStore) -> None:
+        """`InputError` unless the store's features are as wide as those of the run's other stores."""
+        if self.img_dim is None:
+            self.img_dim, self._width_source = store.img_dim, store.folder
+        if store.img_dim != self.img_dim:
+            raise InputError(
+                "the features of an image store have another width than the run's",
+                file=store.folder,
+                key="features",
+                found=f"{store.img_dim} numbers a region",
+                expected=f"{self.img_dim}, as in {self._width_source}",
+                remedy="use image stores of one extractor, the one that the checkpoint was trained with",
+            )
 
     def write_vocabulary(self, path: Path) -> None:
         """Write the vocabulary's special ids, `v_range` and hash to the JSON file `path`, for `check_against`."""

@@ -1,9 +1,15 @@
 """Small blocks and functions that the encoder and the heads share."""
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-12  # as in BERT
+
+# The values of `hidden_act` and what they compute, as in the release. gelu is the erf form, swish is also called SiLU.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "swish": F.silu}
 
 
 def layer_norm(width: int) -> nn.LayerNorm:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.growth import growth
-from model.layers import full, init_weights, layer_norm, rows, transform
+from model.layers import ACTIVATIONS, full, init_weights, layer_norm, rows, transform
 from model.ot import pair_distances
 from model.uniter import UniterConfig, UniterModel
 from utils.formats import IMG_DIM, IMG_LABEL_DIM
@@ -35,10 +35,11 @@ class WordPrediction(nn.Module):
         )
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.decoder.weight = word_embedding
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
         """States of masked words (M, H) -> scores of the vocabulary (M, V)."""
-        x = self.transform["LayerNorm"](F.gelu(self.transform["dense"](x)))
+        x = self.transform["LayerNorm"](self.activation(self.transform["dense"](x)))
         return F.linear(x, self.decoder.weight, self.bias)
 
 

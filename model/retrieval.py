@@ -4,7 +4,7 @@ Legend: B sequences, each a caption with an image, E groups. In a group the firs
 positive; the others are negatives.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ MARGIN = 0.2  # of the triplet loss, as in the release
 
 class UniterForImageTextRetrieval(nn.Module):
     """UNITER with the matching head of pre-training, and a rank head that starts from it."""
+
+    head_sources: ClassVar = {"rank_output": "itm_output"}  # `model.weights` counts such a head as not missing
 
     def __init__(self, config: UniterConfig, img_dim: int = IMG_DIM):
         """`config`: the sizes of the model. `img_dim`: the feature width."""

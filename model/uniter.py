@@ -4,14 +4,13 @@ Legend: T tokens, R regions, N = T + R units, U distinct region rows, B sequence
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.attention import Spans, attend
-from model.layers import init_weights, layer_norm, rows
+from model.layers import ACTIVATIONS, init_weights, layer_norm, rows
 from utils.formats import IMG_DIM
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 class UniterConfig:
     """The sizes of a model: the keys of its JSON (`config/uniter-base.json`), as in the release.
 
+    `model.model_json` reads and checks the file.
     The paper's base model has 12 layers, hidden size 768 and 12 heads; large has 24, 1024 and 16 (footnote 11).
     """
 
@@ -32,10 +32,11 @@ class UniterConfig:
     intermediate_size: int  # width of each layer's feed-forward part
     max_position_embeddings: int = 512  # the largest number of text tokens in a sequence
     type_vocab_size: int = 2  # token types: 0 text, 1 image regions
-    hidden_act: str = "gelu"  # not read: the encoder always uses erf-GELU
+    hidden_act: Literal["gelu", "relu", "swish"] = "gelu"  # of the encoder and the masked-word head; gelu: erf-GELU
     hidden_dropout_prob: float = 0.1  # scripts overwrite both dropouts with the option `dropout` (`set_dropout`)
     attention_probs_dropout_prob: float = 0.1  # dropout of attention weights
     initializer_range: float = 0.02  # standard deviation of the initial weights
+    img_dim: int | None = None  # the feature width that image stores must have; None: any
 
 
 class TextEmbeddings(nn.Module):
@@ -134,11 +135,12 @@ class Layer(nn.Module):
         self.attention = nn.ModuleDict({"self": SelfAttention(config), "output": Residual(config.hidden_size, config)})
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
         self.output = Residual(config.intermediate_size, config)
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor, spans: Spans) -> Tensor:
         """States (N, H) and the spans of their sequences -> (N, H)."""
         x = self.attention["output"](self.attention["self"](x, spans), x)
-        return self.output(F.gelu(self.intermediate["dense"](x)), x)
+        return self.output(self.activation(self.intermediate["dense"](x)), x)
 
 
 class Pooler(nn.Module):

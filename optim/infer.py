@@ -111,7 +111,7 @@ class Inference(Generic[F, T]):
         self.task.stores.check_against(self.run_config.checkpoint)
         return Predictor(
             self.task,
-            precision.cast(self.task.build_model()),
+            precision.cast(self.task.build_model(complete=True)),
             batch_size=self.flags.batch_size or self.run_config.val_batch_size,
             world=self.world,
             precision=precision,

@@ -15,6 +15,8 @@ from optim.trainer import Trainer
 from utils import checkpoint, distributed
 from utils.config import parse
 from utils.distributed import World
+from utils.errors import InputError
+from utils.formats import IMG_DIM
 from utils.log import open_log, write_run_files
 from utils.run_config import RunConfig
 
@@ -28,6 +30,8 @@ def run_training(
     `InputError` for wrong options, stores or checkpoints, before the first step where possible.
     """
     config, notes = parse(config_type, argv)
+    if config.eval_only:
+        check_eval_only(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     world = distributed.start()
@@ -44,13 +48,36 @@ def run_training(
         trainer = Trainer(task, config, world)
         log.info(describe_batches(trainer))
         if world.is_main:
-            for change in write_run_files(config.output_dir, config, asdict(task.model_config)):
+            for change in write_run_files(config.output_dir, config, model_sizes(task)):
                 log.warning(change)
             task.write_inference_files(Path(config.output_dir))
         scores = trainer.train()
     for name, value in scores.items():
         log.info(f"{name} = {value:.4f}")
     return scores
+
+
+def check_eval_only(config: RunConfig) -> None:
+    """`InputError` unless the options say which weights to score: with --eval_only that is --checkpoint alone."""
+    if config.checkpoint and not config.resume:
+        return
+    weights = sorted((Path(config.output_dir) / "ckpt").glob("model_*.pt"))
+    best = [path for path in weights if path.stem.endswith("best")]
+    raise InputError(
+        "--eval_only scores the weights that --checkpoint names, and "
+        + ("--resume has no meaning with it" if config.resume else "no checkpoint was given"),
+        file=config.output_dir if weights else None,
+        key="eval_only, resume" if config.resume else "eval_only, checkpoint",
+        found="resume and eval_only" if config.resume else "no checkpoint, which would score random numbers",
+        expected="a weight file as --checkpoint" + (", without --resume" if config.resume else ""),
+        remedy=f"give --eval_only --checkpoint {[*best, *weights, 'FILE'][0]}",
+    )
+
+
+def model_sizes(task: Task[Any]) -> dict[str, Any]:
+    """The contents of `log/model.json`: the keys of the release, and `img_dim` where it is not the release's 2048."""
+    sizes = asdict(task.model_config) | {"img_dim": task.img_dim}
+    return {key: value for key, value in sizes.items() if key != "img_dim" or value != IMG_DIM}
 
 
 def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:
@@ -65,7 +92,7 @@ def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str,
         log.warning("there is no validation data with labels, so nothing is scored (val_txt_db or val_datasets)")
     predictor = Predictor(
         task,
-        precision.cast(task.build_model()),
+        precision.cast(task.build_model(complete=True)),
         batch_size=config.val_batch_size,
         world=world,
         precision=precision,

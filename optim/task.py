@@ -18,9 +18,10 @@ from data.dataset import Dataset
 from data.sampler import Entry
 from data.stores import Stores
 from evaluation.submission import write_logits_npz
+from model.model_json import read_model_json
 from model.uniter import UniterConfig, set_dropout
-from model.weights import LoadReport, load_checkpoint
-from utils.config import load_hps
+from model.weight_checks import LoadReport
+from model.weights import load_checkpoint
 from utils.formats import IMG_DIM
 from utils.run_config import RunConfig
 
@@ -55,15 +56,14 @@ class Task(Generic[C]):
     numbered_by: ClassVar[Literal["step", "epoch"]] = "step"  # what the names of weight files count
     validation_splits: ClassVar[tuple[str, ...]] = ("val",)  # scored at every validation
     test_splits: ClassVar[tuple[str, ...]] = ()  # scored once, after the last step
-    img_dim: ClassVar[int] = IMG_DIM  # the width of the region features in its image stores
     final_weights: ClassVar[bool] = False  # whether model_{step,epoch}_N_final.pt is also written after the last step
     refresh_steps: int = 0  # `refresh` is called every so many steps, also before the first; 0: never
 
     def __init__(self, config: C):
         """Read the model's sizes from `config.model_config`; `InputError` where they are wrong or absent."""
         self.config = config
-        self.model_config: UniterConfig = load_hps(config.model_config, UniterConfig)[0]
-        self.stores = Stores(config, self.model_config, self.img_dim)  # opens the text and image LMDBs
+        self.model_config: UniterConfig = read_model_json(config.model_config)
+        self.stores = Stores(config, self.model_config)  # opens the text and image LMDBs
 
     # Data
 
@@ -122,14 +122,25 @@ class Task(Generic[C]):
     # Model
 
     def new_model(self) -> nn.Module:
-        """The model with its head, with random weights."""
+        """The model with its head, with random weights, for features of the width `img_dim`."""
         raise NotImplementedError
 
-    def build_model(self) -> nn.Module:
-        """A new model with the options' dropout and the checkpoint's weights."""
-        model = self.new_model()
-        set_dropout(model, self.config.dropout)
-        self.after_loading(model, load_checkpoint(model, self.config.checkpoint))
+    @property
+    def img_dim(self) -> int:
+        """The feature width of the run's image stores; 2048 before the first is opened."""
+        return self.stores.img_dim or IMG_DIM
+
+    def build_model(self, complete: bool = False) -> nn.Module:
+        """A new model with the options' dropout and the checkpoint's weights.
+
+        `complete`: every weight must come from the checkpoint, as for inference; `InputError` otherwise.
+        """
+        model, dropout = self.new_model(), self.config.dropout
+        set_dropout(model, dropout)
+        for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not complete and getattr(self.model_config, key) != dropout:
+                LOG.info("the option dropout, %s, overrides %s of the model's JSON", dropout, key)
+        self.after_loading(model, load_checkpoint(model, self.config.checkpoint, complete))
         return model
 
     def after_loading(self, model: Any, report: LoadReport) -> None:

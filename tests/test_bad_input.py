@@ -162,9 +162,18 @@ def test_value_that_is_not_msgpack(world, store):
     all_in(message(world), store.split("/")[-1], "msgpack")
 
 
-def test_wrong_feature_width(world):
-    edit_regions(world / "img_db/tiny" / STORE, lambda r: r | {"features": r["features"][:, :100]})
-    all_in(message(world), "tiny_0000", "100", "2048")
+def test_two_feature_widths_in_a_run(world):
+    """One store of another width than the other, and than the checkpoint."""
+    shutil.copytree(world / "img_db" / "tiny", world / "img_db" / "narrow")
+    edit_regions(world / "img_db/narrow" / STORE, lambda r: r | {"features": r["features"][:, :100]})
+    stores = {"name": "tiny", "db": ["txt_db/captions.db"] * 2, "img": ["img_db/tiny", "img_db/narrow"]}
+    text = message(world, train_datasets=[stores | {"tasks": ["mlm"]}])
+    all_in(text, "img_db/narrow", "100 numbers", "2048, as in", "img_db/tiny", "features")
+
+
+def test_a_feature_width_that_the_model_json_does_not_have(world):
+    (world / "model.json").write_text(json.dumps(MODEL | {"img_dim": 100}))
+    all_in(message(world), "img_db/tiny", "2048 numbers", "100, as in", "model.json")
 
 
 def test_record_with_no_boxes(world):

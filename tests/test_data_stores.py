@@ -130,7 +130,7 @@ def test_blind_is_one_empty_region(stores):
 
 def test_one_store_object_for_one_path(stores):
     config = RunConfig(output_dir="", model_config="")
-    opened = Stores(config, SimpleNamespace(vocab_size=1, max_position_embeddings=1), img_dim=24)
+    opened = Stores(config, SimpleNamespace(vocab_size=1, max_position_embeddings=1, img_dim=24))
     path = stores / "img_db" / "nlvr2_dev"
     whole, blind = opened.images(str(path)), opened.images(str(path), blind=True)
     assert whole is opened.images(str(path / ".." / "nlvr2_dev")) and whole is not blind

@@ -174,3 +174,11 @@ def test_dropout_and_half_precision_reach_every_part(head):
                 module.p = 0.5
                 assert (run() - expected).abs().max() > 1e-5, name
                 module.p = 0.0
+
+
+def test_the_option_dropout_reaches_the_cross_attention():
+    """In the release it stays that of the model's JSON, 0.1."""
+    model = NLVR2_MODELS["paired-attn"](tiny_config(), IMG_DIM)
+    assert model.attn1.dropout.p == model.attn2.dropout.p == 0.1
+    set_dropout(model, 0.3)
+    assert model.attn1.dropout.p == model.attn2.dropout.p == model.attn_pool.dropout.p == 0.3

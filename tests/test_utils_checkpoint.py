@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from utils import checkpoint
+from utils.checksum import LENGTH
 from utils.errors import InputError
 
 
@@ -186,3 +187,44 @@ def test_output_dir_must_be_new_unless_resumed(tmp_path: Path) -> None:
         checkpoint.check_output_dir(tmp_path, resume=False)
     with pytest.raises(InputError, match="is a file"):
         checkpoint.check_output_dir(tmp_path / ".hidden", resume=True)
+
+
+def test_a_changed_byte_in_a_weight_file_is_an_error(tmp_path: Path) -> None:
+    """Anywhere in the file; the file moves with its checksum, and one without a checksum is read."""
+    weights = {"a": torch.arange(300.0), "b": torch.ones(4, 5)}
+    checkpoint.save(tmp_path / "model.pt", weights)
+    content = (tmp_path / "model.pt").read_bytes()
+    moved = tmp_path / "moved.bin"
+    moved.write_bytes(content)
+    assert torch.equal(checkpoint.load(moved)["a"], weights["a"])
+    assert torch.equal(torch.load(moved, weights_only=True)["b"], weights["b"])  # as any reader does
+    for place in (len(content) // 2, len(content) - LENGTH - 3, len(content) - 1, 40):
+        moved.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(InputError) as error:
+            checkpoint.load(moved)
+        assert "moved.bin" in str(error.value) and "checksum is wrong" in str(error.value)
+    moved.write_bytes(content[:-5])
+    with pytest.raises(InputError, match="checksum is wrong"):
+        checkpoint.load(moved)
+    moved.write_bytes(content[:-LENGTH])
+    assert torch.equal(checkpoint.load(moved)["a"], weights["a"])
+    torch.save(weights, tmp_path / "plain.pt", _use_new_zipfile_serialization=False)
+    assert content[:-LENGTH] == (tmp_path / "plain.pt").read_bytes()  # the release's format, byte for byte
+
+
+def test_a_changed_byte_in_a_zip_of_torch_is_an_error(tmp_path: Path) -> None:
+    """Torch does not check its own checksums; where it was told not to write them, the file is read."""
+    weights = {"a": torch.arange(300.0)}
+    torch.save(weights, tmp_path / "model.pt")
+    content = (tmp_path / "model.pt").read_bytes()
+    place = content.index(weights["a"].numpy().tobytes()) + 8
+    (tmp_path / "model.pt").write_bytes(content[:place] + b"\x01" + content[place + 1 :])
+    with pytest.raises(InputError, match="wrong checksum"):
+        checkpoint.load(tmp_path / "model.pt")
+    if hasattr(torch.serialization, "set_crc32_options"):  # torch 2.6
+        torch.serialization.set_crc32_options(False)
+        try:
+            torch.save(weights, tmp_path / "model.pt")
+        finally:
+            torch.serialization.set_crc32_options(True)
+        assert torch.equal(checkpoint.load(tmp_path / "model.pt")["a"], weights["a"])

@@ -1,6 +1,6 @@
 """Checkpoint files: weights and train states, written whole or not at all, and read without running code.
 
-ckpt/model_step_N.pt    the weights: a flat state dict, in a format that torch before 1.6 can read too
+ckpt/model_step_N.pt    the weights: a flat state dict, in a format that torch before 1.6 can read too, and a checksum
 ckpt/train_state_N.pt   everything else that resuming from step N needs: optimiser, data position, best score
 """
 
@@ -11,11 +11,12 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 
+from utils.checksum import ChecksumWriter, check_checksum
 from utils.errors import InputError
 from utils.files import atomic_file
 from utils.os_errors import kind_of, writing
@@ -24,13 +25,19 @@ from utils.os_errors import kind_of, writing
 def save(path: str | Path, value: Any, old_format: bool = True) -> None:
     """Write `value`, dicts and lists of tensors, numbers, strings and numpy arrays, to `path`, whole or not at all.
 
-    `old_format`: the format that torch before 1.6 can read too. A file in the newer format has checksums and can be
-    opened without reading all of it. Raises `InputError` when writing fails, for example on a full disk.
+    `old_format`: the format that torch before 1.6 can read too, followed by our checksum. A file in the newer format
+    has checksums of its own and can be opened without reading all of it. Raises `InputError` when writing fails, for
+    example on a full disk.
     """
     needed = _n_bytes(value)
     # torch raises RuntimeError for what the operating system says.
     with writing(path, needed, errors=(RuntimeError,)), atomic_file(path, needed) as stream:
-        torch.save(value, stream, _use_new_zipfile_serialization=not old_format)
+        if old_format:
+            writer = ChecksumWriter(stream)
+            torch.save(value, cast(BinaryIO, writer), _use_new_zipfile_serialization=False)
+            writer.finish()
+        else:
+            torch.save(value, stream)
 
 
 def _n_bytes(value: Any) -> int:
@@ -43,13 +50,15 @@ def _n_bytes(value: Any) -> int:
 def load(path: str | Path, mmap: bool = False) -> Any:
     """Read a file that `torch.save` wrote, onto the CPU. A file with code in it is refused; the code is never run.
 
-    `mmap` (newer format only): tensors are read when they are used. Raises `InputError` for a file that does not
-    exist, is damaged, or holds more than tensors, numbers, strings and numpy arrays.
+    `mmap` (newer format only): tensors are read when they are used, and no checksum is checked. Raises `InputError` for
+    a file that does not exist, is damaged, or holds more than tensors, numbers, strings and numpy arrays.
     """
     path = Path(path)
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise _absence_error(path)
     try:
+        if not mmap:
+            _check_sums(path)
         with torch.serialization.safe_globals(_numpy_globals()):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
@@ -64,7 +73,7 @@ def load(path: str | Path, mmap: bool = False) -> Any:
             expected="a state dict saved with torch.save",
             remedy="if you trust the file, load it yourself and save model.state_dict() alone",
         ) from None
-    except MemoryError:
+    except (MemoryError, InputError):
         raise
     except Exception as error:  # torch may raise any error for a damaged file
         raise _damage_error(path, error) from None
@@ -152,14 +161,34 @@ def check_output_dir(output_dir: str | Path, resume: bool) -> None:
 
 
 def _check_sums(path: Path) -> None:
-    """Check the checksums in a file of the newer format, because torch does not check them; `InputError` if wrong."""
+    """Check the checksums of a file, because torch does not check them; `InputError` if one is wrong.
+
+    A file in the newer format, a zip, has them for its members (all are wrong where torch was told not to compute
+    them); one in the old format may have one of ours at its end.
+    """
+    with open(path, "rb") as stream:
+        is_zip = stream.read(4) == b"PK\x03\x04"
+    if not is_zip:
+        return check_checksum(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged_member = archive.testzip()
+            names = archive.namelist()
+            damaged_members = [name for name in names if not _is_whole(archive, name)]
     except (OSError, zipfile.BadZipFile) as error:
         raise _damage_error(path, error) from None
-    if damaged_member is not None:
-        raise _damage_error(path, ValueError(f"wrong checksum of {damaged_member}"))
+    if damaged_members and len(damaged_members) < len(names):
+        raise _damage_error(path, ValueError(f"wrong checksum of {damaged_members[0]}"))
+
+
+def _is_whole(archive: zipfile.ZipFile, name: str) -> bool:
+    """Whether a member of a zip can be read and has its checksum."""
+    try:
+        with archive.open(name) as member:
+            while member.read(1 << 20):
+                pass
+    except Exception:  # for a damaged member zipfile raises its own errors and zlib's
+        return False
+    return True
 
 
 def _absence_error(path: Path) -> InputError:

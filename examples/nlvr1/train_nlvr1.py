@@ -22,7 +22,6 @@ from evaluation.metrics import accuracy
 from examples.nlvr1.data import Contrast, Judge, sentence_of
 from examples.nlvr1.head import UniterForNlvr1
 from examples.nlvr1.panels import Scale
-from examples.nlvr1.pixels import VISUAL_WORDS
 from optim.run import run_training
 from optim.task import Task
 from utils.distributed import launch
@@ -62,7 +61,6 @@ class Nlvr1Task(Task[Nlvr1Config]):
     name = "judge"
     metric = "acc"
     head = "nlvr1_output"
-    img_dim = VISUAL_WORDS
 
     def __init__(self, config: Nlvr1Config):
         super().__init__(config)

@@ -10,9 +10,9 @@ from model.uniter import UniterConfig, UniterModel
 class UniterForLastWord(nn.Module):
     """UNITER and a classifier over the vocabulary, on the state of [MASK]."""
 
-    def __init__(self, config: UniterConfig):
+    def __init__(self, config: UniterConfig, img_dim: int):
         super().__init__()
-        self.uniter = UniterModel(config)
+        self.uniter = UniterModel(config, img_dim)
         self.toy_output = transform(config.hidden_size, config.hidden_size, config.vocab_size)
         self.toy_output.apply(lambda module: init_weights(module, config.initializer_range))
 

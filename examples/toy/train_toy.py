@@ -42,7 +42,7 @@ class ToyTask(Task[ToyConfig]):
 
     def new_model(self) -> UniterForLastWord:
         """UNITER with a classifier over the vocabulary."""
-        return UniterForLastWord(self.model_config)
+        return UniterForLastWord(self.model_config, self.img_dim)
 
     def loss(self, model: UniterForLastWord, batch: PackedBatch) -> Tensor:
         """Mean cross-entropy."""

@@ -1,0 +1,113 @@
+"""Reading of a model's JSON (the option `model_config`): every key is obeyed, or has the value that the code computes.
+
+It reads the release's files, the `config.json` of BERT and of Hugging Face's BERT, and the `log/model.json` of a run.
+"""
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any
+
+from model.layers import LAYER_NORM_EPS
+from model.uniter import UniterConfig
+from utils.config import load_hps
+from utils.errors import InputError
+from utils.options import field_types
+
+# Keys of BERT's config.json that change what a model computes, with the values that mean what this code computes.
+FIXED_KEYS: dict[str, tuple[Any, ...]] = {
+    "layer_norm_eps": (LAYER_NORM_EPS,),
+    "model_type": ("bert", "uniter"),
+    "position_embedding_type": ("absolute",),
+    "pad_token_id": (0, None),  # the row of the word embedding without a gradient
+    "is_decoder": (False,),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (None,),
+    "tie_word_embeddings": (True,),
+    "pruned_heads": ({}, None),
+    "directionality": ("bidi",),
+    "pooler_type": ("first_token_transform",),
+}
+# Keys of BERT's config.json that change no number of this model: bookkeeping, speed, and heads that are not built here.
+UNREAD_KEYS = """
+    architectures transformers_version torch_dtype dtype use_cache use_bfloat16 gradient_checkpointing
+    torchscript chunk_size_feed_forward classifier_dropout pooler_fc_size pooler_num_attention_heads
+    pooler_num_fc_layers pooler_size_per_head num_labels id2label label2id finetuning_task problem_type
+    task_specific_params name_or_path bos_token_id eos_token_id sep_token_id decoder_start_token_id
+    tokenizer_class prefix output_attentions output_hidden_states output_past return_dict attn_implementation
+"""
+PARAMETERS_LIMIT = 10**11  # BERT large has 3 × 10^8
+
+
+def read_model_json(path: str | Path) -> UniterConfig:
+    """Read and check the sizes of a model. `InputError` for a missing, unknown or wrong key, with the file and the key.
+
+    Keys that begin with "_" are notes.
+    """
+    config, other_keys = load_hps(path, UniterConfig)
+    for key, value in other_keys.items():
+        if not key.startswith("_") and key not in UNREAD_KEYS.split():
+            _check_other_key(key, value, path)
+    _check_sizes(config, path)
+    return config
+
+
+def _check_other_key(key: str, value: Any, path: str | Path) -> None:
+    """`InputError` unless `key` is one of `FIXED_KEYS` with one of its values."""
+    if key in FIXED_KEYS:
+        values = FIXED_KEYS[key]
+        if not any(value == fixed and isinstance(value, bool) == isinstance(fixed, bool) for fixed in values):
+            raise InputError(
+                "the model's JSON asks for something that this code does not compute",
+                file=path,
+                key=key,
+                found=repr(value)[:80],
+                expected=" or ".join(map(repr, values)),
+                remedy="use a model of that kind; the weights of another kind would give wrong numbers here",
+            )
+        return
+    names = [*field_types(UniterConfig), *FIXED_KEYS]
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    raise InputError(
+        "the model's JSON has an unknown key",
+        file=path,
+        key=key,
+        found=f"{key}: {value!r}"[:80],
+        expected=near[0] if near else "one of " + ", ".join(field_types(UniterConfig)),
+        remedy=(f"did you mean {near[0]!r}? otherwise " if near else "") + "remove the key, or write _ before its name",
+    )
+
+
+def _check_sizes(config: UniterConfig, path: str | Path) -> None:
+    """`InputError` for sizes of which no model can be made."""
+
+    def check(holds: bool, key: str, expected: str) -> None:
+        if not holds:
+            found = getattr(config, key)
+            problem = "the model's JSON has a value out of range"
+            raise InputError(problem, file=path, key=key, found=found, expected=expected, remedy="correct the value")
+
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    for key in (*sizes, "max_position_embeddings"):
+        check(getattr(config, key) >= 1, key, "1 or more")
+    check(config.img_dim is None or config.img_dim >= 1, "img_dim", "1 or more")
+    check(config.type_vocab_size >= 2, "type_vocab_size", "2 or more: text has type 0, image regions have type 1")
+    heads = f"a divisor of hidden_size, which is {config.hidden_size}"
+    check(config.hidden_size % config.num_attention_heads == 0, "num_attention_heads", heads)
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        check(0 <= getattr(config, key) < 1, key, "a probability: 0 or more, and less than 1")
+    std = config.initializer_range
+    check(math.isfinite(std) and std > 0, "initializer_range", "a number above 0")
+    width, rows = config.hidden_size, config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    layer = 4 * width * width + 2 * width * config.intermediate_size
+    parameters = width * rows + layer * config.num_hidden_layers + (config.img_dim or 0) * width
+    if parameters > PARAMETERS_LIMIT:
+        raise InputError(
+            "the model's JSON describes a model that is too large",
+            file=path,
+            key=", ".join((*sizes, "max_position_embeddings")),
+            found=f"{parameters:.0e} parameters",
+            expected=f"at most {PARAMETERS_LIMIT:.0e}; BERT large has 3e+08",
+            remedy="correct the sizes",
+        )
