@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from model.attention import Spans, attend
 from model.layers import ACTIVATIONS, init_weights, layer_norm, rows
 from utils.formats import IMG_DIM
+from utils.options import option
 
 if TYPE_CHECKING:
     from data.batch import PackedBatch
@@ -25,18 +26,19 @@ class UniterConfig:
     The paper's base model has 12 layers, hidden size 768 and 12 heads; large has 24, 1024 and 16 (footnote 11).
     """
 
-    vocab_size: int  # word pieces and special tokens
-    hidden_size: int  # H
-    num_hidden_layers: int  # layers of the encoder
-    num_attention_heads: int
-    intermediate_size: int  # width of each layer's feed-forward part
-    max_position_embeddings: int = 512  # the largest number of text tokens in a sequence
-    type_vocab_size: int = 2  # token types: 0 text, 1 image regions
+    vocab_size: int = option(at_least=1)  # word pieces and special tokens
+    hidden_size: int = option(at_least=1)  # H
+    num_hidden_layers: int = option(at_least=1)  # layers of the encoder
+    num_attention_heads: int = option(at_least=1)  # must divide H
+    intermediate_size: int = option(at_least=1)  # width of each layer's feed-forward part
+    max_position_embeddings: int = option(512, at_least=1)  # the largest number of text tokens in a sequence
+    type_vocab_size: int = option(2, at_least=2)  # token types: 0 text, 1 image regions
     hidden_act: Literal["gelu", "relu", "swish"] = "gelu"  # of the encoder and the masked-word head; gelu: erf-GELU
-    hidden_dropout_prob: float = 0.1  # scripts overwrite both dropouts with the option `dropout` (`set_dropout`)
-    attention_probs_dropout_prob: float = 0.1  # dropout of attention weights
-    initializer_range: float = 0.02  # standard deviation of the initial weights
-    img_dim: int | None = None  # the feature width that image stores must have; None: any
+    # Scripts overwrite both dropouts with the option `dropout` (`set_dropout`).
+    hidden_dropout_prob: float = option(0.1, at_least=0, below=1)
+    attention_probs_dropout_prob: float = option(0.1, at_least=0, below=1)  # dropout of attention weights
+    initializer_range: float = option(0.02, above=0)  # standard deviation of the initial weights
+    img_dim: int | None = option(None, at_least=1)  # the feature width that image stores must have; None: any
 
 
 class TextEmbeddings(nn.Module):
