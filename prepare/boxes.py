@@ -1,53 +1,117 @@
 """Boxes of images, from a COCO instances JSON: the true boxes, or an imitation of a detector's output on them."""
 
-from collections import defaultdict
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+from toolz import isdistinct
 
+from prepare.entries import Location, bad_field, take
+from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
 from utils.formats import IMG_LABEL_DIM
 
+Row = tuple[list[float], int, Any]  # box, class and annotation id
 
-def read_instance_boxes(path: str | None) -> tuple[dict[str, int], dict[int, tuple[np.ndarray, np.ndarray]]]:
-    """Read a COCO instances JSON: image ids by file name, and (boxes (n, 4), classes (n,)) by image id.
 
-    Boxes are x1, y1, x2, y2 in pixels; classes count from 1 in the order of the category ids. Without a path, both are
-    empty. `InputError` if the file has another format or more than 1,600 classes.
+@dataclass(kw_only=True)
+class Instances:
+    """An image of a COCO instances JSON: its id, its size in pixels if the file has it, and its annotations."""
+
+    image_id: int
+    size: tuple[int, int] | None
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(n, 4) x1, y1, x2, y2 in pixels."""
+        return np.array([box for box, *_ in self.rows], float)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(n,) from 1."""
+        return np.array([class_ for _, class_, _ in self.rows])
+
+
+def read_instance_boxes(path: str | None) -> dict[str, Instances]:
+    """Read a COCO instances JSON: the images with their boxes and classes, by file name.
+
+    Classes count from 1 in the order of the category ids. Without a path, the result is empty. `InputError` if the file
+    has another format or more than 1,600 classes, or if a box is not four finite numbers with a size of 0 or more.
     """
     if path is None:
-        return {}, {}
-    content = read_json(path, half_pairs=True)
-    try:
-        image_ids = {Path(image["file_name"]).name: int(image["id"]) for image in content["images"]}
-        category_ids = sorted({annotation["category_id"] for annotation in content["annotations"]})
-        if "categories" in content:
-            category_ids = sorted(category["id"] for category in content["categories"])
-        classes = {category_id: class_ for class_, category_id in enumerate(category_ids, 1)}
-        rows_by_image: dict[int, list[tuple[list[float], int]]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            x, y, w, h = map(float, annotation["bbox"])
-            rows = rows_by_image[int(annotation["image_id"])]
-            rows.append(([x, y, x + w, y + h], classes[annotation["category_id"]]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            "not a COCO instances file",
-            file=path,
-            found=repr(error),
-            expected="images with id and file_name; annotations with image_id, category_id and bbox",
-        ) from None
-    if len(classes) >= IMG_LABEL_DIM:
+        return {}
+    file, content = Path(path), read_json(path, half_pairs=True)
+    images = dict(_images(content, file))
+    annotations = take(content, "annotations", list, Location(file))
+    classes = _classes(content, annotations, file)
+    by_id = {image.image_id: image for image in images.values()}
+    for index, entry in enumerate(annotations):
+        location = Location(file, "annotations", index)
+        with bad_entry(location):
+            image_id, box = _whole(entry, "image_id", location), take(entry, "bbox", list, location)
+            numbers = len(box) == 4 and all(type(number) in (int, float) and abs(number) < 1e6 for number in box)
+            if not numbers or min(box[2:]) < 0:
+                expected = "four numbers: x, y, width, height in pixels, no negative size"
+                raise bad_field(location.child("bbox"), box, expected)
+            category = entry.get("category_id")
+            if type(category) not in (int, str) or category not in classes:
+                raise bad_field(location.child("category_id"), category, "the id of a category")
+            if image_id in by_id:  # others belong to pictures that the file does not list
+                x, y, w, h = map(float, box)
+                by_id[image_id].rows.append(([x, y, x + w, y + h], classes[category], entry.get("id")))
+    return images
+
+
+def _images(content: Any, file: Path) -> Iterator[tuple[str, Instances]]:
+    """The images of the file, by file name; `InputError` if two have one id or one name."""
+    names, ids = set(), set()
+    for index, entry in enumerate(take(content, "images", list, Location(file))):
+        location = Location(file, "images", index)
+        with bad_entry(location):
+            name = PurePosixPath(take(entry, "file_name", str, location)).name
+            image_id = _whole(entry, "id", location)
+            if name in names or image_id in ids:
+                twice = f"file_name {name}" if name in names else f"id {image_id}"
+                remedy = "give every image its own id and file name; folders do not count"
+                raise InputError("an image occurs twice", file=file, key=location, found=twice, remedy=remedy)
+            names.add(name)
+            ids.add(image_id)
+            size = entry.get("width"), entry.get("height")
+            has_size = all(type(side) is int and side > 0 for side in size)
+            yield name, Instances(image_id=image_id, size=size if has_size else None)
+
+
+def _whole(entry: Any, key: str, location: Location) -> int:
+    """The whole number `entry[key]`, which may be written as text."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return int(value) if isinstance(value, str) and value.isdecimal() else take(entry, key, int, location)
+
+
+def _classes(content: dict[str, Any], annotations: list[Any], file: Path) -> dict[Any, int]:
+    """Category id to class, 1.., in the order of the ids. Without a list of categories, those of the annotations."""
+    entries, key = annotations, "category_id"
+    if "categories" in content:
+        entries, key = take(content, "categories", list, Location(file)), "id"
+    known_ids = {entry[key] for entry in entries if isinstance(entry, dict) and type(entry.get(key)) in (int, str)}
+    category_ids = sorted(known_ids, key=lambda id_: (isinstance(id_, str), id_))
+    if len(category_ids) >= IMG_LABEL_DIM:
         raise InputError(
             "the file has too many classes for the soft labels",
-            file=path,
-            found=len(classes),
+            file=file,
+            found=len(category_ids),
             expected=f"at most {IMG_LABEL_DIM - 1}",
         )
-    return image_ids, {
-        image_id: (np.array([box for box, _ in rows]), np.array([class_ for _, class_ in rows]))
-        for image_id, rows in rows_by_image.items()
-    }
+    return {category_id: class_ for class_, category_id in enumerate(category_ids, 1)}
+
+
+def annotation_ids(image: Instances, box_indices: list[int]) -> list[int]:
+    """The annotation ids of the boxes with these indices; empty if annotations have no ids, or one id twice."""
+    ids = [image.rows[index][2] for index in box_indices]
+    return ids if all(type(id_) is int for id_ in ids) and isdistinct(ids) else []
 
 
 def imitate(

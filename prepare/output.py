@@ -15,10 +15,10 @@ class NpzNames:
 
     def __init__(self, pattern: str | None = None, split: str | None = None):
         self.pattern, self.split = pattern, split
-        self._pictures: dict[str, str] = {}  # by file name
+        self._sources: dict[str, object] = {}  # by file name
 
-    def name(self, picture: str, image_id: int | None, source: Path) -> str:
-        """The name for the image file `picture` in `source`; `image_id`: its number, if known.
+    def name(self, picture: str, image_id: int | None, source: object) -> str:
+        """The name for the image file `picture`, which lies at `source`; `image_id`: its number, if known.
 
         `InputError` if the pattern cannot be filled in, another image has the same name, or the name does not end
         in `.npz`.
@@ -28,7 +28,7 @@ class NpzNames:
         is_coco = coco or (self.split and COCO_NUMBER.match(stem))
         pattern = self.pattern or (COCO_IMG_NAME if is_coco else OWN_IMG_NAME)
         split = coco.group(1) if coco else None
-        text = Text(id=picture, text="", image_id=image_id, file_name=picture, split=split, source=source)
+        text = Text(id=picture, text="", image_id=image_id, file_name=picture, split=split, source=Path(str(source)))
         name = ImageNames(pattern, self.split).name(text)
         if not name.endswith(".npz") or "/" in name:
             raise InputError(
@@ -37,13 +37,13 @@ class NpzNames:
                 found=name,
                 expected="a name without folder that ends in .npz",
             )
-        if name in self._pictures:
+        if name in self._sources:
             raise InputError(
                 "two images get the same file name",
                 file=source,
                 key=name,
-                found=f"{self._pictures[name]} and {picture}",
+                found=f"it is already the name for {self._sources[name]}",
                 remedy="rename one image, or give an --img_name that tells them apart",
             )
-        self._pictures[name] = picture
+        self._sources[name] = source
         return name

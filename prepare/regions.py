@@ -28,6 +28,7 @@ def crops(image: Image.Image, boxes: np.ndarray) -> np.ndarray:
     wide = np.concatenate([boxes[:, :2] - pad, boxes[:, 2:] + pad], 1)
     limit = np.array([image.width, image.height] * 2, float)
     wide = np.clip(wide, 0, limit)
+    wide[:, :2] = np.minimum(wide[:, :2], limit[2:] - 1)
     wide[:, 2:] = np.maximum(wide[:, 2:], wide[:, :2] + 1)
     patches = [image.resize((CROP, CROP), Image.Resampling.BILINEAR, tuple(box), reducing_gap=2.0) for box in wide]
     return np.stack([np.asarray(patch, np.float32) for patch in patches]) / 255

@@ -10,31 +10,30 @@ get pseudo-classes from a fixed codebook of 1,600. `provenance.json` beside the 
 `iid_to_ann_ids.json` beside them says which annotation each box is; `prepro.py re` needs it.
 """
 
-import io
-import zipfile
+import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import toolz
-from PIL import Image
 from tqdm import tqdm
 
 from data.rng import generator
-from prepare.boxes import imitate, read_instance_boxes
+from prepare.boxes import Instances, annotation_ids, imitate, read_instance_boxes
+from prepare.left_out import HELP, LeftOut, bad_entry
 from prepare.output import NpzNames
+from prepare.pictures import PictureFile, describe_others, list_pictures, open_picture
 from prepare.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
-from utils.files import new_folder, read_json, write_json
+from utils.files import write_json
+from utils.job_folder import Job, job_folder
 from utils.options import MOST_SEED, option
+from utils.workers import map_in_workers
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+Answer: TypeAlias = InputError | list[int]  # why a picture cannot be described, or the index of each region's box
 
 
 @dataclass(kw_only=True)
@@ -53,6 +52,7 @@ class DescribeConfig:
     )
     split: str | None = option(None, help="value of {split}, if COCO's file names do not contain it")
     seed: int = option(0, help="seed of the imitated detector", at_least=0, at_most=MOST_SEED)
+    skip_bad: bool = option(False, help=HELP)
     nproc: int = option(2, help="number of parallel processes", at_least=1, at_most=10_000)
 
 
@@ -60,81 +60,43 @@ class DescribeConfig:
 class Picture:
     """An image to describe: its file, its boxes and classes if a JSON has them, the name of its `.npz` file."""
 
-    source: Path
-    member: str | None  # file inside the zip `source`
+    file: PictureFile
     npz_name: str
-    boxes: np.ndarray | None  # (n, 4) x1, y1, x2, y2 in pixels
-    classes: np.ndarray | None  # (n,) from 1
-    image_id: int | None  # in the JSON of boxes
+    instances: Instances | None  # of the JSON of boxes; None: a grid
 
     @property
-    def file_name(self) -> str:
-        """The file name without folders."""
-        return Path(self.member or self.source).name
-
-
-def list_pictures(sources: list[str]) -> list[tuple[Path, str | None, str]]:
-    """(file, member of a zip or None, file name) of every image, sorted by file name."""
-    pictures: list[tuple[Path, str | None, str]] = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            pictures += [(path, None, path.name) for path in source.rglob("*")]
-        elif zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive:
-                pictures += [(source, name, Path(name).name) for name in archive.namelist()]
-        else:
-            raise InputError("not a folder or zip file of images", file=source, remedy="check --images")
-    # Files whose name starts with a dot are not images; macOS puts them into zip files.
-    pictures = [entry for entry in pictures if entry[2].lower().endswith(PICTURES) and not entry[2].startswith(".")]
-    if not pictures:
-        raise InputError("no images found", file=", ".join(sources), expected=f"files ending in {', '.join(PICTURES)}")
-    return sorted(pictures, key=lambda entry: (entry[2], str(entry[0]), entry[1] or ""))
+    def stamp(self) -> list[str | int]:
+        """Changes with the file and with its boxes."""
+        return [str(self.file), *self.file.stamp, zlib.crc32(repr(self.instances).encode())]
 
 
 def plan_pictures(config: DescribeConfig) -> list[Picture]:
     """List all images with their boxes and the names of their `.npz` files; two equal names are an `InputError`."""
     if config.boxes and config.imitate_detector:
         raise InputError("--boxes and --imitate_detector exclude each other", remedy="give one of them")
-    instances = config.boxes or config.imitate_detector
-    image_ids, boxes_by_image = read_instance_boxes(instances)
+    path = config.boxes or config.imitate_detector
+    instances_by_name = read_instance_boxes(path)
+    files, others = list_pictures(config.images)
     names, pictures = NpzNames(config.img_name, config.split), []
-    for source, member, file_name in list_pictures(config.images):
-        image_id = image_ids.get(file_name)
-        boxes, classes = boxes_by_image.get(image_ids.get(file_name, -1), (None, None))
-        if boxes is None and instances and not config.grid:
-            raise InputError(
-                "an image has no boxes",
-                file=instances,
-                key=file_name,
-                remedy="add its boxes, or give --grid to use a grid of boxes for such images",
-            )
-        pictures.append(
-            Picture(
-                source=source,
-                member=member,
-                npz_name=names.name(file_name, image_id, source),
-                boxes=boxes,
-                classes=classes,
-                image_id=image_id,
-            )
-        )
+    for file in files:
+        instances = instances_by_name.get(file.name)
+        with bad_entry(file):
+            if path and not config.grid and not (instances and instances.rows):
+                raise InputError(
+                    "an image has no boxes",
+                    file=path,
+                    key=file.name,
+                    remedy="add its boxes, or give --grid to use a grid of boxes for such images",
+                )
+            name = names.name(file.name, instances.image_id if instances else None, file)
+            has_boxes = instances is not None and bool(instances.rows)
+            pictures.append(Picture(file=file, npz_name=name, instances=instances if has_boxes else None))
+    if others:
+        print(f"{describe_others(others)} are not images of a known format")
+    absent_count = len(instances_by_name.keys() - {file.name for file in files})
+    if absent_count:
+        print(f"{absent_count:,} of {len(instances_by_name):,} images in {path} have no file in --images")
     return pictures
-
-
-@lru_cache(maxsize=1)
-def _archive(path: Path) -> zipfile.ZipFile:
-    """The opened zip file, kept open in each process because listing the members of a large archive is slow."""
-    return zipfile.ZipFile(path)
-
-
-def load_image(picture: Picture) -> Image.Image:
-    """Read an image file and convert it to RGB. `InputError` if it cannot be read."""
-    try:
-        if picture.member is None:
-            return Image.open(picture.source).convert("RGB")
-        return Image.open(io.BytesIO(_archive(picture.source).read(picture.member))).convert("RGB")
-    except (OSError, SyntaxError, ValueError, RuntimeError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        raise InputError("the image cannot be read", file=picture.source, key=picture.member, found=error) from None
 
 
 def cut_boxes(picture: Picture, boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -144,8 +106,7 @@ def cut_boxes(picture: Picture, boxes: np.ndarray, size: tuple[int, int]) -> tup
     if not visible.any():
         raise InputError(
             "all boxes lie outside their image",
-            file=picture.source,
-            key=picture.file_name,
+            file=picture.file,
             found=f"{boxes[0].round(1).tolist()} and {len(boxes) - 1} more",
             expected=f"x1, y1, x2, y2 within {size[0]} × {size[1]} pixels",
             remedy="check that boxes and image have the same scale",
@@ -160,15 +121,17 @@ def describe_picture(
 
     The most confident region comes first. `detector_seed`: the seed of the imitated detector; None: no imitation.
     """
-    image = load_image(picture)
-    boxes, classes, size = picture.boxes, picture.classes, image.size
-    if boxes is None or classes is None:
+    instances = picture.instances
+    image = open_picture(picture.file, instances.size if instances else None)
+    classes, size = None, image.size
+    if instances is None:
         boxes = grid_boxes(image.width, image.height)
         conf = 0.5 - 0.004 * np.arange(len(boxes))
     elif detector_seed is not None:
-        rng = generator(detector_seed, "detector", Path(picture.file_name).stem)
-        boxes, classes, conf = imitate(boxes, classes, size, n_classes, rng)
+        rng = generator(detector_seed, "detector", Path(picture.file.name).stem)
+        boxes, classes, conf = imitate(instances.boxes, instances.classes, size, n_classes, rng)
     else:
+        boxes, classes = instances.boxes, instances.classes
         conf = np.full(len(boxes), 0.95)
     box_indices = np.arange(len(boxes))
     if classes is not None:
@@ -187,73 +150,73 @@ def describe_picture(
     return arrays, box_indices[order].tolist()
 
 
-def write_picture(picture: Picture, output: Path, n_classes: int, detector_seed: int | None) -> InputError | list[int]:
-    """Write the `.npz` file of one image; returns the index of each region's box, or the error."""
+def write_picture(picture: Picture, output: Path, n_classes: int, detector_seed: int | None) -> Answer:
+    """Write the `.npz` file of one image; returns the index of each region's box, or what is wrong with the image."""
     try:
         arrays, box_indices = describe_picture(picture, n_classes, detector_seed)
-        np.savez(output / picture.npz_name, **arrays)  # type: ignore[arg-type]
-        return box_indices
-    except InputError as error:  # returned, so that the parent process can stop the other processes and raise it
+    except InputError as error:  # returned, because --skip_bad goes on
         return error
-
-
-def write_all(
-    pictures: list[Picture], work: Callable[[Picture], InputError | list[int]], nproc: int
-) -> list[list[int]]:
-    """Call `work` on every image, in `nproc` processes; returns the results in order. The first error stops all."""
-    codebook()  # compute the cached codebook before the fork, so that every process has it
-    box_indices = []
-    with ProcessPoolExecutor(nproc) as pool:
-        results = pool.map(work, pictures, chunksize=16)
-        try:
-            for result in tqdm(results, total=len(pictures), unit="image", disable=None):
-                if isinstance(result, InputError):
-                    pool.shutdown(cancel_futures=True)
-                    raise result
-                box_indices.append(result)
-        except BrokenProcessPool:
-            raise InputError("a process was killed, perhaps out of memory", remedy="lower --nproc") from None
+    np.savez(output / picture.npz_name, **arrays)  # type: ignore[arg-type]
     return box_indices
 
 
-def annotation_orders(instances: str, pictures: list[Picture], box_indices: list[list[int]]) -> dict[str, list[int]]:
-    """Image id → the annotation ids of its regions, in the order of the regions; empty if annotations have no ids.
+def write_all(pictures: list[Picture], job: Job, work: Callable[[Picture], Answer], nproc: int) -> list[Picture]:
+    """Call `work` on every image that is not done yet, in `nproc` processes; returns the images that are described."""
+    codebook()  # compute the cached codebook before the fork, so that every process has it
 
-    `box_indices`: for each image, the index of each region's box among the image's annotations.
-    """
-    annotations = read_json(instances)["annotations"]
-    if any(type(annotation.get("id")) is not int for annotation in annotations):
-        return {}
-    by_image = toolz.groupby(lambda annotation: int(annotation["image_id"]), annotations)
-    orders = {}
-    for picture, indices in zip(pictures, box_indices):
-        if picture.boxes is not None and picture.image_id is not None:
-            orders[str(picture.image_id)] = [by_image[picture.image_id][k]["id"] for k in indices]
-    return orders
+    def is_done(picture: Picture) -> bool:
+        return job.done.get(picture.npz_name, [None])[0] == picture.stamp
+
+    todo = [picture for picture in pictures if not is_done(picture)]
+    answers = map_in_workers(work, todo, n_workers=nproc, name=lambda picture: str(picture.file))
+    progress = tqdm(answers, initial=len(pictures) - len(todo), total=len(pictures), unit="image", disable=None)
+    for picture, answer in zip(todo, progress):
+        with bad_entry(picture.file):
+            if isinstance(answer, InputError):
+                raise answer
+            job.finish(picture.npz_name, [picture.stamp, answer])
+    described = [picture for picture in pictures if is_done(picture)]
+    if not described:
+        raise InputError("no image could be described", found=f"{len(pictures):,} images, all of them bad")
+    job.remove_others({picture.npz_name for picture in described})
+    return described
+
+
+def write_notes(config: DescribeConfig, described: list[Picture], job: Job) -> None:
+    """Write `provenance.json` and, for true boxes, `iid_to_ann_ids.json`; print a summary."""
+    n_grid = sum(picture.instances is None for picture in described)
+    provenance: dict[str, Any] = {
+        "descriptor": "fixed, without weights (prepare/regions.py)",
+        "boxes": config.boxes or config.imitate_detector,
+        "imitated_detector": config.imitate_detector is not None,
+        "pictures": len(described),
+        "pictures_on_a_grid": n_grid,
+        "pseudo_classes": n_grid > 0,
+    }
+    print(f"{len(described):,} images ({n_grid:,} with a grid of boxes) described in {config.output}")
+    if config.boxes:
+        kept_boxes = {picture.npz_name: job.done[picture.npz_name][1] for picture in described}
+        true_boxes = [(p.instances, kept_boxes[p.npz_name]) for p in described if p.instances]
+        orders = {str(image.image_id): annotation_ids(image, indices) for image, indices in true_boxes}
+        if all(orders.values()):
+            write_json(job.folder / "iid_to_ann_ids.json", {"iid_to_ann_ids": orders})
+        n_cut = sum(len(image.rows) - len(indices) for image, indices in true_boxes)
+        if n_cut:
+            print(f"  {n_cut:,} boxes left out: less than a pixel of them lies in their image")
+    write_json(job.folder / "provenance.json", provenance, indent=2)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Describe all images of the command line."""
     config, _ = parse(DescribeConfig, argv)
-    pictures = plan_pictures(config)
-    n_classes = max((int(p.classes.max()) for p in pictures if p.classes is not None), default=0)
-    seed = config.seed if config.imitate_detector else None
-    n_grid = sum(picture.boxes is None for picture in pictures)
-    provenance: dict[str, Any] = {
-        "descriptor": "fixed, without weights (prepare/regions.py)",
-        "boxes": config.boxes or config.imitate_detector,
-        "imitated_detector": config.imitate_detector is not None,
-        "pictures": len(pictures),
-        "pictures_on_a_grid": n_grid,
-        "pseudo_classes": n_grid > 0,
-    }
-    with new_folder(config.output) as output:
-        work = partial(write_picture, output=output, n_classes=n_classes, detector_seed=seed)
-        box_indices = write_all(pictures, work, config.nproc)
-        if config.boxes and (orders := annotation_orders(config.boxes, pictures, box_indices)):
-            write_json(output / "iid_to_ann_ids.json", {"iid_to_ann_ids": orders})
-        write_json(output / "provenance.json", provenance, indent=2)
-    print(f"{len(pictures)} images ({n_grid} with a grid of boxes) described in {config.output}")
+    with LeftOut(config.output, config.skip_bad).collecting():
+        pictures = plan_pictures(config)
+        instances = [picture.instances for picture in pictures if picture.instances]
+        n_classes = max((int(image.classes.max()) for image in instances), default=0)
+        seed = config.seed if config.imitate_detector else None
+        with job_folder(config.output, {"version": 1, "n_classes": n_classes, "seed": seed}) as job:
+            work = partial(write_picture, output=job.folder, n_classes=n_classes, detector_seed=seed)
+            write_notes(config, write_all(pictures, job, work, config.nproc), job)
 
 
 if __name__ == "__main__":

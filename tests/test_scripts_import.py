@@ -110,10 +110,13 @@ def spoilt(array, at, value):
 
 GOOD = picture()
 BAD = {
-    "a row of another number of columns": ("a\tb\tc\n", r"not a tsv[\s\S]*line 1[\s\S]*3 columns"),
+    "a row of another number of columns": ("a\tb\tc\n", r"not one of a known tsv[\s\S]*line 1[\s\S]*3 columns"),
     "no base64": (line(GOOD | {"boxes": "%%%"}), "cannot be decoded"),
     "cut base64": (line(GOOD)[:-20] + "\n", "cannot be decoded"),
-    "features of another width": (line(GOOD | {"features": GOOD["features"][:, :1024]}), "cannot be decoded"),
+    "features of two widths": (
+        line(GOOD) + line(picture(1, features=GOOD["features"][:, :1024])),
+        r"another width[\s\S]*line 2[\s\S]*1024[\s\S]*2048",
+    ),
     "another number of boxes": (line(GOOD | {"num_boxes": 6}), "cannot be decoded"),
     "no number of boxes": (line(GOOD | {"num_boxes": "many"}), "cannot be decoded"),
     "no boxes": (line(picture(n=0)), "the image has no boxes"),
@@ -127,7 +130,7 @@ BAD = {
         line(GOOD | {"objects_id": spoilt(GOOD["objects_id"], 1, 1600)}),
         r"class is out of range[\s\S]*1600",
     ),
-    "a percentage": (line(GOOD | {"objects_conf": GOOD["objects_conf"] * 100}), "objects_conf is out of range"),
+    "a percentage": (line(GOOD | {"objects_conf": GOOD["objects_conf"] * 100}), "confidences are not probabilities"),
     "one picture twice": (line(GOOD) + line(GOOD), "two images get the same file name"),
     "nothing": ("", "the files hold no images"),
     "only a header": ("\t".join(LXMERT) + "\n", "the files hold no images"),
@@ -140,15 +143,15 @@ def test_bad_rows_are_named_and_nothing_is_left(tmp_path, case):
     with pytest.raises(InputError, match=expected) as raised:
         run(tmp_path, text)
     assert "features.tsv" in str(raised.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["features.tsv"]
+    assert not (tmp_path / "npz").exists()
 
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         import_features.main(["--tsv", str(tmp_path / "absent.tsv"), "--output", str(tmp_path / "npz")])
     (tmp_path / "cut.tsv.gz").write_bytes(gzip.compress(line(GOOD).encode())[:5000])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"damaged[\s\S]*after line 0"):
         import_features.main(["--tsv", str(tmp_path / "cut.tsv.gz"), "--output", str(tmp_path / "npz")])
     (tmp_path / "binary.tsv").write_bytes(b"\xff\xfe\x00" * 100)
-    with pytest.raises(InputError, match=r"cannot be read|not a tsv"):
+    with pytest.raises(InputError, match=r"not a tsv[\s\S]*UTF-16"):
         import_features.main(["--tsv", str(tmp_path / "binary.tsv"), "--output", str(tmp_path / "npz")])
