@@ -31,6 +31,7 @@ from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.job_folder import Job, job_folder
 from utils.options import MOST_SEED, option
+from utils.os_errors import writing
 from utils.workers import map_in_workers
 
 Answer: TypeAlias = InputError | list[int]  # why a picture cannot be described, or the index of each region's box
@@ -156,7 +157,8 @@ def write_picture(picture: Picture, output: Path, n_classes: int, detector_seed:
         arrays, box_indices = describe_picture(picture, n_classes, detector_seed)
     except InputError as error:  # returned, because --skip_bad goes on
         return error
-    np.savez(output / picture.npz_name, **arrays)  # type: ignore[arg-type]
+    with writing(output / picture.npz_name):
+        np.savez(output / picture.npz_name, **arrays)  # type: ignore[arg-type]
     return box_indices
 
 

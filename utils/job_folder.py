@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, TextIO
 from utils.errors import InputError
 from utils.files import write_json
 from utils.locks import lock_file
+from utils.os_errors import writing
 
 
 @dataclass(kw_only=True)
@@ -49,10 +50,9 @@ def job_folder(output: str | Path, options: dict[str, Any]) -> Iterator[Job]:
     empty, or another living process writes it.
     """
     output = Path(output)
-    refuse_existing(output)
     hidden = output.with_name(f".{output.name}.partial")
-    with _lock(hidden):
-        refuse_existing(output)  # another process may have finished it since
+    with writing(output), _lock(output, hidden):
+        refuse_existing(output)  # another process may have finished it just now
         done = _earlier_work(hidden, options)
         try:
             with open(hidden / "done.jsonl", "a", encoding="utf-8") as journal:
@@ -76,9 +76,10 @@ def refuse_existing(output: Path) -> None:
         )
 
 
-def _lock(hidden: Path) -> BinaryIO:
-    """Make the folder of a job and lock it; `InputError` if another living process works in it."""
+def _lock(output: Path, hidden: Path) -> BinaryIO:
+    """Make the folder `hidden` of a job and lock it; `InputError` if another living process works in it."""
     while True:
+        refuse_existing(output)
         hidden.mkdir(parents=True, exist_ok=True)
         lock = lock_file(hidden / "lock")
         if lock is None:
