@@ -110,7 +110,10 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 
 def check(setting: Setting, names: list[str], limit: float) -> list[dict[str, Any]]:
-    """Run phases one after the other within `limit` seconds, and write results after each; returns their lines."""
+    """Run phases one after the other within `limit` seconds, and write results after each; returns their lines.
+
+    When the first one fails, which needs nothing but the device and torch, the others are not tried.
+    """
     lines: list[dict[str, Any]] = []
     end = time.monotonic() + limit
     for name in names:
@@ -124,6 +127,9 @@ def check(setting: Setting, names: list[str], limit: float) -> list[dict[str, An
             stream.write(json.dumps(lines[-1]) + "\n")
         (setting.folder / "table.md").write_text(table(lines))
         print(table(lines[-1:]).splitlines()[-1], flush=True)
+        if name == names[0] == "versions" and lines[0]["status"] != "passed":
+            print((setting.folder / f"{name}.txt").read_text(), file=sys.stderr)
+            break
     return lines
 
 

@@ -56,6 +56,10 @@ def test_a_phase_that_fails_crashes_or_hangs_ends_alone(tmp_path, monkeypatch):
     # Starting Python and torch alone takes longer than this.
     monkeypatch.setitem(device_check.PHASES, "versions", (device_check.PHASES["versions"][0], 0))
     lines = device_check.check(setting, ["versions", "loss_scaling"], limit=60)
+    assert len(lines) == 1  # without them nothing works
+    (tmp_path / "results.jsonl").unlink()
+    monkeypatch.setitem(device_check.PHASES, "prefetch", (device_check.PHASES["prefetch"][0], 0))
+    lines = device_check.check(setting, ["prefetch", "loss_scaling"], limit=100)
     assert lines[0]["status"] == "failed" and "limit" in lines[0]["problem"]
     assert lines[1]["status"] == "passed"
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
