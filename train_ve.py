@@ -42,7 +42,7 @@ class VeTask(Task[VeConfig]):
     def dataset(self, txt_db: str, img_db: str, train: bool = False) -> Vqa:
         """The hypotheses of a text store, with the images of an image store."""
         texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
-        return Vqa(texts, images, len(VE_LABELS), require_labels=train)
+        return Vqa(texts, images, len(VE_LABELS), require_labels=train, one_label=True)
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         """UNITER with a classifier over the three labels."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data.lmdb_io import Reader
+from data.side_files import REGIONS, bad_value, check_keys, check_values
 from utils.errors import InputError
 from utils.files import read_json
 from utils.json_text import parse_json
@@ -11,15 +12,18 @@ KEYS = b"__keys__"  # the LMDB's own list of its images
 
 
 def picture_keys(reader: Reader) -> list[bytes]:
-    """The keys of all images, sorted; `InputError` when there are none, or a key that `__keys__` lists is missing."""
-    keys = [key for key, _ in reader.items() if key != KEYS]
+    """The keys of all images, sorted.
+
+    `InputError` when there are none, one is not UTF-8 or has a zero byte, or one that `__keys__` lists is missing.
+    """
+    keys, file = [key for key, _ in reader.items() if key != KEYS], reader.folder / "data.mdb"
+    check_keys(keys, file)
+    try:
+        names = {key.decode() for key in keys}
+    except UnicodeDecodeError as error:
+        raise bad_value(file, "a key of the LMDB", error.object, "the name of an image in UTF-8") from None
     key_list = reader.get(KEYS)
-    names = parse_json(bytes(key_list), reader.folder / "data.mdb", KEYS.decode()) if key_list else []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        expected, remedy = "a list of image names", "make the store again with scripts/convert_imgdir.py"
-        file, key = reader.folder / "data.mdb", KEYS.decode()
-        raise InputError("the list of images is damaged", file=file, key=key, expected=expected, remedy=remedy)
-    absent = sorted(set(names) - {key.decode(errors="replace") for key in keys})
+    absent = sorted(set(_listed_keys(bytes(key_list), file)) - names) if key_list is not None else []
     if absent or not keys:
         raise InputError(
             "the image LMDB is incomplete",
@@ -32,12 +36,23 @@ def picture_keys(reader: Reader) -> list[bytes]:
     return keys
 
 
+def _listed_keys(content: bytes, file: Path) -> list[str]:
+    """The keys in `__keys__`, a JSON list of names; `InputError` when it is something else."""
+    names = parse_json(content, file, KEYS.decode())
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        expected = "a JSON list of image names, those of the LMDB; the entry may be left out"
+        raise bad_value(file, KEYS.decode(), names, expected)
+    return names
+
+
 def announced_counts(file: Path, keys: list[bytes], folder: Path) -> dict[str, int]:
     """The region count of each image, by key, from a store's `nbb_….json`.
 
-    `InputError` when it is empty or lists an image that is not among `keys`, those of the LMDB `folder`.
+    `InputError` when it is empty, a count is not one, or it lists an image that is not among `keys`, those of the LMDB
+    `folder`.
     """
     counts: dict[str, int] = read_json(file)
+    check_values(file, counts, REGIONS)
     absent = sorted(set(counts) - {key.decode() for key in keys})
     if absent or not counts:
         raise InputError(
@@ -49,3 +64,35 @@ def announced_counts(file: Path, keys: list[bytes], folder: Path) -> dict[str, i
             remedy="copy the whole folder again, or make it again with scripts/convert_imgdir.py",
         )
     return counts
+
+
+def no_such_variant(folder: Path, variant: str, compressed: bool) -> InputError:
+    """The error for a variant that an image store lacks: `folder` is that of its LMDB, `variant` its bounds."""
+    store = folder.parent
+    if not store.is_dir():
+        return InputError(
+            "image LMDB not found",
+            file=store,
+            key="img_db",
+            found="no such folder",
+            expected="a folder NAME with feat_… or all in it",
+            remedy="check the path and data_root, or make it with scripts/convert_imgdir.py",
+        )
+    variants = sorted(p.name for p in store.iterdir() if p.name.startswith(("feat_", "nbb_", "all")))
+    suffix = "_compressed" if compressed else ""
+    if f"feat_{variant}{suffix}" in variants:
+        return InputError(
+            "the file of region counts is missing beside its LMDB",
+            file=store / f"nbb_{variant}.json",
+            found="no such file",
+            expected='{"KEY": NUMBER OF REGIONS, …}, written with the LMDB',
+            remedy="copy this file too, or make the store again with scripts/convert_imgdir.py",
+        )
+    return InputError(
+        "the image store does not have the variant that the options name",
+        file=folder,
+        key="conf_th, max_bb, min_bb, num_bb, compressed_db",
+        found=f"{', '.join(variants) or 'no variant at all'} in {store}",
+        expected=f"feat_{variant}{suffix}" + (f" and nbb_{variant}.json" if variant.startswith("th") else ""),
+        remedy="set these options to an existing variant, or make this one with scripts/convert_imgdir.py",
+    )

@@ -3,6 +3,7 @@
 Legend: n regions of an image, D feature width, C classes.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from data.img_index import announced_counts, picture_keys
+from data.img_index import announced_counts, no_such_variant, picture_keys
 from data.lmdb_io import Reader, columns
 from data.records import decode
+from data.region_checks import (
+    as_half,
+    box_problem,
+    conf_problem,
+    finite_problem,
+    label_problem,
+    order_problem,
+)
 from utils.errors import InputError
 
 SAMPLE = 64  # records that `ImageStore.check` reads by default
@@ -65,7 +74,7 @@ class ImageStore:
             name = f"feat_{bounds}" if self._counts else "all"
         self.folder = self.path / (name + ("_compressed" if compressed else ""))
         if not self.folder.is_dir():
-            raise self._no_such_variant(bounds if conf_th > -1 else f"numbb{num_bb}")
+            raise no_such_variant(self.folder, bounds if conf_th > -1 else f"numbb{num_bb}", compressed)
         self._reader = Reader(self.folder)
         self._img_dim: int | None = None
         sources = [self.folder / "data.mdb", counts]
@@ -79,35 +88,6 @@ class ImageStore:
         names = ("conf_th", "max_bb", "min_bb", "num_bb", "compressed", "blind")
         return partial(ImageStore, self.path, **{name: getattr(self, name) for name in names}), ()
 
-    def _no_such_variant(self, variant: str) -> InputError:
-        if not self.path.is_dir():
-            return InputError(
-                "image LMDB not found",
-                file=self.path,
-                key="img_db",
-                found="no such folder",
-                expected="a folder NAME with feat_… or all in it",
-                remedy="check the path and data_root, or make it with scripts/convert_imgdir.py",
-            )
-        variants = sorted(p.name for p in self.path.iterdir() if p.name.startswith(("feat_", "nbb_", "all")))
-        suffix = "_compressed" if self.compressed else ""
-        if f"feat_{variant}{suffix}" in variants:
-            return InputError(
-                "the file of region counts is missing beside its LMDB",
-                file=self.path / f"nbb_{variant}.json",
-                found="no such file",
-                expected='{"KEY": NUMBER OF REGIONS, …}, written with the LMDB',
-                remedy="copy this file too, or make the store again with scripts/convert_imgdir.py",
-            )
-        return InputError(
-            "the image store does not have the variant that the options name",
-            file=self.folder,
-            key="conf_th, max_bb, min_bb, num_bb, compressed_db",
-            found=f"{', '.join(variants) or 'no variant at all'} in {self.path}",
-            expected=f"feat_{variant}{suffix}" + (f" and nbb_{variant}.json" if variant.startswith("th") else ""),
-            remedy="set these options to an existing variant, or make this one with scripts/convert_imgdir.py",
-        )
-
     def _build(self) -> dict[str, np.ndarray]:
         """Build the index: `names` (images,) bytes, sorted, and `nbb` and `held`, the two counts of regions."""
         keys = picture_keys(self._reader)
@@ -118,7 +98,7 @@ class ImageStore:
         elif self.conf_th <= -1:
             n_announced = np.full(len(keys), self.num_bb, np.int32)
         else:
-            confident = [int((self._decode(key)["conf"] > self.conf_th).sum()) for key in keys]
+            confident = [int((self._confidences(key) > self.conf_th).sum()) for key in keys]
             n_announced = np.clip(confident, self.min_bb, self.max_bb).astype(np.int32)
         n_stored = n_announced
         if self.conf_th <= -1:  # ground-truth boxes: num_bb is 100, but an image has only a few
@@ -126,6 +106,14 @@ class ImageStore:
             n_stored = np.minimum(n_announced, sizes).astype(np.int32)
         self._reader.close()
         return {"names": np.array(keys), "nbb": n_announced, "held": n_stored}
+
+    def _confidences(self, key: bytes) -> np.ndarray:
+        """The confidences of an image's regions, for a store without a file of counts; `InputError` without them."""
+        record = self._decode(key)
+        if "conf" not in record:
+            expected = f"conf, from which the number of regions is counted, or {self.path}/nbb_….json"
+            raise self._bad(key, "the record has no confidences", ", ".join(record), expected)
+        return record["conf"]
 
     def __len__(self) -> int:
         """The number of images."""
@@ -153,36 +141,27 @@ class ImageStore:
     def read(self, row: int, soft_labels: bool = False) -> Regions:
         """Read the regions of the image in `row`: `n_announced` of them, or all where the record has fewer.
 
-        `soft_labels`: read the class probabilities too. `InputError` when the record is damaged or lacks them, a number
-        is not finite, or a box lies outside the image.
+        `soft_labels`: read the class probabilities too. `InputError` when the record is damaged or lacks them, or when
+        its arrays cannot mean what they must (`data.region_checks`).
         """
         key = bytes(self._names[row])
         record = self._decode(key)
         n = min(int(self.n_announced[row]), len(record["features"]))
-        feat = self._half(key, "features", record["features"][:n])
-        labels = None
+        feat, boxes, conf = as_half(record["features"][:n]), record["norm_bb"][:n], record.get("conf")
+        problem, labels = finite_problem("features", feat) or box_problem(boxes), None
         if soft_labels:
             if "soft_labels" not in record:
                 raise self._bad(key, "the record has no soft labels", ", ".join(record), "soft_labels (MRC, MRC-kl)")
-            labels = self._half(key, "soft_labels", record["soft_labels"][:n])
-        pos = positions(record["norm_bb"][:n])
-        if not (pos.min() >= -1 and pos.max() <= 2):  # also refuses NaN; a box may reach a little outside the image
-            extent = f"norm_bb from {pos.min()} to {pos.max()}"
-            raise self._bad(key, "boxes are not relative to the image's size", extent, "corners and sizes in 0..1")
-        conf = record["conf"][:n] if "conf" in record else np.ones(n, np.float16)
+            labels = as_half(record["soft_labels"][:n])
+            problem = problem or label_problem(labels)
+        if conf is not None and n < len(conf) and not self.blind:
+            problem = problem or order_problem(conf, n)
+        if problem is not None:
+            raise self._bad(key, *problem)
+        pos, conf = positions(boxes), np.ones(n, np.float16) if conf is None else conf[:n].reshape(-1)
         if self.blind:
             feat, pos = np.zeros_like(feat), np.zeros_like(pos)
         return Regions(features=feat, pos=pos, conf=conf, soft_labels=labels)
-
-    def _half(self, key: bytes, name: str, array: np.ndarray) -> np.ndarray:
-        """The array as float16, checked to be finite by its exponent bits, ten times faster than `np.isfinite`."""
-        if array.dtype != np.float16:
-            with np.errstate(over="ignore"):
-                array = array.astype(np.float16)
-        if (array.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
-            count = f"{int((~np.isfinite(array)).sum())} of {array.size} are NaN, infinite or too large for float16"
-            raise self._bad(key, f"{name} are not finite", count, "finite numbers")
-        return array
 
     def _decode(self, key: bytes) -> dict[str, np.ndarray]:
         """The arrays of a record, with their shapes checked."""
@@ -194,7 +173,8 @@ class ImageStore:
             encoding = "an npz" if self.compressed else "msgpack"
             raise self._bad(key, "an image record cannot be read", error, f"{encoding} of numeric arrays") from None
         feat, box = record.get("features"), record.get("norm_bb")
-        if feat is None or box is None or feat.ndim != 2 or box.ndim != 2 or box.shape[1] not in (4, 6):
+        conf = record.get("conf")
+        if feat is None or box is None or feat.ndim != 2 or (conf is not None and conf.shape[1:] not in ((), (1,))):
             shapes = {name: array.shape for name, array in record.items()}
             expected = "features (n, D), norm_bb (n, 6), conf (n,)"
             raise self._bad(key, "the arrays of an image record have wrong names or shapes", shapes, expected)
@@ -203,8 +183,10 @@ class ImageStore:
             shapes = {name: array.shape for name, array in record.items()}
             expected = "the same number of rows, 1 or more"
             raise self._bad(key, "the arrays of an image have no rows, or different numbers of rows", shapes, expected)
-        if self._img_dim is not None and feat.shape[1] != self._img_dim:
-            title = "the features of an image have another width than the store's first image"
+        if self._img_dim is None:
+            self._img_dim = feat.shape[1]
+        if feat.shape[1] != self._img_dim:
+            title = "the features of an image have another width than those of another image of the store"
             raise self._bad(key, title, feat.shape[1], self._img_dim)
         return record
 
@@ -226,15 +208,35 @@ class ImageStore:
         if img_dim is not None and self.img_dim != img_dim:
             key = bytes(self._names[0])
             raise self._bad(key, "the features have another width than the model's", self.img_dim, img_dim)
-        rng = np.random.default_rng(seed)
-        rows = range(len(self)) if sample is None else rng.choice(len(self), min(sample, len(self)), replace=False)
-        for row in rows:
-            self.check_record(int(row))
+        for row in self._sample(sample, seed):
+            self.check_record(row)
         self.close()
 
-    def check_record(self, row: int) -> Regions:
-        """Read and check one record, with its soft labels if it has any, and return its regions."""
-        return self.read(row, soft_labels="soft_labels" in self._decode(bytes(self._names[row])))
+    def check_soft_labels(self, classes: int) -> None:
+        """Check the soft labels of the records that `check` takes; `InputError` unless they have `classes` classes."""
+        for row in self._sample(SAMPLE, 0):
+            labels = self.read(row, soft_labels=True).soft_labels
+            assert labels is not None
+            problem = label_problem(labels, classes)
+            if problem is not None:
+                raise self._bad(bytes(self._names[row]), *problem)
+        self.close()
+
+    def _sample(self, sample: int | None, seed: int) -> Iterable[int]:
+        """The rows of `sample` records drawn by `seed`; None: of all records."""
+        if sample is None:
+            return range(len(self))
+        rows = np.random.default_rng(seed).choice(len(self), min(sample, len(self)), replace=False)
+        return (int(row) for row in rows)
+
+    def check_record(self, row: int, soft_labels: bool = False) -> Regions:
+        """Read and check one record, with `soft_labels` also those that it has, and return its regions."""
+        key = bytes(self._names[row])
+        regions = self.read(row, soft_labels and "soft_labels" in self._decode(key))
+        problem = conf_problem(regions.conf)
+        if problem is not None:
+            raise self._bad(key, *problem)
+        return regions
 
     def close(self) -> None:
         """Close the LMDB in this process; a later read opens it again."""

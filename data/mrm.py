@@ -10,6 +10,7 @@ from data.img_store import ImageStore
 from data.mask import mask_regions, mask_words
 from data.text_image import Masking, TextImage
 from data.txt_store import TextStore
+from utils.formats import IMG_LABEL_DIM
 
 MrmTask = Literal["mrfr", "mrc", "mrckl"]
 
@@ -39,6 +40,7 @@ class Mrm(TextImage):
         self.task = task
         super().__init__(texts, images, wrong_picture=wrong_picture)
         self.masking, self.mrm_prob, self.words_first = masking, mrm_prob, words_first
+        require_soft_labels(task, images)
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """Build one sequence of the text, masked too when `masking` is joint, and the masked image."""
@@ -52,6 +54,13 @@ class Mrm(TextImage):
         if joint and not self.words_first:
             tokens, _ = mask_words(tokens, meta.mask, meta.v_range, rng)
         return Example(self.id(text), [masked_regions(self.add_special_tokens(tokens), image, mask, task=self.task)])
+
+
+def require_soft_labels(task: str, *stores: ImageStore | None) -> None:
+    """`InputError` when `task` reads soft labels and those of an image store are not the model's classes."""
+    for images in stores:
+        if task in ("mrc", "mrckl") and isinstance(images, ImageStore):
+            images.check_soft_labels(IMG_LABEL_DIM)
 
 
 def masked_regions(

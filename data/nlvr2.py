@@ -1,13 +1,14 @@
 """Data of NLVR2: is a sentence true of two images? (Paper sections 4.1, 4.3 and A.2.)"""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from data.batch import IMG_TYPE, Example, Image, Seq
 from data.dataset import Column
 from data.img_store import ImageStore
+from data.record_checks import Field, Kind, statement_field
 from data.text_image import TextImage, rows_of_pictures
 from data.txt_store import TextStore
 from utils.formats import UNLABELLED
@@ -24,6 +25,7 @@ class Nlvr2(TextImage):
 
     task = "nlvr2"
     picture_kinds = ("left", "right")
+    kinds: tuple[Kind, ...] = ("statement", "text")
     labels_in_records = True
 
     def __init__(
@@ -42,6 +44,10 @@ class Nlvr2(TextImage):
         self.paired = layout != "triplet"
         self.img_types = [IMG_TYPE, IMG_TYPE + 1] if use_img_type else [IMG_TYPE, IMG_TYPE]
 
+    def wrong_field(self, record: dict[str, Any]) -> Field | None:
+        """The field `target` when it is neither 1 (true) nor 0."""
+        return statement_field(record)
+
     def pairs(self, draws: np.ndarray) -> np.ndarray:
         """(n, 3) int32: the text, left image and right image of every example; nothing is drawn."""
         return np.stack([np.arange(len(self), dtype=np.int32), self.pictures, self.right_pictures], axis=1)
@@ -57,9 +63,9 @@ class Nlvr2(TextImage):
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """Build one sequence or two of the sentence and its images, and the label."""
         text, left, right = row
-        record = self.texts.read(text)
+        record = self.record(text)
         words, both = self.add_special_tokens(self.tokens(record)), [*self.images_of(left), *self.images_of(right)]
-        label = self.target(text, record)
+        label = record.get("target")
         labels = np.array([UNLABELLED if label is None else label], np.int64)
         return Example(self.id(text), self._sequences(words, both), {"labels": labels})
 

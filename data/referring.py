@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from data.batch import Example, Seq
 from data.img_store import ImageStore
+from data.record_checks import Field, Kind, bad_field, expression_field
+from data.region_checks import OUTSIDE
+from data.side_files import read_entries
 from data.text_image import TextImage, rows_of_pictures
 from data.txt_store import TextStore
 from utils.errors import InputError
-from utils.files import read_json
 
 Boxes = Literal["gt", "detected"]
 # The release's image keys, made from COCO's image id.
@@ -27,6 +30,14 @@ def box_source(img_db: str, boxes: Boxes | None = None) -> Boxes:
     return boxes or ("gt" if "coco_gt" in Path(img_db).name else "detected")
 
 
+class Picture(NamedTuple):
+    """An image in `images.json`."""
+
+    ann_ids: list[int]  # the annotations in the order of the boxes
+    width: float  # pixels
+    height: float
+
+
 class ReferringExpressions(TextImage):
     """Referring expressions with all boxes of their images. Batch sizes count examples.
 
@@ -36,31 +47,38 @@ class ReferringExpressions(TextImage):
     """
 
     task = "re"
+    kinds: tuple[Kind, ...] = ("re",)
     batch_unit = "examples"
 
     def __init__(self, texts: TextStore, images: ImageStore, boxes: Boxes, *, blind: bool = False):
         """`boxes`: what `images` holds. `blind`: leave out the words of the expressions (a control).
 
-        `InputError` when `images.json` is malformed, or lists another number of boxes for an image than `images` has.
+        `InputError` when `images.json` is malformed, or lists another number of boxes for an image than `images` has,
+        or a record in a sample has a true box without area or outside its image.
         """
         self.boxes, self.blind = boxes, blind
         super().__init__(texts, images)
-        file = texts.path / "images.json"
-        try:  # by image id: the annotation ids in the order of the boxes, the width and the height
-            self._pictures_by_id = {
-                int(image["id"]): (image["ann_ids"], image["width"], image["height"]) for image in read_json(file)
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                "images.json is not that of a referring-expression store",
-                file=file,
-                key="id, ann_ids, width, height",
-                found=repr(error),
-                expected="a list of maps with these keys",
-                remedy="prepare the store with prepro.py re",
-            ) from None
         if boxes == "gt":
             self._check_counts(images)
+
+    @cached_property
+    def _pictures_by_id(self) -> dict[int, Picture]:
+        """The images in `images.json` by their ids."""
+        entries = read_entries(self.texts.path / "images.json")
+        return {entry["id"]: Picture(entry["ann_ids"], entry["width"], entry["height"]) for entry in entries}
+
+    def wrong_field(self, record: dict[str, Any]) -> Field | None:
+        """The wrong field of a record: an id, or a true box without area."""
+        return expression_field(record)
+
+    def record(self, text: int) -> dict[str, Any]:
+        """Read the record of a text; `InputError` also when its true box does not lie in its image."""
+        record = super().record(text)
+        _, width, height = self._picture(text, record)
+        x, y, w, h = record["bbox"]
+        if min(x / width, y / height) < -OUTSIDE or max((x + w) / width, (y + h) / height) > 1 + OUTSIDE:
+            raise bad_field(self.texts, text, record, Field("bbox", f"a box in its image of {width} × {height} pixels"))
+        return record
 
     def _check_counts(self, images: ImageStore) -> None:
         """`InputError` unless each image has as many boxes as annotations. Its id is the number that ends its key."""
@@ -89,7 +107,7 @@ class ReferringExpressions(TextImage):
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """Build one sequence of the expression and all regions of its image, with the true box."""
         text, picture = row
-        record = self.texts.read(text)
+        record = self.record(text)
         words = np.zeros(0, np.int64) if self.blind else self.tokens(record)
         (image,) = self.images_of(picture)
         ann_ids, width, height = self._picture(text, record)
@@ -102,19 +120,19 @@ class ReferringExpressions(TextImage):
         seq = Seq(input_ids=self.add_special_tokens(words), images=[image], targets={"boxes": boxes})
         return Example(self.id(text), [seq], targets)
 
-    def _picture(self, text: int, record: dict) -> tuple[list[int], int, int]:
-        """The annotation ids, width and height of a record's image, from `images.json`."""
-        missing = [key for key in ("image_id", "ann_id", "bbox") if key not in record]
-        if missing or int(record["image_id"]) not in self._pictures_by_id:
+    def _picture(self, text: int, record: dict[str, Any]) -> Picture:
+        """The image of a record, by its id in `images.json`."""
+        image_id = int(record["image_id"])
+        if image_id not in self._pictures_by_id:
             raise InputError(
-                "a record lacks a field of referring expressions, or its image is not listed",
-                file=self.texts.path / ("data.mdb" if missing else "images.json"),
-                key=f"sent_id {self.id(text)}: {missing[0] if missing else 'image_id'}",
-                found="no such field" if missing else f"{record['image_id']}, which is not in the file",
-                expected="image_id, ann_id and bbox in the record, and its image in images.json",
+                "the image of a referring expression is not listed",
+                file=self.texts.path / "images.json",
+                key=f"sent_id {self.id(text)}: image_id",
+                found=f"{image_id}, which is not in the file",
+                expected="the images of all records",
                 remedy="prepare the store with prepro.py re",
             )
-        return self._pictures_by_id[int(record["image_id"])]
+        return self._pictures_by_id[image_id]
 
     def _label(self, text: int, record: dict, ann_ids: list[int], n_boxes: int) -> int:
         """The position of the true box among the image's boxes; -1 with detected boxes."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, overload
 
 from data.img_store import ImageStore
-from data.txt_store import Meta, TextStore
+from data.txt_store import Meta, TextStore, meta_of
 from utils.errors import InputError
 from utils.files import read_json, write_json
 from utils.run_config import RunConfig
@@ -130,15 +130,7 @@ class Stores:
             return
         file = Path(checkpoint).parent.parent / "log" / "vocab.json"
         if file.exists():
-            special_tokens = read_json(file)
-            meta = Meta(
-                cls=special_tokens["CLS"],
-                sep=special_tokens["SEP"],
-                mask=special_tokens["MASK"],
-                unk=special_tokens["UNK"],
-                v_range=tuple(special_tokens["v_range"]),
-                vocab_sha256=special_tokens["vocab_sha256"],
-            )
+            meta = meta_of(file, read_json(file))
             check_same_vocabulary(self.reference[1], self.reference[0], meta, file)
 
 

@@ -1,6 +1,7 @@
 """The base class of most datasets: texts of a text store joined with the images of an image store."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -8,6 +9,15 @@ import numpy as np
 from data.batch import Example, Image
 from data.dataset import BatchUnit, Column, Draw
 from data.img_store import ImageStore
+from data.record_checks import (
+    ONE_TEXT,
+    Field,
+    all_labelled,
+    bad_field,
+    check_kind,
+    sample_records,
+    say_other_kind,
+)
 from data.txt_store import TextStore
 from utils.errors import InputError
 
@@ -25,6 +35,7 @@ class TextImage:
     batch_unit: BatchUnit = "units"
     needs_pictures = True  # False: the task can also run on text without images
     picture_kinds: tuple[str, ...] = ("its image",)  # a name for each image of a text, for messages
+    kinds = ONE_TEXT  # the kinds of records that the task can use
     labels_in_records = False  # True: labels are the field `target` of records; False: the task makes its labels
 
     def __init__(
@@ -33,8 +44,8 @@ class TextImage:
         """`images`: None for text without images. `wrong_picture`: pair every text with the image of another text (a
         control). `require_labels`: refuse records without `target`, as training does.
 
-        `InputError` when the task needs images and there are none, the store is one of another task, an image is
-        missing, or labels are required and the first record has none."""
+        `InputError` when the task needs images and there are none, an image is missing, or a record in a sample is one
+        of another task or lacks its label where labels are required."""
         if images is None and (self.needs_pictures or wrong_picture):
             raise InputError(
                 f"the task {self.task} needs images",
@@ -51,9 +62,9 @@ class TextImage:
             check_pictures(texts, self.task, self.picture_kinds)
             self.pictures = self.picture_rows(texts, images)
         self._picture_pool = np.unique(self.pictures)  # (m,) the distinct images, from which other images are drawn
-        if require_labels and len(texts):
-            self.target(0, texts.read(0))
-            texts.close()  # must not be open when loader processes fork
+        self.check_sample()
+        if self.kinds == ONE_TEXT and not self.labels_in_records and len(texts):
+            say_other_kind(texts, self.task)
 
     def __len__(self) -> int:
         """n, the number of texts."""
@@ -120,14 +131,45 @@ class TextImage:
         """The word pieces of a record, (t,) int64, without [CLS] and [SEP]."""
         return np.asarray(record["input_ids"], np.int64)
 
+    def check_sample(self) -> None:
+        """Check the records of a sample of texts; `InputError` when one is not a record of this task."""
+        for text in sample_records(self.texts):
+            self.record(text)
+        self.texts.close()  # must not be open when loader processes fork
+
+    def record(self, text: int) -> dict[str, Any]:
+        """Read the record of a text; `InputError` when it is not one of this task, or lacks a required label."""
+        record = self.texts.read(text)
+        check_kind(self.texts, text, record, self.task, self.kinds)
+        field = self.wrong_field(record)
+        if field is not None:
+            raise bad_field(self.texts, text, record, field)
+        self.target(text, record)
+        return record
+
+    def wrong_field(self, record: dict[str, Any]) -> Field | None:
+        """The field of a record that is not what the task needs. Default: none is."""
+        return None
+
+    def has_label(self, record: dict[str, Any]) -> bool:
+        """Whether a record has its label."""
+        return record.get("target") is not None
+
+    def has_empty_label(self, record: dict[str, Any]) -> bool:
+        """Whether the label of a record says nothing. A split with only such labels has none. Default: it does not."""
+        return False
+
     @property
     def has_labels(self) -> bool:
-        """Whether predictions can be scored. The first record decides: a store has labels in all records or in none."""
-        if not self.labels_in_records:
-            return True
-        target = self.texts.read(0).get("target")
-        self.texts.close()  # must not be open when loader processes fork
-        return target is not None
+        """Whether predictions can be scored: True where all texts have labels, False where none has.
+
+        `InputError` where only some have. All records are read, once.
+        """
+        return not self.labels_in_records or self._labelled
+
+    @cached_property
+    def _labelled(self) -> bool:
+        return all_labelled(self.texts, self.has_label, self.has_empty_label)
 
     def target(self, text: int, record: dict) -> Any:
         """The field `target` of a record, its label; None when it has none, as in a test split.
@@ -135,7 +177,7 @@ class TextImage:
         `InputError` when it has none and labels are required.
         """
         target = record.get("target")
-        if target is None and self.require_labels:
+        if self.require_labels and not self.has_label(record):
             raise InputError(
                 "a text has no label, so it cannot be used for training",
                 file=self.texts.path,

@@ -5,7 +5,6 @@ The JSON files are read piece by piece, so that the index of ten million texts c
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from toolz import partition_all
 
+from data.side_files import LENGTH, PICTURES, Rule, bad_value, encoded
 from utils.errors import InputError
 from utils.files import open_text
 from utils.json_text import decoder, parsing
@@ -34,28 +34,17 @@ def text_columns(
     a file is missing or malformed, or the files do not fit together.
     """
     file, names_file = folder / lengths, folder / "txt2img.json"
-    ids, lens = _table(file, lambda value: [value] if type(value) is int and value >= 0 else None, np.int32)
-    stored_ids = np.concatenate([np.array(chunk) for chunk in partition_all(CHUNK, keys)] or [ids[:0]])
-    absent = ids[~np.isin(ids, stored_ids)]
-    del stored_ids
-    if len(absent):
-        raise InputError(
-            "the file of lengths lists texts that the LMDB does not have",
-            file=file,
-            key=", ".join(key.decode() for key in absent[:3]),
-            found=f"{len(absent):,} of {len(ids):,} ids are not in {folder / 'data.mdb'}",
-            expected="every id in data.mdb",
-            remedy="copy the whole folder again, or prepare it again",
-        )
+    ids, lens = _table(file, LENGTH, lambda value: [value])
+    _check_ids(file, ids, folder / "data.mdb", keys)
     number: dict[str, int] = {}  # a number for each distinct image name, in order of appearance
     if names_file.exists():
-        text_ids, pictures = _table(names_file, lambda value: _numbers(value, number), np.int32)
+        text_ids, pictures = _table(names_file, PICTURES, lambda value: _numbers(value, number))
         if not np.array_equal(text_ids, ids):
             pictures = pictures[_places(names_file, text_ids, ids)]
     else:
-        pictures = _rows((_numbers(record(key).get("img_fname"), number) for key in ids), folder / "data.mdb", np.int32)
-    with parsing(names_file):
-        names = np.array([name.encode() for name in number])
+        named = ((key.decode(), record(key).get("img_fname")) for key in ids)
+        pictures = _table(folder / "data.mdb", PICTURES, lambda value: _numbers(value, number), named)[1]
+    names = encoded(list(number), names_file if names_file.exists() else folder / "data.mdb")
     order = np.argsort(names)
     place = np.empty(len(names), np.int32)
     place[order] = np.arange(len(names), dtype=np.int32)
@@ -94,47 +83,31 @@ def json_items(file: Path) -> Iterator[tuple[str, Any]]:
             position = after.end()
 
 
-def _table(file: Path, numbers: Callable[[Any], list[int] | None], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of a JSON object, (n,) bytes, and the k numbers that `numbers` makes of each value, (n, k)."""
+def _table(
+    file: Path, rule: Rule, numbers: Callable[[Any], list[int]], items: Iterator[tuple[str, Any]] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The keys of a JSON object, (n,) bytes, and the k numbers that `numbers` makes of each value, (n, k) int32.
+
+    `items`: the keys and values; default: those of `file`. `InputError` when a value does not follow `rule`, or gives
+    another number of numbers than the first one.
+    """
     keys: list[np.ndarray] = []
-
-    def values() -> Iterator[list[int] | None]:
-        for chunk in partition_all(CHUNK, json_items(file)):
-            keys.append(np.array([key.encode() for key, _ in chunk]))
-            yield from (numbers(value) for _, value in chunk)
-
-    with parsing(file):
-        rows = _rows(values(), file, dtype)
-        table = np.concatenate(keys)
-    distinct = np.unique(table)
-    if len(distinct) != len(table):
-        raise InputError(
-            "a text has two entries",
-            file=file,
-            key=next(key for key, count in Counter(table.tolist()).items() if count > 1).decode(),
-            found=f"{len(table):,} entries of {len(distinct):,} texts",
-            expected="one entry for each text",
-            remedy="copy the store again, or prepare it again",
-        )
-    return table, rows
-
-
-def _rows(rows: Iterator[list[int] | None], file: Path, dtype: Any) -> np.ndarray:
-    """The array (n, k) of n lists of k numbers each; `InputError` when a list is None or of another length."""
-    parts: list[np.ndarray] = []
-    for chunk in partition_all(CHUNK, rows):
-        width = parts[0].shape[1] if parts else len(chunk[0] or ())
-        bad = next((i for i, row in enumerate(chunk) if row is None or len(row) != width), None)
-        if bad is not None:
-            raise InputError(
-                "a text lacks its length or image name, or has another number of image names than the first text",
-                file=file,
-                key=f"entry {len(parts) * CHUNK + bad + 1}",
-                expected="for each text a length of 0 or more, and one image name, or two",
-                remedy="copy the store again, or prepare it again",
-            )
-        parts.append(np.array(chunk, dtype))
-    if not parts:
+    rows: list[np.ndarray] = []
+    for chunk in partition_all(CHUNK, json_items(file) if items is None else items):
+        names, values = zip(*chunk)
+        if not all(map(rule.fits, values)):
+            bad = next(i for i, value in enumerate(values) if not rule.fits(value))
+            place = f"{names[bad]} (entry {len(keys) * CHUNK + bad + 1})"
+            raise bad_value(file, place, values[bad], rule.expected)
+        lists = [numbers(value) for value in values]
+        width = rows[0].shape[1] if rows else len(lists[0])
+        if any(len(row) != width for row in lists):
+            bad = next(i for i, row in enumerate(lists) if len(row) != width)
+            place = f"{names[bad]} (entry {len(keys) * CHUNK + bad + 1})"
+            raise bad_value(file, place, values[bad], f"images of each text: {width}, as for the first text")
+        keys.append(encoded(names, file))
+        rows.append(np.array(lists, np.int32))
+    if not keys:
         raise InputError(
             "the text store has no texts",
             file=file,
@@ -142,20 +115,40 @@ def _rows(rows: Iterator[list[int] | None], file: Path, dtype: Any) -> np.ndarra
             expected="one or more",
             remedy="prepare it again",
         )
-    return np.concatenate(parts)
+    return np.concatenate(keys), np.concatenate(rows)
 
 
-def _numbers(names: Any, number: dict[str, int]) -> list[int] | None:
-    """The numbers of a text's images, where a new name gets the next number; None when `names` are not names."""
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        return None
-    return [number.setdefault(name, len(number)) for name in names]
+def _check_ids(file: Path, ids: np.ndarray, lmdb_file: Path, keys: Iterator[bytes]) -> None:
+    """`InputError` unless `ids` (n,), from `file`, are all different and among `keys`, the sorted keys of the LMDB."""
+    stored_ids = np.concatenate([np.array(chunk) for chunk in partition_all(CHUNK, keys)] or [ids[:0]])
+    places = np.minimum(np.searchsorted(stored_ids, ids), max(len(stored_ids) - 1, 0))
+    absent = ids[stored_ids[places] != ids] if len(stored_ids) else ids
+    if len(absent):
+        raise InputError(
+            "the file of lengths lists texts that the LMDB does not have",
+            file=file,
+            key=", ".join(key.decode() for key in absent[:3]),
+            found=f"{len(absent):,} of {len(ids):,} ids are not in {lmdb_file}",
+            expected="every id in data.mdb",
+            remedy="copy the whole folder again, or prepare it again",
+        )
+    counts = np.bincount(places)
+    if counts.max() > 1:
+        twin = stored_ids[int(counts.argmax())].decode()
+        raise _two_entries(file, twin)
+
+
+def _numbers(names: Any, number: dict[str, int]) -> list[int]:
+    """The numbers of a text's images, where a new name gets the next number."""
+    return [number.setdefault(name, len(number)) for name in ([names] if isinstance(names, str) else names)]
 
 
 def _places(file: Path, keys: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """The position in `keys` of each of `ids`; `InputError` when an id is not among them."""
     order = np.argsort(keys)
+    twins = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    if len(twins):
+        raise _two_entries(file, keys[order[twins[0]]].decode())
     places = order[np.minimum(np.searchsorted(keys, ids, sorter=order), len(keys) - 1)]
     absent = ids[keys[places] != ids]
     if len(absent):
@@ -168,3 +161,13 @@ def _places(file: Path, keys: np.ndarray, ids: np.ndarray) -> np.ndarray:
             remedy="copy the whole folder again, or prepare it again",
         )
     return places
+
+
+def _two_entries(file: Path, id_: str) -> InputError:
+    return InputError(
+        "a text has two entries",
+        file=file,
+        key=id_,
+        expected="one entry for each text",
+        remedy="copy the store again, or prepare it again",
+    )

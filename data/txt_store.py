@@ -9,6 +9,7 @@ import msgpack
 import numpy as np
 
 from data.lmdb_io import Reader, columns
+from data.side_files import check_meta, quoted
 from data.txt_index import text_columns
 from utils.errors import InputError
 from utils.files import read_json
@@ -32,10 +33,7 @@ class Meta:
 
 
 def read_meta(path: Path) -> Meta:
-    """Read `meta.json` of the text store at `path`. Known writers use three keys for the tokenizer's name.
-
-    `InputError` when the folder does not exist, or a field is missing or has a wrong type.
-    """
+    """Read `meta.json` of the text store at `path`; `InputError` when the folder does not exist or a field is wrong."""
     if not path.is_dir():
         raise InputError(
             "text LMDB not found",
@@ -45,27 +43,24 @@ def read_meta(path: Path) -> Meta:
             expected="a folder NAME.db with data.mdb in it",
             remedy="check the path and data_root, or prepare it with prepro.py",
         )
-    meta = read_json(path / "meta.json")
-    try:
-        low, high = meta["v_range"]
-        return Meta(
-            cls=int(meta["CLS"]),
-            sep=int(meta["SEP"]),
-            mask=int(meta["MASK"]),
-            unk=int(meta["UNK"]) if "UNK" in meta else None,
-            v_range=(int(low), int(high)),
-            tokenizer=meta.get("tokenizer") or meta.get("toker") or meta.get("bert"),
-            vocab_sha256=meta.get("vocab_sha256"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            "meta.json is not that of a text store",
-            file=path / "meta.json",
-            key="CLS, SEP, MASK, UNK, v_range",
-            found=repr(error),
-            expected="CLS, SEP, MASK, UNK and v_range [low, high]",
-            remedy="prepare the store with prepro.py",
-        ) from None
+    return meta_of(path / "meta.json", read_json(path / "meta.json"))
+
+
+def meta_of(file: Path, content: Any) -> Meta:
+    """The vocabulary that `content` describes, from `file`, a meta.json or vocab.json; `InputError` if it is wrong.
+
+    Known writers use three keys for the tokenizer's name.
+    """
+    check_meta(file, content)
+    return Meta(
+        cls=content["CLS"],
+        sep=content["SEP"],
+        mask=content["MASK"],
+        unk=content.get("UNK"),
+        v_range=tuple(content["v_range"]),
+        tokenizer=content.get("tokenizer") or content.get("toker") or content.get("bert"),
+        vocab_sha256=content.get("vocab_sha256"),
+    )
 
 
 class TextStore:
@@ -112,6 +107,10 @@ class TextStore:
     def id(self, i: int) -> str:
         """The id of text `i`, which is its key in the LMDB."""
         return self._key(i).decode()
+
+    def pictures(self, i: int) -> list[str]:
+        """The keys of the images of text `i`."""
+        return [bytes(name).decode() for name in self.img_names[self.img_index[i]]]
 
     def _key(self, i: int) -> bytes:
         return self._ids[i if self._rows is None else self._rows[i]]
@@ -162,11 +161,22 @@ class TextStore:
         self.close()
 
     def check_record(self, i: int) -> None:
-        """Check that text `i` can be read and has the length that `id2len.json` gives; `InputError` otherwise.
+        """Check that text `i` can be read, and has the length and images of the side files; `InputError` otherwise.
 
         The lengths of VCR are not compared: they count more than `input_ids`.
         """
-        n = len(self.read(i)["input_ids"])
+        record = self.read(i)
+        n, pictures = len(record["input_ids"]), self.pictures(i)
+        named = record.get("img_fname", pictures)
+        if ([named] if isinstance(named, str) else named) != pictures:
+            raise InputError(
+                "a text's record names another image than txt2img.json",
+                file=self.path / "data.mdb",
+                key=f"{self.id(i)}: img_fname",
+                found=quoted(named),
+                expected=f"{', '.join(pictures)}, as in txt2img.json",
+                remedy="copy the whole folder again, or prepare it again",
+            )
         if self.lengths == LENGTH_FILES[0] and n != self.lens[i]:
             raise InputError(
                 "the file of lengths gives a wrong length for a text",

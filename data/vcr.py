@@ -1,6 +1,7 @@
 """Data of visual commonsense reasoning (VCR): four answers and four rationales to a question (paper 4.1, A.2)."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 from data.batch import Example, Image, Seq
 from data.dataset import BatchUnit, Column, Draw
 from data.img_store import ImageStore
+from data.record_checks import all_labelled, bad_field, check_kind, choices_field, sample_records
 from data.stores import GT_VARIANT, Stores
 from data.text_image import check_pictures, read_image, rows_of_pictures
 from data.txt_store import Meta, TextStore
@@ -81,9 +83,11 @@ class VcrData:
         part: Part,
         sequences: int = 1,
         wrong_picture: bool = False,
+        require_labels: bool = False,
     ):
         """`gt`, `detected`: None where these boxes are not read. `part`: the text of a sequence. `sequences`: how many
-        an example has. `wrong_picture`: pair a question with the images of another (a control)."""
+        an example has. `wrong_picture`: pair a question with the images of another (a control). `require_labels`:
+        refuse texts without labels, as training does. `InputError` when a record in a sample is not one of VCR."""
         check_pictures(texts, "vcr", ("ground-truth", "detected"))
         self.texts, self.image_stores, self.part = texts, (gt, detected), part
         self.sequences, self.wrong_picture = sequences, wrong_picture
@@ -91,6 +95,9 @@ class VcrData:
         for column, images in enumerate(self.image_stores):
             if images is not None:
                 self.pictures[:, column] = rows_of_pictures(texts, images, column)
+        for text in sample_records(texts):
+            self.record(text, require_labels)
+        texts.close()  # must not be open when loader processes fork
 
     def __len__(self) -> int:
         """n, the number of questions."""
@@ -148,10 +155,13 @@ class VcrData:
 
     @property
     def has_labels(self) -> bool:
-        """Whether predictions can be scored; the first record decides."""
-        target = self.record(0, require_labels=False)["qa_target"]
-        self.texts.close()  # must not be open when loader processes fork
-        return target != UNLABELLED
+        """Whether predictions can be scored, see `TextImage.has_labels`."""
+        return self._labelled
+
+    @cached_property
+    def _labelled(self) -> bool:
+        names = ("qa_target", "qar_target")
+        return all_labelled(self.texts, lambda record: all(record.get(name, -1) != UNLABELLED for name in names))
 
     def record(self, text: int, require_labels: bool) -> dict[str, Any]:
         """Read the record of a text: four answers, four rationales, and the numbers of the right ones.
@@ -159,27 +169,13 @@ class VcrData:
         `InputError` when these are malformed, or when `require_labels` is set and there are no labels.
         """
         record = self.texts.read(text)
-        lists = [record.get(name) for name in ("input_ids_as", "input_ids_rs")]
-        if not all(isinstance(choices, list) and len(choices) == CHOICES for choices in lists):
-            expected = "input_ids_as and input_ids_rs of four lists each"
-            raise self._bad(text, "a record does not have the four answers and rationales of VCR", record, expected)
-        targets = [record.setdefault(name, UNLABELLED) for name in ("qa_target", "qar_target")]
-        if not all(target in range(0 if require_labels else UNLABELLED, CHOICES) for target in targets):
-            expected = "qa_target and qar_target in 0..3" + (
-                "" if require_labels else ", or -1 for both in a test split"
-            )
-            raise self._bad(text, "a record does not name the right answer and rationale", targets, expected)
+        check_kind(self.texts, text, record, "vcr", ("vcr",))
+        for name in ("qa_target", "qar_target"):
+            record.setdefault(name, UNLABELLED)
+        field = choices_field(record, require_labels)
+        if field is not None:
+            raise bad_field(self.texts, text, record, field)
         return record
-
-    def _bad(self, text: int, problem: str, value: Any, expected: str) -> InputError:
-        return InputError(
-            problem,
-            file=self.texts.path / "data.mdb",
-            key=self.id(text),
-            found=str(value)[:200],
-            expected=expected,
-            remedy="use a labelled split, prepared with prepro.py vcr",
-        )
 
 
 class Vcr(VcrData):
@@ -197,9 +193,10 @@ class Vcr(VcrData):
     def __init__(self, texts: TextStore, gt: ImageStore | None, detected: ImageStore | None, choices: Choices):
         """`texts`: opened with the lengths of "qa" for "answers", else of "qar". See `VcrData` for the others."""
         part: Part = "qa" if choices == "answers" else "qar"
-        super().__init__(texts, gt, detected, part=part, sequences=SEQUENCES[choices])
         self.choices = choices
         self.training = choices in ("answers", "rationales")
+        sequences = SEQUENCES[choices]
+        super().__init__(texts, gt, detected, part=part, sequences=sequences, require_labels=self.training)
         self.batch_unit = "units" if self.training else "examples"
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:

@@ -8,7 +8,7 @@ import numpy as np
 from data.batch import Example, Image, Seq
 from data.img_store import ImageStore
 from data.mask import mask_regions, mask_words
-from data.mrm import masked_regions
+from data.mrm import masked_regions, require_soft_labels
 from data.text_image import Masking
 from data.txt_store import TextStore
 from data.vcr import Part, VcrData, vcr_text
@@ -38,8 +38,9 @@ class VcrPretraining(VcrData):
         """`masking`: mask what `task` predicts ("conditional"), or words and regions ("joint"). `mrm_prob`: the
         probability that a region is masked. See `VcrData` for the others."""
         self.task = task
-        super().__init__(texts, gt, detected, part=part, wrong_picture=wrong_picture)
+        super().__init__(texts, gt, detected, part=part, wrong_picture=wrong_picture, require_labels=True)
         self.masking, self.mrm_prob = masking, mrm_prob
+        require_soft_labels(task, gt, detected)
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """Build one sequence with masked words or regions, or both when `masking` is joint."""

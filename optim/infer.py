@@ -120,7 +120,12 @@ class Inference(Generic[F, T]):
         )
 
     def predict(self, dataset: Dataset) -> dict[str, np.ndarray]:
-        """The task's predictions for all examples of `dataset`, as arrays by name: see `Predictor.predict`."""
+        """The task's predictions for all examples of `dataset`, as arrays by name: see `Predictor.predict`.
+
+        `InputError` when only some of them have labels.
+        """
+        if not dataset.has_labels:
+            LOG.info("no labels: there will be predictions only")
         return self.predictor.predict(dataset)
 
     def results(self, split: str) -> Path:

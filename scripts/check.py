@@ -2,8 +2,8 @@
 
     python -m scripts.check --txt_db txt_db/mine.db --img_db img_db/mine
 
-When training starts, it checks all side files but only a sample of the records; this script checks all records. It
-exits with status 2 if anything is wrong.
+When training starts, it checks all side files but only a sample of the records; this script checks all records, what
+they mean, and whether the files contradict each other. It exits with status 2 if anything is wrong.
 """
 
 import argparse
@@ -15,8 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data.img_store import ImageStore
+from data.region_checks import OddBoxes, label_problem, odd_boxes
 from data.txt_store import TextStore
+from scripts.check_texts import RecordCheck, check_expressions, check_side_files
 from utils.errors import InputError, exit_on_input_error
+from utils.formats import IMG_DIM, IMG_LABEL_DIM
 from utils.options import MOST
 from utils.ranges import number
 
@@ -58,15 +61,19 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def check_texts(path: str) -> TextStore:
-    """Check every record of a text store and print a summary."""
+    """Check every record of a text store and its side files, and print a summary."""
     store = TextStore(path)
-    scan(store.path / "data.mdb", "texts", range(len(store)), store.check_record)
+    check = RecordCheck(store)
+    scan(store.path / "data.mdb", "texts", range(len(store)), check)
+    check.finish()
+    check_side_files(store)
     lens = store.lens
     print(f"{path}: {len(store):,} texts about {len(store.img_names):,} images, {store.img_index.shape[1]} per text")
     print(
         f"  word pieces: {lens.mean():.1f} per text, {lens.max()} in the longest, {(lens > 60).sum():,} texts over 60"
     )
     print(f"  vocabulary: {store.meta.v_range[1]:,} word pieces, {store.meta.tokenizer or 'name unknown'}")
+    print(f"  {check.summary()}")
     return store
 
 
@@ -82,14 +89,33 @@ def check_images(args: argparse.Namespace) -> ImageStore:
     )
     store.check(sample=0, img_dim=args.img_dim)
     n_regions = np.zeros(len(store), np.int64)
+    odd = np.zeros((len(store), len(OddBoxes._fields)), np.int64)
     classes: Counter[int | None] = Counter()
 
     def check_record(row: int) -> None:
-        regions = store.check_record(row)
-        n_regions[row] = len(regions.features)
+        regions = store.check_record(row, soft_labels=True)
+        n_regions[row], odd[row] = len(regions.features), odd_boxes(regions.pos)
         classes[None if regions.soft_labels is None else regions.soft_labels.shape[1]] += 1
 
     scan(store.folder / "data.mdb", "images", range(len(store)), check_record)
+    labels = number_of_classes(store, classes)
+    print(f"{store.folder}: {len(store):,} images, features of width {store.img_dim}")
+    print(f"  regions: {n_regions.mean():.1f} per image, {n_regions.min()} to {n_regions.max()}")
+    print(f"  odd boxes: {', '.join(f'{n:,} {name}' for n, name in zip(odd.sum(0), OddBoxes._fields))}")
+    other = "" if labels == IMG_LABEL_DIM else f", but mrc and mrckl need {IMG_LABEL_DIM:,}"
+    print(f"  soft labels: {f'{labels:,} classes{other}' if labels else 'none; mrc and mrckl need them'}")
+    if args.conf_th > -1:
+        fewer = int((n_regions < store.n_announced).sum())
+        print(f"  {fewer:,} images hold fewer regions than the table of counts says; the smaller number is used")
+    return store
+
+
+def number_of_classes(store: ImageStore, classes: Counter[int | None]) -> int | None:
+    """The number of soft labels of all images, None without; `classes` counts the images with each number.
+
+    `InputError` when there are several numbers, or when it is not that of the detector that features of the published
+    models' width are from.
+    """
     if len(classes) > 1:
         raise InputError(
             "the images have different numbers of soft labels",
@@ -99,17 +125,28 @@ def check_images(args: argparse.Namespace) -> ImageStore:
             remedy="extract all images with the same detector",
         )
     labels = next(iter(classes))
-    print(f"{store.folder}: {len(store):,} images, features of width {store.img_dim}")
-    print(f"  regions: {n_regions.mean():.1f} per image, {n_regions.min()} to {n_regions.max()}")
-    print(f"  soft labels: {f'{labels:,} classes' if labels else 'none; mrc and mrckl need them'}")
-    if args.conf_th > -1:
-        fewer = int((n_regions < store.n_announced).sum())
-        print(f"  {fewer:,} images hold fewer regions than the table of counts says; the smaller number is used")
-    return store
+    if labels not in (None, IMG_LABEL_DIM) and store.img_dim == IMG_DIM:
+        problem = label_problem(np.empty((0, labels or 0), np.float16), IMG_LABEL_DIM)
+        assert problem is not None
+        raise InputError(
+            problem.title,
+            file=store.folder / "data.mdb",
+            key="soft_labels",
+            found=f"{problem.value}, for all {len(store):,} images",
+            expected=problem.expected,
+            remedy="extract them again with all classes, or leave the array out: only mrc and mrckl need it",
+        )
+    return labels
 
 
 def check_pair(texts: TextStore, images: ImageStore) -> None:
-    """Check that the image store holds every image that the texts name; `InputError` otherwise."""
+    """Check that the image store holds every image that the texts name; `InputError` otherwise.
+
+    Referring expressions are compared with the regions too.
+    """
+    if (texts.path / "images.json").exists():
+        check_expressions(texts, images)
+        return
     absent = texts.img_names[images.rows(texts.img_names) < 0]
     if len(absent):
         raise InputError(

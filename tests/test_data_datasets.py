@@ -1,5 +1,6 @@
 """The datasets: which text meets which picture, what is masked, what stays fixed."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ CLS, SEP, MASK = 1, 2, 3
 class Texts:
     """A text store in memory: text `i` has `lens[i]` word pieces and is about picture `of[i]`."""
 
-    path = "texts.db"
+    path = Path("texts.db")
     meta = SimpleNamespace(cls=CLS, sep=SEP, mask=MASK, unk=4, v_range=(10, 50))
 
     def __init__(self, lens, of, targets=None):
@@ -34,6 +35,9 @@ class Texts:
 
     def id(self, i):
         return f"t{i}"
+
+    def close(self):
+        pass
 
     def read(self, i):
         record = {"input_ids": [10 + (i + k) % 40 for k in range(self.lens[i])]}

@@ -153,12 +153,11 @@ def test_records_that_images_json_does_not_fit_are_refused(stores, monkeypatch, 
     if lost == "picture":
         file.write_text(json.dumps([image for image in json.loads(file.read_text()) if image["id"] != 101]))
     texts = TextStore(stores / "txt_db" / RE_TEXTS)
-    data = ReferringExpressions(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
-    i, read = text_of(texts, "1"), texts.read
+    read = texts.read
     monkeypatch.setattr(texts, "read", lambda i: {key: value for key, value in read(i).items() if key != lost})
     expected = "image_id[\\s\\S]*101, which is not" if lost == "picture" else "bbox[\\s\\S]*no such field"
     with pytest.raises(InputError, match=expected):
-        data.example([i, data.pictures[i]], generator(0))
+        ReferringExpressions(texts, ImageStore(stores / "img_db/re_coco_gt", **GT_VARIANT), "gt")
 
 
 def test_what_boxes_a_store_holds():

@@ -1,0 +1,146 @@
+"""What `scripts/check.py` checks of a text store beyond each record alone: its task's fields and its side files."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from data.img_store import ImageStore
+from data.record_checks import (
+    KINDS,
+    Field,
+    Kind,
+    answers_field,
+    bad_field,
+    choices_field,
+    expression_field,
+    kind_of,
+    statement_field,
+)
+from data.referring import ReferringExpressions, box_source
+from data.rng import generator
+from data.side_files import FIELDS, TEXTS, check_values, read_entries
+from data.txt_store import TextStore
+from evaluation.metrics import box_iou
+from evaluation.vqa_answers import read_ans2label
+from utils.errors import InputError
+from utils.files import read_json
+
+SAME_BOX = 0.5  # the overlap from which a region is the annotated box
+
+
+class RecordCheck:
+    """A check of the records of a text store, called with the number of one text after the other."""
+
+    def __init__(self, texts: TextStore):
+        """Read the side files that records are compared with; `InputError` when one is malformed."""
+        self.texts = texts
+        self.kinds: Counter[Kind] = Counter()
+        self.unlabelled: list[int] = []  # texts without a label
+        file = texts.path / "ans2label.json"
+        self.answers = len(read_ans2label(file)) if file.exists() else 1 << 31
+        self.boxes = {entry["id"]: entry["bbox"] for entry in self._entries("annotations.json")}
+        self.images = {entry["id"]: entry for entry in self._entries("images.json")}
+
+    def _entries(self, name: str) -> list[dict[str, Any]]:
+        return read_entries(self.texts.path / name) if (self.texts.path / name).exists() else []
+
+    def __call__(self, text: int) -> None:
+        """Check a record; `InputError` when it is wrong or contradicts a side file."""
+        self.texts.check_record(text)
+        record = self.texts.read(text)
+        kind, _ = kind_of(record)
+        self.kinds[kind] += 1
+        if kind == "text" or (kind == "vcr" and -1 in (record.get("qa_target", -1), record.get("qar_target", -1))):
+            self.unlabelled.append(text)
+        field = self._wrong_field(kind, record)
+        if field is not None:
+            raise bad_field(self.texts, text, record, field)
+
+    def _wrong_field(self, kind: Kind, record: dict[str, Any]) -> Field | None:
+        if kind == "vcr":
+            return choices_field(record)
+        if kind == "re":
+            return expression_field(record) or self._contradiction(record)
+        if kind == "answers":
+            return answers_field(record, self.answers, one_label=False)
+        return statement_field(record)
+
+    def _contradiction(self, record: dict[str, Any]) -> Field | None:
+        """The field of a referring expression that contradicts `images.json` or `annotations.json`, or None."""
+        image, ann_id = self.images.get(int(record["image_id"])), int(record["ann_id"])
+        if image is None:
+            return Field("image_id", "an image in images.json")
+        if ann_id not in image["ann_ids"]:
+            return Field("ann_id", f"one of the image's ann_ids in images.json: {image['ann_ids']}"[:200])
+        if self.boxes and not np.allclose(record["bbox"], self.boxes.get(ann_id, [-1] * 4), atol=0.01):
+            return Field("bbox", f"that of annotation {ann_id} in annotations.json: {self.boxes.get(ann_id)}")
+        return None
+
+    def finish(self) -> None:
+        """`InputError` when the records are of several tasks, or only some have labels."""
+        labelled = [kind for kind in self.kinds if kind != "text"]
+        mixed, partly = len(labelled) > 1, 0 < len(self.unlabelled) < len(self.texts)
+        if mixed or partly:
+            problem = "the records are of several tasks" if mixed else "some texts have labels and others have none"
+            counts = ", ".join(f"{count:,} of {KINDS[kind]}" for kind, count in self.kinds.items())
+            raise InputError(
+                problem,
+                file=self.texts.path / "data.mdb",
+                key=", ".join(self.texts.id(text) for text in self.unlabelled[:3]) or None,
+                found=counts if mixed else f"{len(self.unlabelled):,} of {len(self.texts):,} texts without a label",
+                expected="records of one task, all with labels or none",
+                remedy="prepare them as separate stores",
+            )
+
+    def summary(self) -> str:
+        """What the records are, in one line."""
+        kinds = ", ".join(KINDS[kind] for kind in self.kinds)
+        return f"records: those of {kinds}; {len(self.texts) - len(self.unlabelled):,} with labels"
+
+
+def check_side_files(texts: TextStore) -> None:
+    """Check the values of the side files that no record is compared with; `InputError` when one is wrong."""
+    for name in FIELDS:
+        if (texts.path / name).exists():
+            read_entries(texts.path / name)
+    file = texts.path / "img2txts.json"
+    if not file.exists():
+        return
+    content = read_json(file)
+    check_values(file, content, TEXTS)
+    pictures = {texts.id(text): texts.pictures(text) for text in range(len(texts))}
+    wrong = [(name, id_) for name, ids in content.items() for id_ in ids if name not in pictures.get(id_, ())]
+    if wrong:
+        name, id_ = wrong[0]
+        named = " and ".join(pictures[id_]) if id_ in pictures else "not in the store"
+        raise InputError(
+            "img2txts.json and txt2img.json contradict each other",
+            file=file,
+            key=f"{name}: {id_}",
+            found=f"{len(wrong):,} texts under an image that is not theirs; the image of this one: {named}",
+            expected="under each image the ids of its texts",
+            remedy="copy the whole folder again, or prepare it again",
+        )
+
+
+def check_expressions(texts: TextStore, images: ImageStore) -> None:
+    """Check that the boxes of referring expressions are those of the image store; `InputError` otherwise."""
+    source = box_source(str(images.path))
+    data = ReferringExpressions(texts, images, source)
+    wrong = []
+    for text in range(len(texts) if source == "gt" else 0):
+        example = data.example([text, data.pictures[text]], generator(0))
+        region = example.seqs[0].targets["boxes"][int(example.targets["region_labels"][0])]
+        if box_iou(region, example.targets["tgt_box"][0]) < SAME_BOX:
+            wrong.append(text)
+    if wrong:
+        raise InputError(
+            "the true boxes of referring expressions are not the regions that they should be",
+            file=texts.path / "images.json",
+            key=", ".join(f"sent_id {texts.id(text)}" for text in wrong[:3]),
+            found=f"{len(wrong):,} of {len(texts):,} expressions whose region is another box",
+            expected="ann_ids in the order of the regions of each image",
+            remedy="prepare the texts with the iid_to_ann_ids.json that was written with the boxes",
+        )
+    print(f"  the image store has the {source} boxes of all {len(texts):,} expressions")
