@@ -70,7 +70,7 @@ def parse_release_form(argv: Sequence[str]) -> argparse.Namespace:
         "--annotations", nargs="+", required=True, help="annotation files; re: refs, instances, iid_to_ann_ids"
     )
     parser.add_argument("--task", required=True, choices=["nlvr", "nlvr2", "re"], help="dataset of the annotations")
-    parser.add_argument("--missing_imgs", metavar="JSON", help="nlvr: JSON list of the images without features")
+    parser.add_argument("--missing_imgs", metavar="JSON", help="nlvr: list of the images without features")
     args = parser.parse_args(argv)
     if args.task == "re":
         if len(args.annotations) != 3:
@@ -107,7 +107,11 @@ def shared_options(img_name: str) -> argparse.ArgumentParser:
         metavar="FORMAT",
         help=f"format of image keys, from {{split}}, {{image_id}}, {{file_name}}, {{stem}}; default: {img_name}",
     )
-    add("--image_list", metavar="FILE", help="keep only the images in this file: each line a file name or number")
+    add(
+        "--image_list",
+        metavar="FILE",
+        help="keep only the images in this file: a JSON list, or a file name or number in each line",
+    )
     add("--exclude_images", metavar="FILE", help="leave out the images in this file (same format)")
     add("--skip_empty", action="store_true", help="leave out texts without words; default: they are an error")
     add("--skip_bad", action="store_true", help=HELP)
@@ -206,7 +210,7 @@ def add_nlvr2(tasks: Subcommands) -> None:
         metavar="JSONL",
         help="one or more of train.json, dev.json, test1.json",
     )
-    add("--missing_imgs", metavar="JSON", help="JSON list of image keys without features; their texts are left out")
+    add("--missing_imgs", metavar="JSON", help="list of the images without features; their texts are left out")
 
 
 def add_re(tasks: Subcommands) -> None:

@@ -93,12 +93,14 @@ def nlvr2_sentence(identifier: str) -> str:
     """The key of the sentence in an NLVR2 identifier "split-set-pair-sentence": the identifier without the pair.
 
     As in the official evaluation. The text of the sentence is not a key: the official dev set has 2,018 sentences by
-    identifier, and 11 texts among them belong to more than one set of images. `InputError` for another form.
+    identifier, and 11 texts among them belong to more than one set of images. In the contrast set a fifth part numbers
+    the variants of one example, and the key is the example: all variants must be right. `InputError` for another form.
     """
     parts = identifier.split("-")
-    if len(parts) != 4:
-        raise InputError("not an NLVR2 identifier", found=identifier, expected="four parts, such as dev-896-0-1")
-    return "-".join(parts[:2] + parts[3:])
+    if len(parts) not in (4, 5) or (len(parts) == 5 and not all(part.isdecimal() for part in parts[1:])):
+        expected = "four parts, such as dev-896-0-1, or five in the contrast set, such as test1-769-1-0-1"
+        raise InputError("not an NLVR2 identifier", found=identifier, expected=expected)
+    return "-".join(parts[:4] if len(parts) == 5 else parts[:2] + parts[3:])
 
 
 def nlvr2_consistency(ids: Sequence[str], correct: Sequence[bool] | np.ndarray) -> float:

@@ -1,22 +1,21 @@
-"""Readers of annotation files: COCO captions, VQA v2, jsonl files of the user's own, lists of images.
+"""Readers of annotation files: COCO captions, VQA v2, jsonl files of the user's own.
 
 Files may be gzipped. Every reader checks what it reads; its `InputError` names the file and the entry.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prepare.entries import Location, bad_field, encodable, json_lines, lines, take
+from prepare.entries import Location, bad_field, contradiction, json_lines, take, take_file_name, take_id
 from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
 
 COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_(\d{12})$", re.IGNORECASE)  # the stem of a 2014 image
 COCO_NUMBER = re.compile(r"\d{12}$")  # the stem of a 2017 image
-MAX_ID_BYTES = 511  # LMDB's limit for a key
 COCO_FOLDER = re.compile(r"/([a-z]+20\d\d)/")  # in a coco_url
 
 
@@ -43,20 +42,6 @@ class Text:
         ]
 
 
-@dataclass
-class ImageList:
-    """A set of images, named by number (COCO) or by file name. Folders and suffixes are ignored."""
-
-    ids: set[int] = field(default_factory=set)
-    stems: set[str] = field(default_factory=set)
-
-    def __contains__(self, text: Text) -> bool:
-        """Whether the list names the image of `text`, or the first of its two images."""
-        if text.image_id is not None and text.image_id in self.ids:
-            return True
-        return text.file_name is not None and Path(text.file_name).stem in self.stems
-
-
 def coco_captions(path: str | Path) -> list[Text]:
     """Read a COCO captions JSON (`images`, `annotations`); the captions come in file order."""
     path = Path(path)
@@ -65,9 +50,12 @@ def coco_captions(path: str | Path) -> list[Text]:
     for index, image in enumerate(take(content, "images", list, Location(path))):
         location = Location(path, "images", index)
         with bad_entry(location):
-            file_name = take(image, "file_name", str, location)
+            file_name = take_file_name(image, "file_name", location)
             split_match = COCO_NAME.match(Path(file_name).stem) or COCO_FOLDER.search(str(image.get("coco_url", "")))
-            images[take(image, "id", int, location)] = file_name, split_match.group(1) if split_match else None
+            new_image = file_name, split_match.group(1) if split_match else None
+            id_ = take(image, "id", int, location)
+            if images.setdefault(id_, new_image) != new_image:
+                raise contradiction(location.child("id"), f"{id_}, which is also {images[id_][0]}", "one image an id")
     texts = []
     for index, entry in enumerate(take(content, "annotations", list, Location(path))):
         location = Location(path, "annotations", index)
@@ -103,16 +91,9 @@ def caption_lines(path: str | Path) -> Iterator[Text]:
     path = Path(path)
     for location, entry in json_lines(path):
         with bad_entry(location):
-            id_ = entry.get("id") if isinstance(entry, dict) else None
-            if type(id_) is int:
-                id_ = str(id_)
-            if not isinstance(id_, str) or not 0 < len(id_.encode(errors="replace")) <= MAX_ID_BYTES:
-                expected = f"text of 1 to {MAX_ID_BYTES} bytes, or a number"
-                raise bad_field(Location(path, f"{location}, id"), id_, expected)
-            image = take(entry, "image", str, location)
-            if not Path(image).stem:
-                raise bad_field(Location(path, f"{location}, image"), image, "a file name")
-            yield Text(id=encodable(id_), text=take(entry, "text", str, location), file_name=image, source=path)
+            id_ = take_id(entry, "id", location, number=True)
+            image = take_file_name(entry, "image", location)
+            yield Text(id=id_, text=take(entry, "text", str, location), file_name=image, source=path)
 
 
 def vqa_questions(path: str | Path) -> list[Text]:
@@ -150,9 +131,10 @@ def vqa_annotations(path: str | Path) -> list[dict[str, Any]]:
                 take(answer, "answer", str, location.child("answers", rank))
             if not answers:
                 raise bad_field(location.child("answers"), answers, "at least one answer of an annotator")
-            for key in ("multiple_choice_answer", "question_type", "answer_type"):
+            optional = dict.fromkeys(("multiple_choice_answer", "question_type", "answer_type"), str)
+            for key, kind in (optional | {"image_id": int}).items():
                 if key in entry:
-                    take(entry, key, str, location)
+                    take(entry, key, kind, location)
             entries.append(entry)
     return entries
 
@@ -168,29 +150,3 @@ def vqa_results(path: str | Path) -> list[dict[str, Any]]:
         take(entry, "question_id", int, location)
         take(entry, "answer", str, location)
     return entries
-
-
-def image_list(path: str | Path) -> ImageList:
-    """Read a list of images: each line has a number, a file name, or a file name and its number (Karpathy's lists)."""
-    path = Path(path)
-    images = ImageList()
-    for _, line in lines(path):
-        name, *number = line.rsplit(None, 1)
-        if not (number and number[0].isdecimal()):
-            name, number = line, []
-        stem = Path(name).stem
-        coco = COCO_NAME.match(stem) or COCO_NUMBER.match(stem)
-        if number or name.isdecimal():
-            images.ids.add(int(number[0] if number else name))
-        elif coco:
-            images.ids.add(int(coco.group(coco.lastindex or 0)))
-        if not name.isdecimal():
-            images.stems.add(stem)
-    if not images.ids and not images.stems:
-        raise InputError(
-            "the list names no image",
-            file=path,
-            found="an empty file",
-            expected="a file name or a number in each line",
-        )
-    return images

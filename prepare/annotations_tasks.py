@@ -1,6 +1,7 @@
 """Readers of the official annotation files of NLVR2, SNLI-VE and retrieval (Karpathy's splits)."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,30 +9,47 @@ from typing import Any
 
 from toolz import isdistinct
 
-from prepare.annotations import MAX_ID_BYTES, Text
-from prepare.entries import Location, bad_field, encodable, json_lines, take
+from prepare.annotations import COCO_NAME, Text
+from prepare.entries import (
+    MAX_NUMBER,
+    Location,
+    bad_field,
+    checked_id,
+    contradiction,
+    encodable,
+    json_lines,
+    take,
+    take_file_name,
+    take_id,
+)
 from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
 from utils.formats import VE_LABELS
 
 NLVR2_LABELS = {"False": 0, "True": 1}
+NLVR2_IMAGES = ("left_image", "right_image")  # keys that we added
+NLVR2_CONTRAST = re.compile(r"[^-]+(-[0-9]+){4}")  # an identifier of the contrast set: of five parts
+NLVR2_UNKNOWN = re.compile(r"(-[0-9]+){5,}$")  # whatever names the image pair in it
+FLICKR_NUMBER = re.compile(r"([0-9]{1,18})(\.jpg)?")
 
 
 def nlvr2_examples(path: str | Path) -> Iterator[Text]:
     """Read NLVR2's jsonl: `identifier`, `sentence`, and `label` except in a test split.
 
-    The images of "dev-850-0-3" are dev-850-0-img0.png (left) and dev-850-0-img1.png (right). A line may name other
-    files as `left_image` and `right_image`. The record has all fields of the line, and `target`: 1 if the sentence is
-    true, 0 if it is false.
+    The images of "dev-850-0-3" are dev-850-0-img0.png (left) and dev-850-0-img1.png (right). An identifier of NLVR2's
+    contrast set has a fifth part, and images of its own: test1-769-1-0-1-img0.png. A line may name other files as
+    `left_image` and `right_image`. The record has all fields of the line, and `target`: 1 if the sentence is true, 0 if
+    it is false.
     """
     path = Path(path)
     for location, entry in json_lines(path):
         with bad_entry(location):
-            id_ = text_id(take(entry, "identifier", str, location), location.child("identifier"))
-            pair = id_.rpartition("-")[0]
-            if not pair:
-                expected = "the name of an image pair, '-' and a number, such as dev-850-0-3"
+            id_ = take_id(entry, "identifier", location)
+            pair = id_ if NLVR2_CONTRAST.fullmatch(id_) else id_.rpartition("-")[0]
+            named = [take_file_name(entry, key, location) for key in NLVR2_IMAGES if key in entry]
+            if len(named) < 2 and (not pair or NLVR2_UNKNOWN.search(id_)):
+                expected = "the name of an image pair, '-' and a number, such as dev-850-0-3, or both image names"
                 raise bad_field(location.child("identifier"), id_, expected)
             sentence = take(entry, "sentence", str, location)
             fields = plain(entry, location)
@@ -41,10 +59,7 @@ def nlvr2_examples(path: str | Path) -> Iterator[Text]:
                     expected = '"True" or "False", as text; no such field in a test split'
                     raise bad_field(location.child("label"), label, expected)
                 fields["target"] = NLVR2_LABELS[label]
-            left, right = (
-                take(entry, key, str, location) if key in entry else f"{pair}-img{side}.png"
-                for side, key in enumerate(("left_image", "right_image"))
-            )
+            left, right = (entry.get(key, f"{pair}-img{side}.png") for side, key in enumerate(NLVR2_IMAGES))
             yield Text(id=id_, text=sentence, file_name=left, second_file_name=right, source=path, fields=fields)
 
 
@@ -66,9 +81,12 @@ def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
                     continue
                 if label not in VE_LABELS:
                     raise bad_field(location.child("gold_label"), label, ", ".join(VE_LABELS) + " or -")
-                number = take(entry, "Flickr30K_ID", str, location).removesuffix(".jpg")
-                if not number.isdecimal():
-                    raise bad_field(location.child("Flickr30K_ID"), number, "digits, such as 2248275918")
+                flickr_id = FLICKR_NUMBER.fullmatch(take(entry, "Flickr30K_ID", str, location))
+                if flickr_id is None:
+                    raise bad_field(location.child("Flickr30K_ID"), entry["Flickr30K_ID"], "digits, as in 2248275918")
+                number, pair_number = flickr_id[1], FLICKR_NUMBER.match(pair_ids[-1] or "")
+                if pair_number and pair_number[2] and int(pair_number[1]) != int(number):
+                    raise contradiction(location.child("Flickr30K_ID"), number, f"the image of pairID {pair_ids[-1]}")
                 texts.append(
                     Text(
                         id=str(len(pair_ids) - 1),
@@ -87,7 +105,7 @@ def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
 def with_pair_id(text: Text, pair_id: str) -> Text:
     """A copy of `text` whose id is its `pairID` and not its running number."""
     assert text.source is not None
-    return replace(text, id=text_id(pair_id, Location(text.source, f"pairID of example {text.id}")))
+    return replace(text, id=checked_id(pair_id, Location(text.source, f"pairID of example {text.id}")))
 
 
 def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
@@ -97,6 +115,7 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
     """
     path = Path(path)
     texts, file_parts = [], set()
+    parts_of_images: dict[str, str] = {}
     for index, image in enumerate(take(read_json(path, half_pairs=True), "images", list, Location(path))):
         location = Location(path, "images", index)
         with bad_entry(location):
@@ -104,11 +123,12 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
             file_parts.add(part)
             if part not in parts:
                 continue
-            file_name = take(image, "filename", str, location)
+            file_name = take_file_name(image, "filename", location)
             image_id = take(image, "cocoid", int, location) if "cocoid" in image else None
             folder = take(image, "filepath", str, location) if image_id is not None else None
-            if image_id is None and Path(file_name).stem.isdecimal():
-                image_id = int(Path(file_name).stem)  # Flickr30k
+            if image_id is None and (number := FLICKR_NUMBER.fullmatch(Path(file_name).stem)):
+                image_id = int(number[1])  # Flickr30k
+            check_karpathy_image(image, parts_of_images, location)
             for rank, sentence in enumerate(take(image, "sentences", list, location)):
                 sentence_location = location.child("sentences", rank)
                 with bad_entry(sentence_location):
@@ -132,16 +152,40 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
     return texts
 
 
-def text_id(id_: str, location: Location) -> str:
-    """`id_`; `InputError` if it cannot be a key of a text store. `location`: where the id is in its file."""
-    if not 0 < len(id_.encode()) <= MAX_ID_BYTES:
-        raise bad_field(location, id_, f"text of 1 to {MAX_ID_BYTES} bytes")
-    return id_
+def check_karpathy_image(image: dict[str, Any], parts: dict[str, str], location: Location) -> None:
+    """`InputError` for an image that is listed twice, or whose folder or sentences contradict it.
+
+    `parts`: the part of each file name so far, which grows.
+    """
+    name, folder = image["filename"], image.get("filepath")
+    if name in parts:
+        raise contradiction(location.child("filename"), f"{name}, which is also in {parts[name]}", "one entry an image")
+    parts[name] = image["split"]
+    coco = COCO_NAME.match(Path(name).stem)
+    if coco and folder is not None and folder != coco[1]:
+        raise contradiction(location.child("filepath"), str(folder), f"{coco[1]}, as in {name}")
+    for key, own in (("imgid", image.get("imgid")), ("sentid", image.get("sentids"))):
+        for rank, sentence in enumerate(image["sentences"] if isinstance(image.get("sentences"), list) else []):
+            value = sentence.get(key) if isinstance(sentence, dict) else None
+            if own is not None and value is not None and (value not in own if isinstance(own, list) else value != own):
+                raise contradiction(location.child("sentences", rank), f"{key} {value}", f"{key}s of its image: {own}")
 
 
 def plain(entry: Any, location: Location) -> Any:
-    """A copy of an entry without lone surrogates, so that JSON and msgpack can write it."""
+    """A copy of an entry without lone surrogates, so that JSON and msgpack can write it.
+
+    `InputError` for what they cannot write, such as NaN, and for a number of more than 64 bits.
+    """
     try:
-        return json.loads(encodable(json.dumps(entry, ensure_ascii=False)))
-    except (TypeError, ValueError) as error:
-        raise bad_field(location, str(error), "text, numbers, lists and dicts only") from None
+        text = encodable(json.dumps(entry, ensure_ascii=False, allow_nan=False))
+        return json.loads(text, parse_int=small_number)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise bad_field(location, str(error), "text, numbers, lists and objects only") from None
+
+
+def small_number(digits: str) -> int:
+    """The whole number `digits`; `ValueError` unless it fits into 64 bits."""
+    number = int(digits)
+    if abs(number) >= MAX_NUMBER:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return number

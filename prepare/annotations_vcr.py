@@ -6,14 +6,22 @@ A question, an answer and a rationale is a list of tokens. A token is a word or 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prepare.annotations import Text
-from prepare.annotations_tasks import text_id
-from prepare.entries import Location, bad_field, json_lines, take
+from prepare.entries import (
+    Location,
+    bad_field,
+    check_inside,
+    contradiction,
+    json_lines,
+    take,
+    take_file_name,
+    take_id,
+)
 from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
@@ -41,21 +49,22 @@ def vcr_examples(path: str | Path) -> Iterator[VcrText]:
             objects = take(entry, "objects", list, location)
             if not objects or not all(isinstance(name, str) for name in objects):
                 raise bad_field(location.child("objects"), objects, "a list of names of objects")
-            image = take(entry, "img_fn", str, location)
-            if not PurePosixPath(image).stem:
-                raise bad_field(location.child("img_fn"), image, "a file name")
+            if ("answer_label" in entry) != ("rationale_label" in entry):
+                raise contradiction(
+                    location, "one of answer_label and rationale_label", "both, or none in a test split"
+                )
             question = tokens(entry, "question", location, len(objects))
             yield VcrText(
-                id=text_id(take(entry, "annot_id", str, location), location.child("annot_id")),
+                id=take_id(entry, "annot_id", location),
                 text=" ".join(str(token) for token in question),
-                file_name=image,
+                file_name=take_file_name(entry, "img_fn", location),
                 source=path,
                 fields={
                     "qa_target": target(entry, "answer_label", location),
                     "qar_target": target(entry, "rationale_label", location),
                 },
                 objects=tuple(objects),
-                metadata_file=take(entry, "metadata_fn", str, location),
+                metadata_file=take_file_name(entry, "metadata_fn", location),
                 question=question,
                 answers=choices(entry, "answer_choices", location, len(objects)),
                 rationales=choices(entry, "rationale_choices", location, len(objects)),
@@ -109,8 +118,14 @@ def vcr_boxes(path: Path, text: VcrText) -> tuple[np.ndarray, tuple[int, int]]:
             expected=f"{len(text.objects)}, one for each of the objects of {text.id} in {text.source}",
             remedy="set --metadata to the folder vcr1images that belongs to these annotations",
         )
+    names = content.get("names")
+    if isinstance(names, list) and len(names) == len(rows) and names != list(text.objects):
+        index = next(k for k, own in enumerate(text.objects) if names[k] != own)
+        expected = f"{text.objects[index]}, as in {text.id} of {text.source}"
+        raise contradiction(Location(path, "names", index), str(names[index]), expected)
     for index, row in enumerate(rows):
         is_box = isinstance(row, list) and len(row) >= 4 and all(type(x) in (int, float) for x in row[:4])
         if not is_box or not all(abs(x) < 1e6 for x in row[:4]):  # also refuses NaN
             raise bad_field(Location(path, "boxes", index), row, "x1, y1, x2, y2 in pixels, and a score")
+        check_inside(row[:4], size, Location(path, "boxes", index))
     return np.array([row[:4] for row in rows], float), size

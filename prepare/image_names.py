@@ -1,9 +1,12 @@
 """Names of images: from the image of a text to its key in the image store."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from string import Formatter
 
 from prepare.annotations import Text
+from prepare.entries import CONTROL, MAX_ID_BYTES, described
 from utils.errors import InputError
 
 # The names of the release.
@@ -16,6 +19,11 @@ FLICKR_IMG_NAME = "flickr30k_{image_id:012}.npz"
 VCR_IMG_NAME = "vcr_{stem}.npz"
 VCR_GT_IMG_NAME = "vcr_gt_{stem}.npz"
 
+NUMBER = re.compile(r"[0-9]{1,18}")
+COCO_FORM = re.compile(r"(?:COCO_[a-z]+20\d\d_([0-9]{12})_[0-9]+|(?:.*_)?([0-9]{12}))", re.IGNORECASE)
+SUFFIX = re.compile(r"\.(jpe?g|jpe|jfif|jp2|png|gif|bmp|tiff?|webp|ppm|pgm|npz|npy)", re.IGNORECASE)
+MAX_WIDTH = 512  # of a field of a format string, such as 12 in {image_id:012}
+
 
 class ImageNames:
     """Makes image keys from a format string over `split`, `image_id`, `file_name`, `stem` (no folder, no suffix).
@@ -27,7 +35,8 @@ class ImageNames:
     def __init__(self, pattern: str, split: str | None = None):
         self.pattern = pattern
         self.split = split
-        self._pictures: dict[str, str | int | None] = {}  # number or file name by key
+        self._pictures: dict[str, object] = {}  # number or file name, or both, by key
+        self._uses_number = "{image_id" in pattern
 
     def img_fname(self, text: Text) -> str | list[str]:
         """The field `img_fname` of a record: the key of the text's image, or a list of keys for two images."""
@@ -37,26 +46,27 @@ class ImageNames:
     def name(self, text: Text) -> str:
         """The key of the image of `text`. `InputError` if a field of the pattern is unknown for this image."""
         stem = Path(text.file_name).stem if text.file_name else None
-        number = re.search(r"\d+$", stem or "")
-        fields = {
+        number = re.search(r"[0-9]{1,18}$", stem or "")
+        fields: dict[str, object] = {
             "split": self.split or text.split,
             "image_id": int(number[0]) if text.image_id is None and number else text.image_id,
             "file_name": text.file_name,
             "stem": stem,
         }
-        fields = {field: value for field, value in fields.items() if value is not None}
-        try:
-            name = self.pattern.format(**fields)
-        except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+        name = self._formatted(fields, text)
+        own, is_coco = number_of(stem_of(text.file_name)) if text.file_name else (None, False)
+        if self._uses_number and is_coco and text.image_id not in (None, own):
             raise InputError(
-                "the image name cannot be made",
+                "the number of an image is not that of its file name",
                 file=text.source,
                 key=f"id {text.id}",
-                found=f"--img_name {self.pattern!r}: {error!r}",
-                expected="a format string over " + ", ".join(fields),
-                remedy="give another --img_name, or give --split (such as val2014) if the split is unknown",
-            ) from None
-        picture = text.file_name if text.image_id is None else text.image_id
+                found=f"image_id {text.image_id}, file_name {text.file_name}",
+                expected=f"one number, because images are named {self.pattern}",
+                remedy="use the official file unchanged, or name images by their files: --img_name '{stem}.npz'",
+            )
+        picture: object = text.file_name if text.image_id is None else text.image_id
+        if text.image_id is not None and text.file_name and not is_coco:
+            picture = f"{text.image_id} ({text.file_name})"
         if self._pictures.setdefault(name, picture) != picture:
             raise InputError(
                 "two images get the same name in the image store",
@@ -66,3 +76,46 @@ class ImageNames:
                 remedy="rename one image, or give an --img_name that tells them apart",
             )
         return name
+
+    def _formatted(self, fields: dict[str, object], text: Text) -> str:
+        """The pattern with the values of `fields`; `InputError` where it cannot be made, or cannot be a key."""
+        fields = {field: value for field, value in fields.items() if value is not None}
+        try:
+            if any(int(width) > MAX_WIDTH for width in re.findall("[0-9]+", "".join(specs(self.pattern)))):
+                raise ValueError(f"a field is wider than {MAX_WIDTH}")
+            name = self.pattern.format(**fields)
+            if CONTROL.search(name) or not name.strip() or len(name.encode()) > MAX_ID_BYTES:
+                raise ValueError(f"{described(name)} is no text of 1 to {MAX_ID_BYTES} bytes")
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+            raise InputError(
+                "the image name cannot be made",
+                file=text.source,
+                key=f"id {text.id}",
+                found=f"--img_name {self.pattern!r}: {error!r}",
+                expected="a format string over " + ", ".join(fields),
+                remedy="give another --img_name, or give --split (such as val2014) if the split is unknown",
+            ) from None
+        return name
+
+
+def specs(pattern: str) -> Iterator[str]:
+    """The format specifications of a format string, such as 012."""
+    return (spec or "" for _, _, spec, _ in Formatter().parse(pattern))
+
+
+def base_name(name: str) -> str:
+    """The file name without its folders, of Linux or Windows."""
+    return re.split(r"[\\/]", name)[-1]
+
+
+def stem_of(name: str) -> str:
+    """The file name without its folders and without the suffix of an image."""
+    stem, suffix = Path(base_name(name)).stem, Path(base_name(name)).suffix
+    return stem if SUFFIX.fullmatch(suffix) else base_name(name)
+
+
+def number_of(stem: str) -> tuple[int | None, bool]:
+    """The number that a stem is, and whether it has COCO's form: twelve digits, maybe after a name and "_"."""
+    if match := COCO_FORM.fullmatch(stem):
+        return int(match[1] or match[2]), True
+    return (int(stem), False) if NUMBER.fullmatch(stem) else (None, False)

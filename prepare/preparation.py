@@ -2,18 +2,20 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from tqdm import tqdm
 
-from prepare.annotations import ImageList, Text, image_list
+from prepare.annotations import Text
+from prepare.image_lists import image_list
 from prepare.image_names import ImageNames
 from prepare.left_out import bad_entry
 from prepare.tokenizer import WordPiece
 from utils.errors import InputError
 
+INCLUDED, EXCLUDED, ABSENT = "--image_list", "--exclude_images", "--missing_imgs"  # options that name a list of images
 BY_LIST, EMPTY, MISSING = "by the image lists", "without words", "with missing images"  # reasons to leave a text out
 
 
@@ -48,12 +50,10 @@ class Preparation:
         args: argparse.Namespace,
         img_name: str,
         split: str | None = None,
-        missing_pictures: Collection[str] = (),
     ):
         """Read the vocabulary and the image lists that the command line `args` names.
 
         `img_name`: the dataset's format of image keys; `--img_name` overrides it. `split`: see `ImageNames`.
-        `missing_pictures`: keys of images without features; texts about them are left out.
         """
         self.output: str = args.output
         self.tokenizer = WordPiece(args.vocab, args.do_lower_case)
@@ -61,9 +61,8 @@ class Preparation:
         self.counts = Counts()
         self._options = vars(args)
         self._skip_empty: bool = args.skip_empty
-        self._missing_pictures = missing_pictures
-        self._included_images = image_list(args.image_list) if args.image_list else None
-        self._excluded_images = image_list(args.exclude_images) if args.exclude_images else ImageList()
+        options = {option: vars(args).get(option.strip("-")) for option in (INCLUDED, EXCLUDED, ABSENT)}
+        self._lists = {option: image_list(path, option) for option, path in options.items() if path}
         self._text_ids: set[str] = set()
         self._picture_keys: set[str] = set()
 
@@ -87,6 +86,8 @@ class Preparation:
                 found=f"{self.counts.texts:,} texts read; left out: {exclusions}",
                 remedy="check the annotation files, --image_list and --exclude_images",
             )
+        if EXCLUDED in self._lists:
+            self._lists[EXCLUDED].check_matched()
 
     def _record(self, text: Text, encode: Callable[[Text], dict[str, Any]] | None) -> dict[str, Any] | None:
         """The record of a text, counted; None for a text that the options leave out."""
@@ -110,13 +111,13 @@ class Preparation:
     def _exclusion_reason(self, text: Text) -> str | None:
         """Why the images of a text exclude it, or None. A text needs all of its images."""
         pictures = text.pictures()
-        if any(picture in self._excluded_images for picture in pictures):
+        hits = {
+            option: [images.has(picture, self.names.name) for picture in pictures]
+            for option, images in self._lists.items()
+        }
+        if any(hits.get(EXCLUDED, ())) or not all(hits.get(INCLUDED, ())):
             return BY_LIST
-        if self._included_images is not None and not all(picture in self._included_images for picture in pictures):
-            return BY_LIST
-        if self._missing_pictures and any(self.names.name(picture) in self._missing_pictures for picture in pictures):
-            return MISSING
-        return None
+        return MISSING if any(hits.get(ABSENT, ())) else None
 
     def _is_empty(self, text: Text, piece_fields: dict[str, Any]) -> bool:
         """Whether a list of word pieces is empty; an empty one is an `InputError` without `--skip_empty`."""
@@ -147,6 +148,8 @@ class Preparation:
     def report(self) -> None:
         """Print a summary of the store: texts kept and left out, images, word pieces."""
         self.counts.report(self.output, len(self._picture_keys))
+        for images in self._lists.values():
+            images.report()
 
 
 def piece_lists(piece_fields: dict[str, Any]) -> list[list[int]]:

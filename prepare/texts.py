@@ -4,7 +4,8 @@ Each `prepare_…` takes the parsed command line, writes the store `args.output`
 """
 
 import argparse
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from toolz import mapcat
@@ -13,12 +14,11 @@ from data.txt_writer import TextWriter
 from evaluation.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
 from prepare.annotations import Text, caption_lines, coco_captions, vqa_annotations, vqa_questions
 from prepare.annotations_tasks import karpathy_captions, nlvr2_examples, ve_examples
-from prepare.entries import Location, bad_field
+from prepare.entries import Location, contradiction
 from prepare.image_names import COCO_IMG_NAME, FLICKR_IMG_NAME, NLVR2_IMG_NAME, OWN_IMG_NAME
 from prepare.left_out import bad_entry
 from prepare.preparation import Preparation
 from utils.errors import InputError
-from utils.files import read_json
 
 
 def prepare_captions(args: argparse.Namespace) -> None:
@@ -46,8 +46,7 @@ def prepare_ve(args: argparse.Namespace) -> None:
 
 def prepare_nlvr2(args: argparse.Namespace) -> None:
     """Write a store of NLVR2's sentences, each about two images, from `args.annotations`."""
-    missing_pictures = read_missing_pictures(args.missing_imgs)
-    preparation = Preparation(args, NLVR2_IMG_NAME, missing_pictures=missing_pictures)
+    preparation = Preparation(args, NLVR2_IMG_NAME)
     with TextWriter(preparation.output, preparation.meta()) as writer:
         for text, record in preparation.records(mapcat(nlvr2_examples, args.annotations)):
             writer.add(text.id, record)
@@ -62,17 +61,6 @@ def write_with_sentences(texts: Iterable[Text], preparation: Preparation) -> Non
     preparation.report()
 
 
-def read_missing_pictures(path: str | None) -> set[str]:
-    """Read a JSON list of the keys of images without features; without a path, the set is empty."""
-    if path is None:
-        return set()
-    keys = read_json(Path(path), half_pairs=True)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        expected = "a list of image names such as nlvr2_dev-0-0-img0.npz"
-        raise bad_field(Location(Path(path), "the whole file"), keys, expected)
-    return set(keys)
-
-
 def prepare_vqa(args: argparse.Namespace) -> None:
     """Write a store of VQA questions, with soft targets if `args.annotations` are given."""
     if args.num_answers < 1:
@@ -84,18 +72,17 @@ def prepare_vqa(args: argparse.Namespace) -> None:
     if args.ans2label:
         ans2label = read_ans2label(args.ans2label)
     elif answers:
-        ans2label = answer_vocabulary((majority for _, majority in answers.values()), args.num_answers)
+        ans2label = answer_vocabulary((answer.majority for answer in answers.values()), args.num_answers)
     texts = list(mapcat(vqa_questions, args.questions))
     if args.annotations:
-        check_annotated(texts, answers, args.annotations)
-        texts = [text for text in texts if text.id in answers]
+        texts = annotated(texts, answers, args.annotations)
     preparation = Preparation(args, COCO_IMG_NAME, args.split)
     unreachable_count = 0
     with TextWriter(preparation.output, preparation.meta()) as writer:
         for text, record in preparation.records(texts):
             record |= {"question_id": int(text.id), "question": text.text}
             if answers:
-                record["target"] = soft_targets(answers[text.id][0], ans2label)
+                record["target"] = soft_targets(answers[text.id].answers, ans2label)
                 unreachable_count += not record["target"]["labels"]
             writer.add(text.id, record)
         if ans2label:
@@ -103,11 +90,23 @@ def prepare_vqa(args: argparse.Namespace) -> None:
     preparation.report()
     if answers:
         print(f"  {len(ans2label):,} answers in the vocabulary; {unreachable_count:,} questions have none of them")
+        if extra := len(answers.keys() - {text.id for text in texts}):
+            print(f"  {extra:,} annotations have no question in these files; they count for a new vocabulary only")
 
 
-def read_answers(paths: Sequence[str]) -> dict[str, tuple[list[str], str]]:
-    """Read VQA annotations files: question id to (annotators' answers, majority answer)."""
-    answers: dict[str, tuple[list[str], str]] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What the annotators answered to a question, and the number of its image where the annotations give it."""
+
+    answers: list[str]
+    majority: str
+    image_id: int | None
+    source: str  # the annotations file
+
+
+def read_answers(paths: Sequence[str]) -> dict[str, Answers]:
+    """Read VQA annotations files: question id to its answers."""
+    answers: dict[str, Answers] = {}
     for path in paths:
         for entry in vqa_annotations(path):
             id_ = str(entry["question_id"])
@@ -121,16 +120,18 @@ def read_answers(paths: Sequence[str]) -> dict[str, tuple[list[str], str]]:
                         remedy="give each annotations file once",
                     )
                 majority = entry.get("multiple_choice_answer") or majority_answer(annotator_answers)
-                answers[id_] = annotator_answers, majority
+                answers[id_] = Answers(
+                    answers=annotator_answers, majority=majority, image_id=entry.get("image_id"), source=path
+                )
     return answers
 
 
-def check_annotated(texts: Sequence[Text], question_ids: Collection[str], paths: Sequence[str]) -> None:
-    """Check that every question of `texts` is annotated; `InputError` otherwise.
+def annotated(texts: Sequence[Text], answers: dict[str, Answers], paths: Sequence[str]) -> list[Text]:
+    """The questions that are annotated; `InputError` for one that is not, or whose annotation names another image.
 
-    `question_ids`: the ids in the annotations files `paths`.
+    `answers`: those in the annotations files `paths`.
     """
-    unanswered = [text for text in texts if text.id not in question_ids]
+    unanswered = [text for text in texts if text.id not in answers]
     for text in unanswered:
         with bad_entry(f"question_id {text.id}"):
             raise InputError(
@@ -140,3 +141,12 @@ def check_annotated(texts: Sequence[Text], question_ids: Collection[str], paths:
                 found=f"{len(unanswered):,} of {len(texts):,} questions are not in {', '.join(paths)}",
                 remedy="give the annotations of the same splits as the questions",
             )
+    complete_texts = []
+    for text in texts:
+        if answer := answers.get(text.id):
+            with bad_entry(f"question_id {text.id}"):
+                if answer.image_id not in (None, text.image_id):
+                    location = Location(Path(answer.source), f"question_id {text.id}, image_id")
+                    raise contradiction(location, str(answer.image_id), f"{text.image_id}, as in {text.source}")
+                complete_texts.append(text)
+    return complete_texts

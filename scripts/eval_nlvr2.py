@@ -64,13 +64,24 @@ def lines(path: str) -> list[tuple[int, str]]:
 
 def add(answers: dict[str, bool], identifier: str, answer: str, location: str) -> None:
     """Add one answer to `answers`. `ValueError` for a wrong or repeated identifier, or a wrong truth value."""
-    if not isinstance(identifier, str) or identifier.count("-") != 3:
+    if not isinstance(identifier, str) or sentence_of(identifier) is None:
         raise ValueError(f"{location}: {identifier!r} is not an NLVR2 identifier such as dev-896-0-1")
     if answer.lower() not in ("true", "false"):
         raise ValueError(f"{location}: {answer!r} is neither True nor False")
     if identifier in answers:
         raise ValueError(f"{location}: {identifier} occurs twice")
     answers[identifier] = answer.lower() == "true"
+
+
+def sentence_of(identifier: str) -> tuple[str, ...] | None:
+    """The key of the sentence: the identifier without the third of four parts, which is the image pair.
+
+    In NLVR2's contrast set a fifth part numbers the variants of one example; the key is the example. None for others.
+    """
+    parts = identifier.split("-")
+    if len(parts) not in (4, 5) or (len(parts) == 5 and not all(part.isdecimal() for part in parts[1:])):
+        return None
+    return tuple(parts[:4] if len(parts) == 5 else parts[:2] + parts[3:])
 
 
 def evaluate(answers: dict[str, bool], labels: dict[str, bool]) -> dict[str, float]:
@@ -80,12 +91,11 @@ def evaluate(answers: dict[str, bool], labels: dict[str, bool]) -> dict[str, flo
             few = ", ".join(sorted(ids)[:5])
             raise ValueError(f"{len(ids)} {name} identifiers in the results; {len(labels)} are annotated: {few}")
     correct = 0
-    sentences: dict[tuple[str, ...], bool] = {}
+    sentences: dict[tuple[str, ...] | None, bool] = {}
     for identifier, label in labels.items():
-        split, number, _, sentence = identifier.split("-")
-        right = answers[identifier] == label
+        right, sentence = answers[identifier] == label, sentence_of(identifier)
         correct += right
-        sentences[split, number, sentence] = sentences.get((split, number, sentence), True) and right
+        sentences[sentence] = sentences.get(sentence, True) and right
     return {"accuracy": correct / len(labels), "consistency": sum(sentences.values()) / len(sentences)}
 
 
