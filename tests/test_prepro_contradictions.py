@@ -85,7 +85,7 @@ CASES = [
     ("ve", variant(VE, 2, "Flickr30K_ID", to="9" * 5000), r"line 3\.Flickr30K_ID"),
     ("nlvr2", variant(list(NLVR2), 1, "identifier", to="dev-0-0-1-2-3"), r"line 2\.identifier[\s\S]*both image names"),
     ("nlvr2", [NLVR2[0], NLVR2[1] | {"synset": 10**25}], r"line 2[\s\S]*26 digits"),
-    ("nlvr2", [NLVR2[0], json.dumps(NLVR2[1])[:-1] + ', "x": NaN}'], r"line 2[\s\S]*float values"),
+    ("nlvr2", [NLVR2[0], json.dumps(NLVR2[1])[:-1] + ', "x": NaN}'], r"line 2[\s\S]*nan at x"),
     ("re", re_image(width=61), r"images\[2\]\.id"),
     ("re", {"instances": variant(INSTANCES, "images", 0, "height", to=0)}, r"images\[0\]\.height"),
     ("re", re_box(5, 6, 0, 8), r"ref_id 7[\s\S]*an area"),
