@@ -47,8 +47,8 @@ def nlvr2_examples(path: str | Path) -> Iterator[Text]:
         with bad_entry(location):
             id_ = take_id(entry, "identifier", location)
             pair = id_ if NLVR2_CONTRAST.fullmatch(id_) else id_.rpartition("-")[0]
-            named = [take_file_name(entry, key, location) for key in NLVR2_IMAGES if key in entry]
-            if len(named) < 2 and (not pair or NLVR2_UNKNOWN.search(id_)):
+            own_images = [take_file_name(entry, key, location) for key in NLVR2_IMAGES if key in entry]
+            if len(own_images) < 2 and (not pair or NLVR2_UNKNOWN.search(id_)):
                 expected = "the name of an image pair, '-' and a number, such as dev-850-0-3, or both image names"
                 raise bad_field(location.child("identifier"), id_, expected)
             sentence = take(entry, "sentence", str, location)
@@ -164,11 +164,11 @@ def check_karpathy_image(image: dict[str, Any], parts: dict[str, str], location:
     coco = COCO_NAME.match(Path(name).stem)
     if coco and folder is not None and folder != coco[1]:
         raise contradiction(location.child("filepath"), str(folder), f"{coco[1]}, as in {name}")
-    for key, own in (("imgid", image.get("imgid")), ("sentid", image.get("sentids"))):
+    for key, numbers in (("imgid", [image.get("imgid")]), ("sentid", image.get("sentids"))):
         for rank, sentence in enumerate(image["sentences"] if isinstance(image.get("sentences"), list) else []):
             value = sentence.get(key) if isinstance(sentence, dict) else None
-            if own is not None and value is not None and (value not in own if isinstance(own, list) else value != own):
-                raise contradiction(location.child("sentences", rank), f"{key} {value}", f"{key}s of its image: {own}")
+            if isinstance(numbers, list) and None not in (value, *numbers) and value not in numbers:
+                raise contradiction(location.child("sentences", rank), f"{key} {value}", f"one of its image: {numbers}")
 
 
 def plain(entry: Any, location: Location) -> Any:

@@ -133,13 +133,13 @@ def bad_field(location: Location, value: object, expected: str) -> InputError:
     )
 
 
-def contradiction(location: Location, found: str, expected: str) -> InputError:
+def contradiction(location: Location, statement: str, expected: str) -> InputError:
     """The `InputError` for an entry that contradicts another one, or another field of its own."""
     return InputError(
         "two statements about one thing contradict each other",
         file=location.path,
         key=location,
-        found=found,
+        found=statement,
         expected=expected,
         remedy="use official files of one release unchanged, or correct this entry",
     )
