@@ -29,13 +29,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         inner = next((state[key] for key in WRAPPERS if _is_wrapper(state, key)), None)
         state = state if inner is None else inner
     if not isinstance(state, Mapping) or not state:
-        raise _no_state_dict(path, f"a {type(state).__name__}" + ("" if isinstance(state, Mapping) else f" {state!r}"))
+        raise _no_state_dict(path, f"{state!r}, of the type {type(state).__name__}")
     for key, value in state.items():
         if not isinstance(key, str):
-            raise _no_state_dict(path, f"the name {key!r}, a {type(key).__name__}")
+            raise _no_state_dict(path, f"the name {key!r}, of the type {type(key).__name__}")
         if not isinstance(value, Tensor):
             names = ", ".join(map(str, list(state)[:5]))
-            raise _no_state_dict(path, f"{key} is a {type(value).__name__}; the file has {names}, …", key)
+            raise _no_state_dict(path, f"{key} is of the type {type(value).__name__}; the file has {names}, …", key)
     return dict(state)
 
 
@@ -44,11 +44,12 @@ def _is_wrapper(state: Any, key: str) -> bool:
 
 
 def _no_state_dict(path: Path, content: str, key: str = "checkpoint") -> InputError:
+    content = " ".join(content.split())
     return InputError(
         "the file has no state dict",
         file=path,
         key=key,
-        found=content if len(content) < 200 else content[:197] + "...",
+        found=content if len(content) < 200 else f"{content[:97]} … {content[-97:]}",
         expected="a map from names to tensors, at the top or under " + ", ".join(WRAPPERS),
         remedy="give a file of model weights, such as ckpt/model_step_best.pt of a run",
     )

@@ -68,9 +68,9 @@ def layers(keys: Iterable[str]) -> str:
     numbers = sorted({int(match[1]) for match in map(LAYER.match, keys) if match})
     runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     text = ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-    return f"{len(numbers)} layers" + (f" ({text})" if numbers else "")
+    return f"{len(numbers)} layer{'s' * (len(numbers) != 1)}" + (f" ({text})" if numbers else "")
 
 
 def some(keys: list[str]) -> str:
     """How many names there are, and the first of them."""
-    return f"{len(keys)} weights: " + ", ".join(keys[:4]) + (", …" if len(keys) > 4 else "")
+    return f"{len(keys)} weight{'s' * (len(keys) != 1)}: " + ", ".join(keys[:4]) + (", …" if len(keys) > 4 else "")

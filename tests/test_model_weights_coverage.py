@@ -46,7 +46,7 @@ def test_inference_needs_every_tensor(lacking):
     state = weights()
     assert load_weights(vqa(), state, "given.pt", complete=True).missing_keys == []
     del state[lacking]
-    assert f"1 weights: {lacking}" in message(vqa(), state, complete=True)
+    assert f"1 weight: {lacking}" in message(vqa(), state, complete=True)
 
 
 def test_inference_refuses_weights_of_pretraining_and_names_the_head():
@@ -82,7 +82,7 @@ def test_a_rank_head_that_copies_the_matching_head_is_not_random(tmp_path, caplo
 @pytest.mark.parametrize(
     "theirs, parts",
     [
-        ({"num_hidden_layers": 1}, ["not have all of uniter.encoder", "1 layers (0)", "2 layers (0-1)"]),
+        ({"num_hidden_layers": 1}, ["not have all of uniter.encoder", "1 layer (0)", "2 layers (0-1)"]),
         (
             {"num_hidden_layers": 4},
             ["parts of an encoder", "4 layers (0-3)", "2 layers (0-1)", "uniter.encoder.layer.2"],
@@ -186,12 +186,12 @@ def test_wrappers_are_opened_also_inside_of_each_other(tmp_path, wrap):
 @pytest.mark.parametrize(
     "content, part",
     [
-        ({}, "a dict"),
-        ([{Q0: torch.zeros(2)}], "a list"),
-        (torch.zeros(3), "a Tensor"),
-        ({7: torch.zeros(3)}, "the name 7, a int"),
-        ({Q0: torch.zeros(3), "epoch": 3}, "epoch is a int"),
-        ({"model": [1, 2]}, "model is a list"),
+        ({}, "{}, of the type dict"),
+        ([{Q0: torch.zeros(2)}], "of the type list"),
+        (torch.zeros(3), "of the type Tensor"),
+        ({7: torch.zeros(3)}, "the name 7, of the type int"),
+        ({Q0: torch.zeros(3), "epoch": 3}, "epoch is of the type int"),
+        ({"model": [1, 2]}, "model is of the type list"),
     ],
 )
 def test_a_file_without_a_state_dict_is_refused(tmp_path, content, part):

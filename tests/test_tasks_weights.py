@@ -81,7 +81,7 @@ def test_an_encoder_of_other_depth_is_refused_in_training(world, tmp_path):
     weights = UniterForPretraining(UniterConfig(**MODEL | {"num_hidden_layers": 1})).state_dict()
     torch.save(weights, tmp_path / "shallow.pt")
     config = options(world, tmp_path / "run", **STORES, **SHORT, checkpoint=str(tmp_path / "shallow.pt"))
-    with pytest.raises(InputError, match=r"its encoder: 1 layers \(0\)[\s\S]*2 layers \(0-1\)"):
+    with pytest.raises(InputError, match=r"its encoder: 1 layer \(0\)[\s\S]*2 layers \(0-1\)"):
         train_vqa.main(["--config", str(config)])
     assert not (tmp_path / "run" / "ckpt").exists()
 
