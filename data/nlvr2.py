@@ -25,6 +25,7 @@ class Nlvr2(TextImage):
 
     task = "nlvr2"
     picture_kinds = ("left", "right")
+    title = "NLVR2"
     kinds: tuple[Kind, ...] = ("statement", "text")
     labels_in_records = True
 

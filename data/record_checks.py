@@ -40,12 +40,15 @@ def kind_of(record: dict[str, Any]) -> tuple[Kind, str]:
     return ("answers" if isinstance(target, dict) else "statement"), "target"
 
 
-def check_kind(texts: TextStore, text: int, record: dict[str, Any], task: str, kinds: tuple[Kind, ...]) -> None:
-    """`InputError` unless the record of a text is of one of `kinds`, those that `task` can use."""
+def check_kind(texts: TextStore, text: int, record: dict[str, Any], title: str, kinds: tuple[Kind, ...]) -> None:
+    """`InputError` unless the record of a text is of one of `kinds`, those that a task can use.
+
+    `title`: what the store should be one of.
+    """
     kind, field = kind_of(record)
     if kind not in kinds:
         raise InputError(
-            f"the store is not a text store of {task}",
+            f"the store is not a text store of {title}",
             file=texts.path / "data.mdb",
             key=f"{texts.id(text)}: {field}",
             found=f"a record of {KINDS[kind]}" if kind != "text" else f"no field of {KINDS[kinds[0]]}",

@@ -47,6 +47,7 @@ class ReferringExpressions(TextImage):
     """
 
     task = "re"
+    title = "referring expressions"
     kinds: tuple[Kind, ...] = ("re",)
     batch_unit = "examples"
 

@@ -69,8 +69,16 @@ def make_batches(
 
     `budget`: units, or examples when that is the dataset's `batch_unit`. `order` (n,): the permutation of the epoch.
     `batching` "release" counts units by `dataset.lens`, "full" by `dataset.units`. `name`: the dataset's name in
-    messages. `InputError` when an example is larger than a batch, or "release" makes no batch at all.
+    messages. `InputError` when there are no examples, one is larger than a batch, or "release" makes no batch at all.
     """
+    if len(order) == 0:
+        raise InputError(
+            "there are no examples, so there is nothing to make batches of",
+            key=f"data of {name}",
+            found="0 examples",
+            expected="1 or more",
+            remedy="give another text store, or raise max_txt_len, which leaves out longer texts",
+        )
     if dataset.batch_unit == "examples":
         return [order[start : start + budget] for start in range(0, len(order), budget)]
     sizes = dataset.lens(pairs) if batching == "release" else dataset.units(pairs)

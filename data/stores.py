@@ -51,7 +51,16 @@ class Stores:
                 expected=f"{vocab_size}, the model's vocab_size",
                 remedy="prepare the texts with the vocab.txt that the model was trained with",
             )
-        if len(store) and int(store.lens.max()) + n_special > positions:
+        if not len(store):
+            raise InputError(
+                "every text of the store is longer than max_txt_len, so there is nothing to train on",
+                file=path,
+                key="max_txt_len",
+                found=f"{self.config.max_txt_len} word pieces",
+                expected="at least the length of the shortest text",
+                remedy="raise max_txt_len, or give another text store",
+            )
+        if int(store.lens.max()) + n_special > positions:
             raise InputError(
                 "a text has more tokens than the model has positions",
                 file=path,

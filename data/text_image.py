@@ -32,6 +32,7 @@ class TextImage:
     """
 
     task = ""
+    title = "captions"  # what its text store is one of, for messages
     batch_unit: BatchUnit = "units"
     needs_pictures = True  # False: the task can also run on text without images
     picture_kinds: tuple[str, ...] = ("its image",)  # a name for each image of a text, for messages
@@ -57,12 +58,12 @@ class TextImage:
             )
         self.texts, self.images = texts, images
         self.wrong_picture, self.require_labels = wrong_picture, require_labels
+        self.check_sample()
         self.pictures = np.full(len(texts), -1, np.int32)  # (n,) the image of each text; -1 without an image store
         if images is not None:
-            check_pictures(texts, self.task, self.picture_kinds)
+            check_pictures(texts, self.title, self.picture_kinds)
             self.pictures = self.picture_rows(texts, images)
         self._picture_pool = np.unique(self.pictures)  # (m,) the distinct images, from which other images are drawn
-        self.check_sample()
         if self.kinds == ONE_TEXT and not self.labels_in_records and len(texts):
             say_other_kind(texts, self.task)
 
@@ -140,7 +141,7 @@ class TextImage:
     def record(self, text: int) -> dict[str, Any]:
         """Read the record of a text; `InputError` when it is not one of this task, or lacks a required label."""
         record = self.texts.read(text)
-        check_kind(self.texts, text, record, self.task, self.kinds)
+        check_kind(self.texts, text, record, self.title, self.kinds)
         field = self.wrong_field(record)
         if field is not None:
             raise bad_field(self.texts, text, record, field)
@@ -205,13 +206,14 @@ def read_image(images: ImageStore, picture: int, soft_labels: bool = False) -> I
     return Image(key=key, feat=regions.features, pos=regions.pos, soft_labels=regions.soft_labels)
 
 
-def check_pictures(texts: TextStore, task: str, picture_kinds: Sequence[str]) -> None:
+def check_pictures(texts: TextStore, title: str, picture_kinds: Sequence[str]) -> None:
     """`InputError` unless every text names one image for each of `picture_kinds`."""
     n_pictures = texts.img_index.shape[1]
     if n_pictures != len(picture_kinds):
         raise InputError(
-            f"the store is not a text store of {task}",
+            f"the store is not a text store of {title}",
             file=texts.path / "txt2img.json",
+            key=f"{texts.id(0)}: img_fname",
             found=f"images of each text: {n_pictures}",
             expected=f"{len(picture_kinds)}: {', '.join(picture_kinds)}",
             remedy="prepare it with the prepro.py command for this task",

@@ -82,6 +82,17 @@ class TextStore:
         self._reader = Reader(self.path)
         present = [name for name in LENGTH_FILES if (self.path / name).exists()]
         self.lengths = lengths or (present or LENGTH_FILES)[0]
+        if self.lengths not in present:
+            raise InputError(
+                "the text store lacks its file of text lengths",
+                file=self.path / self.lengths,
+                key="lengths of VCR's questions and answers" if lengths else None,
+                found=", ".join(present) or "no such file",
+                expected=self.lengths + (", which only a store of VCR has" if lengths else ""),
+                remedy="give a store that prepro.py vcr made"
+                if lengths
+                else "copy the whole folder of the store again",
+            )
         sources = [self.path / name for name in ("data.mdb", "txt2img.json", self.lengths)]
         index = columns(self.path, f"text {self.lengths}", sources, self._build)
         self._ids, self.img_names = index["ids"], index["img_names"]

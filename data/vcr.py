@@ -88,16 +88,16 @@ class VcrData:
         """`gt`, `detected`: None where these boxes are not read. `part`: the text of a sequence. `sequences`: how many
         an example has. `wrong_picture`: pair a question with the images of another (a control). `require_labels`:
         refuse texts without labels, as training does. `InputError` when a record in a sample is not one of VCR."""
-        check_pictures(texts, "vcr", ("ground-truth", "detected"))
         self.texts, self.image_stores, self.part = texts, (gt, detected), part
         self.sequences, self.wrong_picture = sequences, wrong_picture
+        for text in sample_records(texts):
+            self.record(text, require_labels)
+        texts.close()  # must not be open when loader processes fork
+        check_pictures(texts, "VCR", ("ground-truth", "detected"))
         self.pictures = np.full((len(texts), 2), -1, np.int32)  # (n, 2) rows of both image stores; -1: not read
         for column, images in enumerate(self.image_stores):
             if images is not None:
                 self.pictures[:, column] = rows_of_pictures(texts, images, column)
-        for text in sample_records(texts):
-            self.record(text, require_labels)
-        texts.close()  # must not be open when loader processes fork
 
     def __len__(self) -> int:
         """n, the number of questions."""
@@ -169,7 +169,7 @@ class VcrData:
         `InputError` when these are malformed, or when `require_labels` is set and there are no labels.
         """
         record = self.texts.read(text)
-        check_kind(self.texts, text, record, "vcr", ("vcr",))
+        check_kind(self.texts, text, record, "VCR", ("vcr",))
         for name in ("qa_target", "qar_target"):
             record.setdefault(name, UNLABELLED)
         field = choices_field(record, require_labels)

@@ -39,6 +39,7 @@ class Vqa(TextImage):
         `InputError` also when the labels are those of the other of both tasks.
         """
         self.num_answers, self.one_label = num_answers, one_label
+        self.title = "visual entailment" if one_label else "VQA"
         super().__init__(texts, images, require_labels=require_labels)
         self._check_other_task()
 
@@ -51,7 +52,7 @@ class Vqa(TextImage):
         else:
             return
         raise InputError(
-            f"the store is not a text store of {'visual entailment' if self.one_label else 'VQA'}",
+            f"the store is not a text store of {self.title}",
             file=self.texts.path,
             key="target",
             found=sign,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from data.side_files import TEXTS, check_values
 from evaluation.submission import VCR_COLUMNS
 from prepare.annotations_tasks import karpathy_captions
 from prepare.entries import Location, bad_field, take
@@ -126,7 +127,12 @@ def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[
     if "images" not in content:
         if all(isinstance(value, str) for value in content.values()):
             return content
-        return {id_: name for name in content for id_ in take(content, name, list, Location(path))}
+        check_values(path, content, TEXTS)
+        names: dict[str, str] = {}
+        for name, ids in content.items():
+            for id_ in ids:
+                add_new(names, id_, name, path)
+        return names
     if split is None:
         raise InputError(
             "the option --split is missing",

@@ -11,6 +11,7 @@ import pytest
 
 from data import txt_index
 from data.img_store import ImageStore
+from data.lmdb_io import Reader
 from data.mrm import Mrm
 from data.stores import GT_VARIANT
 from data.txt_store import TextStore
@@ -186,6 +187,7 @@ def test_ids_that_cannot_be_keys(tmp_path):
 
 
 def edit_text(path, id_: str, change) -> None:
+    Reader(path).close()  # a path can be opened once in a process
     with lmdb.open(str(path), lock=False, map_size=1 << 26) as env, env.begin(write=True) as txn:
         record = msgpack.unpackb(lz4.frame.decompress(txn.get(id_.encode())), raw=False)
         txn.put(id_.encode(), lz4.frame.compress(msgpack.packb(change(record))))

@@ -154,3 +154,11 @@ def test_a_stream_continues_from_its_state():
         state = json.loads(json.dumps(whole[2 * stop - 1].state))
         assert state["step"] == stop
         assert as_rows(take(60 - stop, accumulation=2, state=state)) == as_rows(whole[2 * stop :])
+
+
+def test_no_examples_make_no_batches():
+    data, none = Numbers(0, []), np.arange(0)
+    for unit in ("units", "examples"):
+        data.batch_unit = unit
+        with pytest.raises(InputError, match=r"no examples[\s\S]*data of re[\s\S]*0 examples"):
+            make_batches(data, PAIRS[:0], none, budget=64, batching="release", name="re")

@@ -1,5 +1,6 @@
 """The full scan of both stores: a report if there are no errors, else status 2 and one screen of errors."""
 
+import json
 import shutil
 
 import lmdb
@@ -8,8 +9,10 @@ import msgpack_numpy
 import numpy as np
 import pytest
 
+from data.lmdb_io import Reader
 from scripts import check
 from tests.golden_data import GOLDEN
+from tests.test_data_meaning import edit_text
 from tests.tiny_world import run_script
 from utils.errors import InputError
 
@@ -20,6 +23,7 @@ def stores(tmp_path):
 
 
 def edit(path, name: str, change) -> None:
+    Reader(path).close()  # a path can be opened once in a process
     with lmdb.open(str(path), lock=False, map_size=1 << 26) as env, env.begin(write=True) as txn:
         record = msgpack.unpackb(txn.get(name.encode()), object_hook=msgpack_numpy.decode, raw=False)
         txn.put(name.encode(), msgpack.packb(change(record), default=msgpack_numpy.encode, use_bin_type=True))
@@ -71,3 +75,93 @@ def test_one_number_of_classes(stores):
     edit(folder, "visual_grounding_det_coco_000000000022.npz", few_labels)
     with pytest.raises(InputError, match="different numbers of soft labels"):
         check.main(["--img_db", str(stores / "img_db" / "re_coco_det")])
+
+
+def test_files_that_contradict_each_other(stores):
+    """The side files of a text store against its records and against each other; each is named, with both values."""
+    questions, expressions = stores / "txt_db" / "vqa_like.db", stores / "txt_db" / "refcoco_val_bert-base-cased.db"
+    check.main(["--txt_db", str(questions)])
+    check.main(["--txt_db", str(expressions)])
+    cases = [
+        (
+            questions / "img2txts.json",
+            lambda c: dict(zip(c, [*list(c.values())[1:], ["1000"]])),
+            "contradict each other",
+        ),
+        (questions / "img2txts.json", lambda c: c | {"x.npz": ["nobody"]}, "x.npz: nobody|not in the store"),
+        (questions / "img2txts.json", lambda c: c | {"x.npz": 5}, "x.npz|5|text ids"),
+        (questions / "txt2img.json", lambda c: c | {"1000": c["1001"]}, "1000: img_fname|as in txt2img.json"),
+        (questions / "id2len.json", lambda c: c | {"1000": 7}, "1000|7 word pieces|3 word pieces"),
+        (expressions / "images.json", lambda c: c[1:], "image_id|an image in images.json"),
+        (expressions / "images.json", lambda c: [e | {"ann_ids": [99]} for e in c], "ann_id|[99]"),
+        (expressions / "annotations.json", lambda c: [e | {"bbox": [1, 1, 5, 5]} for e in c], "bbox|[1, 1, 5, 5]"),
+        (
+            expressions / "annotations.json",
+            lambda c: [e | {"bbox": [1, 1, 0, 5]} for e in c],
+            "entry 1: bbox|[1, 1, 0, 5]",
+        ),
+        (expressions / "refs.json", lambda c: [e | {"ann_id": "1"} for e in c], "entry 1: ann_id|'1'"),
+        (expressions / "categories.json", lambda c: {"a": 1}, "the whole file|a list of entries"),
+    ]
+    for file, change, named in cases:
+        content = file.read_text()
+        file.write_text(json.dumps(change(json.loads(content))))
+        with pytest.raises(InputError) as error:
+            check.main(["--txt_db", str(file.parent)])
+        for part in (*named.split("|"), str(file.parent)):
+            assert part in str(error.value), f"{part!r} not in:\n{error.value}"
+        file.write_text(content)
+    check.main(["--txt_db", str(questions)])
+
+
+def test_the_boxes_of_expressions_are_the_regions(stores, capsys):
+    texts = stores / "txt_db" / "refcoco_val_bert-base-cased.db"
+    gt = ["--img_db", f"{stores}/img_db/re_coco_gt", "--conf_th", "-1", "--num_bb", "100"]
+    check.main(["--txt_db", str(texts), *gt])
+    assert "the gt boxes of all 18 expressions" in capsys.readouterr().out
+    check.main(["--txt_db", str(texts), "--img_db", f"{stores}/img_db/re_coco_det"])
+    images = json.loads((texts / "images.json").read_text())
+    (texts / "images.json").write_text(json.dumps([i | {"ann_ids": i["ann_ids"][::-1]} for i in images]))
+    with pytest.raises(InputError, match=r"sent_id[\s\S]*whose region is another box[\s\S]*iid_to_ann_ids"):
+        check.main(["--txt_db", str(texts), *gt])
+
+
+def test_odd_boxes_are_counted_and_wrong_ones_refused(stores, capsys):
+    folder = stores / "img_db" / "re_coco_det" / "feat_th0.2_max100_min10"
+    name = "visual_grounding_det_coco_000000000022.npz"
+    box = np.array([0.2, 0.3, 0.2, 0.5, 0, 0.2], np.float16)
+    edit(folder, name, lambda r: r | {"norm_bb": np.concatenate([[box, box], r["norm_bb"][2:]])})
+    check.main(["--img_db", str(stores / "img_db" / "re_coco_det")])
+    assert "2 empty, 1 repeated, 0 outside" in capsys.readouterr().out
+    edit(folder, name, lambda r: r | {"norm_bb": r["norm_bb"][:, [0, 1, 4, 5, 4, 5]]})
+    with pytest.raises(InputError, match=r"1 images cannot be used[\s\S]*as if norm_bb held x, y, w, h"):
+        check.main(["--img_db", str(stores / "img_db" / "re_coco_det")])
+
+
+def wide(record, classes: int):
+    labels = np.full((len(record["conf"]), classes), 1 / classes, np.float16)
+    return record | {"features": np.ones((len(labels), 2048), np.float16), "soft_labels": labels}
+
+
+@pytest.mark.parametrize("classes", [1600, 1601])
+def test_features_of_the_published_width_have_the_published_classes(stores, capsys, classes):
+    folder = stores / "img_db" / "re_coco_det" / "feat_th0.2_max100_min10"
+    for number in (22, 101, 3003, 400004):
+        edit(folder, f"visual_grounding_det_coco_{number:012}.npz", lambda r: wide(r, classes))
+    flags = ["--img_db", str(stores / "img_db" / "re_coco_det")]
+    if classes == 1601:
+        check.main(flags)
+        assert "1,601 classes\n" in capsys.readouterr().out
+    else:
+        with pytest.raises(InputError, match=r"as if background were missing[\s\S]*1601 classes"):
+            check.main(flags)
+
+
+def test_texts_with_few_labels(stores):
+    path = stores / "txt_db" / "nlvr2_dev.db"
+    edit_text(path, "dev-0-0-1", lambda record: {key: record[key] for key in record if key != "target"})
+    with pytest.raises(InputError, match=r"dev-0-0-1[\s\S]*1 of 20 texts without a label"):
+        check.main(["--txt_db", str(path)])
+    edit_text(path, "dev-0-0-1", lambda record: record | {"target": {"labels": [1], "scores": [1.0]}})
+    with pytest.raises(InputError, match=r"of several tasks[\s\S]*NLVR2, 1 of VQA"):
+        check.main(["--txt_db", str(path)])

@@ -193,6 +193,25 @@ def test_retrieval(tmp_path: Path) -> None:
         score("itm", tmp_path / "results.npz", dump(tmp_path / "short.json", case["txt2img"]))
 
 
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ([["1"]], "'1'"),
+        ({"1": 2}, "{'1': 2}"),
+        ([5], "[5]"),
+        (5, "5"),
+        (None, "None"),
+        ([], "[]"),
+        (["0", "0"], "occurs twice"),
+    ],
+)
+def test_itm_side_files_with_values_that_are_no_ids(tmp_path: Path, value: object, named: str) -> None:
+    np.savez(tmp_path / "results.npz", scores=np.zeros((1, 2)), txt_ids=np.array(["0"]), img_ids=np.array(["a", "b"]))
+    with pytest.raises(InputError) as error:
+        score("itm", tmp_path / "results.npz", dump(tmp_path / "img2txts.json", {"b": value}))
+    assert "img2txts.json" in str(error.value) and named in str(error.value)
+
+
 def test_itm_karpathy(tmp_path: Path) -> None:
     images = [
         {
