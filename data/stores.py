@@ -8,6 +8,7 @@ from data.img_store import ImageStore
 from data.txt_store import Meta, TextStore, meta_of
 from utils.errors import InputError
 from utils.files import read_json, write_json
+from utils.formats import TEXT_KEYS
 from utils.run_config import RunConfig
 
 GT_VARIANT = {"conf_th": -1, "num_bb": 100}  # all ground-truth boxes of VCR and RE, under the release's fixed number
@@ -31,7 +32,7 @@ class Stores:
         self.img_dim = model_config.img_dim  # the feature width, for which the model is made
         self._width_source: str | Path = config.model_config  # where `img_dim` is from
         self._images: dict[Any, ImageStore] = {}  # by real path and variant
-        self.reference: tuple[Path, Meta] | None = None  # the first text store: the others must agree with it
+        self.vocabularies: list[tuple[Path, Meta]] = []  # of all text stores, which must agree with each other
 
     def texts(self, path: str, train: bool = False, *, lengths: str | None = None, n_special: int = 2) -> TextStore:
         """Open and check a text store.
@@ -69,9 +70,9 @@ class Stores:
                 expected=f"at most {positions} tokens in all",
                 remedy="in training lower max_txt_len; else shorten the text or use a model with more positions",
             )
-        if self.reference is None:
-            self.reference = (Path(path), store.meta)
-        check_same_vocabulary(store.meta, Path(path), self.reference[1], self.reference[0])
+        for source, meta in self.vocabularies:
+            check_same_vocabulary(store.meta, Path(path), meta, source)
+        self.vocabularies.append((Path(path), store.meta))
         store.check()
         return store
 
@@ -124,31 +125,38 @@ class Stores:
             )
 
     def write_vocabulary(self, path: Path) -> None:
-        """Write the vocabulary's special ids, `v_range` and hash to the JSON file `path`, for `check_against`."""
-        assert self.reference is not None
-        meta = self.reference[1]
-        special_tokens = {"CLS": meta.cls, "SEP": meta.sep, "MASK": meta.mask, "UNK": meta.unk}
-        write_json(path, special_tokens | {"v_range": list(meta.v_range), "vocab_sha256": meta.vocab_sha256})
+        """Write the vocabulary's special ids, `v_range` and hash to the JSON file `path`, for `check_against`.
+
+        Also how text was made fit for it. A value that one store does not give is another store's.
+        """
+        metas = [meta for _, meta in self.vocabularies]
+        assert metas
+        names = {"CLS": "cls", "SEP": "sep", "MASK": "mask", "UNK": "unk", "v_range": "v_range"}
+        names |= {key: key for key in ("vocab_sha256", *TEXT_KEYS)}
+        values = {key: [getattr(meta, name) for meta in metas] for key, name in names.items()}
+        write_json(path, {key: next((v for v in column if v is not None), None) for key, column in values.items()})
 
     def check_against(self, checkpoint: str | None) -> None:
         """`InputError` when the run that wrote `checkpoint` used another vocabulary, by its `log/vocab.json`.
 
         Nothing is checked when that file does not exist.
         """
-        if checkpoint is None or self.reference is None:
+        if checkpoint is None:
             return
         file = Path(checkpoint).parent.parent / "log" / "vocab.json"
         if file.exists():
             meta = meta_of(file, read_json(file))
-            check_same_vocabulary(self.reference[1], self.reference[0], meta, file)
+            for path, own_meta in self.vocabularies:
+                check_same_vocabulary(own_meta, path, meta, file)
 
 
 def check_same_vocabulary(meta: Meta, path: Path, expected: Meta, source: Path) -> None:
     """`InputError` unless two vocabularies have the same special ids, `v_range` and, where both are known, hash.
 
+    A store of cased text and one of lower-cased text have different vocabularies too, where both say so.
     `path`: the text store of `meta`. `source`: where `expected` is from, for the message.
     """
-    for key in ("cls", "sep", "mask", "v_range", "vocab_sha256"):
+    for key in ("cls", "sep", "mask", "v_range", "vocab_sha256", *TEXT_KEYS):
         ours, theirs = getattr(meta, key), getattr(expected, key)
         if ours is not None and theirs is not None and ours != theirs:
             raise InputError(
@@ -157,5 +165,6 @@ def check_same_vocabulary(meta: Meta, path: Path, expected: Meta, source: Path) 
                 key=key.upper() if key in ("cls", "sep", "mask") else key,
                 found=ours,
                 expected=f"{theirs}, as in {source}",
-                remedy="prepare all texts with one vocab.txt, the one the checkpoint was trained with",
+                remedy="prepare all texts with one vocab.txt, the one the checkpoint was trained with"
+                + (", and with one --do_lower_case or --no-do_lower_case" if key in TEXT_KEYS else ""),
             )

@@ -13,7 +13,7 @@ from data.side_files import check_meta, quoted
 from data.txt_index import text_columns
 from utils.errors import InputError
 from utils.files import read_json
-from utils.formats import VCR_TOKENS
+from utils.formats import TEXT_KEYS, VCR_TOKENS
 
 LENGTH_FILES = ("id2len.json", "id2len_qar.json", "id2len_qa.json")  # of text lengths; the default is the first found
 SAMPLE = 64  # records that `TextStore.check` reads
@@ -30,6 +30,9 @@ class Meta:
     v_range: tuple[int, int]  # ids of ordinary word pieces: from the first number up to, without, the second
     tokenizer: str | None = None  # its name
     vocab_sha256: str | None = None  # hash of vocab.txt, where the writer stored it
+    do_lower_case: bool | None = None  # how text was made fit for the vocabulary; None where the writer did not say
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool | None = None
 
 
 def read_meta(path: Path) -> Meta:
@@ -60,6 +63,7 @@ def meta_of(file: Path, content: Any) -> Meta:
         v_range=tuple(content["v_range"]),
         tokenizer=content.get("tokenizer") or content.get("toker") or content.get("bert"),
         vocab_sha256=content.get("vocab_sha256"),
+        **{key: content[key] for key in TEXT_KEYS if isinstance(content.get(key), bool)},
     )
 
 

@@ -26,7 +26,11 @@ def shared_options(img_name: str) -> argparse.ArgumentParser:
     add("--output", required=True, metavar="NAME.db", help="text store to write; it must not exist yet")
     vocab_help = "vocab.txt of the BERT weights, or the folder that holds it; nothing is downloaded"
     add("--vocab", "--toker", required=True, metavar="PATH", help=vocab_help)
-    add("--do_lower_case", action="store_true", help="lower-case the text, for uncased vocabularies")
+    add(
+        "--do_lower_case",
+        action=argparse.BooleanOptionalAction,
+        help="lower-case the text, or not; default: as the vocabulary's folder says, or as its capital letters suggest",
+    )
     add(
         "--img_name",
         metavar="FORMAT",

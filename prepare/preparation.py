@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from utils.errors import InputError
 INCLUDED, EXCLUDED, ABSENT = "--image_list", "--exclude_images", "--missing_imgs"  # options that name a list of images
 BY_LIST, EMPTY, MISSING = "by the image lists", "without words", "with missing images"  # reasons to leave a text out
 
+MOST_UNKNOWN = 5  # per cent of [UNK] without a warning
+
 
 @dataclass(kw_only=True)
 class Counts:
@@ -30,13 +32,19 @@ class Counts:
     max_pieces: int = 0  # word pieces of the longest record
     unknown_pieces: int = 0
 
-    def report(self, output: str, images: int) -> None:
+    def report(self, output: str, images: int, unknown_words: Sequence[str]) -> None:
         """Print a summary of the store `output`; `images`: how many images its records name."""
         print(f"{output}: {self.records:,} of {self.texts:,} texts, of {images:,} images")
         print("  left out: " + ", ".join(f"{count:,} {reason}" for reason, count in self.exclusions.items()))
         share = 100 * self.unknown_pieces / self.pieces
         mean = self.pieces / self.records
         print(f"  word pieces: {mean:.1f} a text, {self.max_pieces} in the longest, {share:.2f} % [UNK]")
+        if share > MOST_UNKNOWN:
+            print(
+                f"WARNING: {share:.1f} % of the word pieces are [UNK], which the vocabulary does not know, such as "
+                f"{' '.join(unknown_words)}. Look at the language and the capital letters of these words, at --vocab "
+                "and at --do_lower_case"
+            )
 
 
 class Preparation:
@@ -57,6 +65,7 @@ class Preparation:
         """
         self.output: str = args.output
         self.tokenizer = WordPiece(args.vocab, args.do_lower_case)
+        print(f"vocabulary {self.tokenizer.name}: {self.tokenizer.settings.describe()}")
         self.names = ImageNames(args.img_name or img_name, split)
         self.counts = Counts()
         self._options = vars(args)
@@ -147,7 +156,7 @@ class Preparation:
 
     def report(self) -> None:
         """Print a summary of the store: texts kept and left out, images, word pieces."""
-        self.counts.report(self.output, len(self._picture_keys))
+        self.counts.report(self.output, len(self._picture_keys), self.tokenizer.unknown_words)
         for images in self._lists.values():
             images.report()
 

@@ -13,13 +13,16 @@ from typing import Any
 
 from tokenizers.models import WordPiece as WordPieceModel
 
+from prepare.tokenizer_settings import Settings, find_settings
 from utils.errors import InputError
 from utils.files import read_text
+from utils.formats import TEXT_KEYS
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FIRST_WORD = "!"  # masked language modelling draws random replacements from this piece to the last one
 MAX_WORD_CHARS = 100  # longer words become [UNK], as in the old tokeniser
 CACHED_WORDS = 200_000  # limits the memory of the cache
+MAX_EXAMPLES = 5  # of words that are [UNK]
 CHINESE = (  # Unicode blocks in which BERT treats every character as a word; Kana and Hangul are not among them
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -35,21 +38,25 @@ class WordPiece:
 
     Attributes: `pad`, `unk`, `cls`, `sep`, `mask` (ids), `v_range` (id of "!", size of the vocabulary), `pieces` (id to
     piece), `sha256` (of the pieces, one per line: equal to `sha256sum vocab.txt` if lines end in a line feed), `name`
-    (the folder or file name of the vocabulary) and `do_lower_case`.
+    (the folder or file name of the vocabulary), `settings`, and `unknown_words` (the first few that are [UNK]).
     """
 
-    def __init__(self, vocab: str | Path, do_lower_case: bool = False):
-        """Load `vocab`, a vocab.txt or a folder that holds one. `InputError` if it is not a BERT vocabulary."""
+    def __init__(self, vocab: str | Path, do_lower_case: bool | None = None):
+        """Load `vocab`, a vocab.txt or a folder that holds one. `InputError` if it is not a BERT vocabulary.
+
+        `do_lower_case`: None for what the folder says, or a guess by the vocabulary (`prepare/tokenizer_settings.py`).
+        """
         self.path = find_vocab(vocab)
         self.name = self.path.resolve().parent.name if self.path.name == "vocab.txt" else self.path.stem
-        self.do_lower_case = do_lower_case
         self.pieces = read_vocab(self.path)
+        self.settings = find_settings(self.path, self.pieces, do_lower_case)
         self.sha256 = hashlib.sha256("".join(f"{piece}\n" for piece in self.pieces).encode()).hexdigest()
         self._ids = {piece: id_ for id_, piece in enumerate(self.pieces)}
         self.pad, self.unk, self.cls, self.sep, self.mask = (self._ids[name] for name in SPECIAL)
         self.v_range = (self._ids[FIRST_WORD], len(self.pieces))
         self._model = WordPieceModel(self._ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD_CHARS)
         self._cache: dict[str, list[int]] = {}
+        self.unknown_words: list[str] = []
 
     def encode(self, text: str) -> list[int]:
         """Ids of the word pieces of `text`, without [CLS] and [SEP]."""
@@ -58,6 +65,8 @@ class WordPiece:
             word_ids = self._cache.get(word)
             if word_ids is None:
                 word_ids = self._encode_word(word)
+                if len(self.unknown_words) < MAX_EXAMPLES and self.unk in word_ids and word not in self.unknown_words:
+                    self.unknown_words.append(word)
                 if len(self._cache) < CACHED_WORDS:
                     self._cache[word] = word_ids
             ids += word_ids
@@ -68,7 +77,7 @@ class WordPiece:
         return [self.pieces[id_] for id_ in self.encode(text)]
 
     def meta(self) -> dict[str, Any]:
-        """The tokeniser's part of a text store's meta.json, under the release's keys and two of our own."""
+        """The tokeniser's part of a text store's meta.json, under the release's keys and a few of our own."""
         return {
             "tokenizer": self.name,
             "toker": self.name,
@@ -77,29 +86,30 @@ class WordPiece:
             "SEP": self.sep,
             "MASK": self.mask,
             "v_range": list(self.v_range),
-            "do_lower_case": self.do_lower_case,
+            **{key: getattr(self.settings, key) for key in TEXT_KEYS},
             "vocab_sha256": self.sha256,
         }
 
     def _encode_word(self, word: str) -> list[int]:
-        words = split_words(word, self.do_lower_case)
+        words = split_words(word, self.settings)
         return [token.id for part in words for token in self._model.tokenize(part)]
 
 
-def split_words(text: str, do_lower_case: bool = False) -> list[str]:
+def split_words(text: str, settings: Settings) -> list[str]:
     """Split text into words as BERT does: each Chinese character and punctuation mark is a word of its own.
 
     Control characters are dropped. The five special names stay whole, and are not lower-cased, if white space or
     Chinese characters surround them: `[MASK]` stays, but `[MASK].` becomes `[`, `MASK`, `]`, `.`
     """
-    spaced_text = "".join(f" {char} " if is_chinese(char) else char for char in text if not is_dropped(char))
+    split = settings.tokenize_chinese_chars
+    spaced_text = "".join(f" {char} " if split and is_chinese(char) else char for char in text if not is_dropped(char))
     words = []
     for part in spaced_text.split():
         if part in SPECIAL:
             words.append(part)
             continue
-        if do_lower_case:
-            part = lower_without_accents(part)
+        part = part.lower() if settings.do_lower_case else part
+        part = without_accents(part) if settings.strip_accents else part
         words += "".join(f" {char} " if is_punctuation(char) else char for char in part).split()
     return words
 
@@ -124,9 +134,9 @@ def is_punctuation(char: str) -> bool:
     return unicodedata.category(char)[0] == "P"
 
 
-def lower_without_accents(text: str) -> str:
-    """`text` in lower case and without accents (é becomes e), as uncased vocabularies need it."""
-    decomposed = unicodedata.normalize("NFD", text.lower())
+def without_accents(text: str) -> str:
+    """`text` without accents (é becomes e), as uncased vocabularies need it."""
+    decomposed = unicodedata.normalize("NFD", text)
     return "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
 
 

@@ -12,6 +12,7 @@ import prepro
 from data.txt_store import TextStore
 from prepare import preparation
 from prepare.tokenizer import SPECIAL, WordPiece
+from prepare.tokenizer_settings import Settings
 from tests.golden_data import GOLDEN
 from tests.test_prepro import read_store, side
 
@@ -46,9 +47,10 @@ def use_golden_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     table |= {"image": [98], "and": [194], "the": [14], "right": [68]}
 
     class Tokenizer:
-        unk, v_range = 4, (10, 205)
+        unk, v_range, unknown_words = 4, (10, 205), ()
+        settings = Settings(do_lower_case=False, strip_accents=False, tokenize_chinese_chars=True, reason="a test")
 
-        def __init__(self, path: str, do_lower_case: bool):
+        def __init__(self, path: str, do_lower_case: bool | None):
             self.name = path
 
         def encode(self, text: str) -> list[int]:
