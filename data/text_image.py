@@ -32,7 +32,7 @@ class TextImage:
     """
 
     task = ""
-    title = "captions"  # what its text store is one of, for messages
+    title = ""  # the name of the task in messages; empty: `task`
     batch_unit: BatchUnit = "units"
     needs_pictures = True  # False: the task can also run on text without images
     picture_kinds: tuple[str, ...] = ("its image",)  # a name for each image of a text, for messages
@@ -61,7 +61,7 @@ class TextImage:
         self.check_sample()
         self.pictures = np.full(len(texts), -1, np.int32)  # (n,) the image of each text; -1 without an image store
         if images is not None:
-            check_pictures(texts, self.title, self.picture_kinds)
+            check_pictures(texts, self.title or self.task, self.picture_kinds)
             self.pictures = self.picture_rows(texts, images)
         self._picture_pool = np.unique(self.pictures)  # (m,) the distinct images, from which other images are drawn
         if self.kinds == ONE_TEXT and not self.labels_in_records and len(texts):
@@ -141,7 +141,7 @@ class TextImage:
     def record(self, text: int) -> dict[str, Any]:
         """Read the record of a text; `InputError` when it is not one of this task, or lacks a required label."""
         record = self.texts.read(text)
-        check_kind(self.texts, text, record, self.title, self.kinds)
+        check_kind(self.texts, text, record, self.title or self.task, self.kinds)
         field = self.wrong_field(record)
         if field is not None:
             raise bad_field(self.texts, text, record, field)

@@ -71,7 +71,7 @@ def test_nlvr2_is_the_reference(stores, layout):
 
 def test_nlvr2_needs_two_pictures_and_others_one(stores):
     images = ImageStore(stores / "img_db/nlvr2_dev")
-    with pytest.raises(InputError, match=r"not a text store of nlvr2[\s\S]*images of each text: 1"):
+    with pytest.raises(InputError, match=r"not a text store of NLVR2[\s\S]*target[\s\S]*a record of VQA"):
         Nlvr2(TextStore(stores / "txt_db/vqa_like.db"), images, layout="paired", use_img_type=True)
     for task in (Mlm, Retrieval):
         with pytest.raises(InputError, match=rf"not a text store of {task.task}[\s\S]*images of each text: 2"):
