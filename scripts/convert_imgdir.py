@@ -3,22 +3,31 @@
     python scripts/convert_imgdir.py --img_dir npz/coco_train2014 --output img_db/coco_train2014
 
 Each `.npz` holds `features` (n, D), `norm_bb` (n, 6: x1, y1, x2, y2, w, h in 0..1), `conf` (n,) and, for MRC,
-`soft_labels` (n, classes, background first), sorted from the most confident box down. The first boxes are kept: those
-above `--conf_th`, at least `--min_bb` and at most `--max_bb`; all with `--keep_all`. With `--conf_th -1` confidences do
-not matter, and `--num_bb` is part of the store's name: readers take the first `num_bb` boxes.
-This file also runs alone: it imports nothing else of the project.
+`soft_labels` (n, classes, background first). The most confident boxes are kept: those above `--conf_th`, at least
+`--min_bb` and at most `--max_bb`; all with `--keep_all`. With `--conf_th -1` boxes keep their order, and `--num_bb` is
+part of the store's name: readers take the first `num_bb` boxes, so the boxes of an image that has more are sorted.
+What is done is kept in `.VARIANT.partial`, and the same command goes on there. This file also runs alone: it imports
+nothing else of the project.
 """
 
 import argparse
+import contextlib
+import fcntl
 import io
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import stat
 import sys
-from collections.abc import Callable
-from functools import partial
-from multiprocessing import Pool
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import msgpack
@@ -28,6 +37,13 @@ from tqdm import tqdm
 
 MAP_SIZE = 1 << 42  # an upper limit that LMDB needs, not the size on disk
 ARRAYS = ("features", "norm_bb", "conf")
+CHUNK, AHEAD = 16, 4  # files that a worker gets at a time; such portions in the queue for each worker
+COMMIT_EVERY = 200  # files
+OUTSIDE, SIZE_ERROR, CONF_ERROR, SUM_ERROR = 0.05, 2e-3, 1e-3, 0.01  # as in data/region_checks.py
+
+
+class Problem(ValueError):
+    """What is wrong with a file, or ends the conversion."""
 
 
 def compute_num_bb(conf: np.ndarray, conf_th: float, min_bb: int, max_bb: int) -> int:
@@ -46,75 +62,259 @@ def variant(args: argparse.Namespace) -> str:
     return name + ("_compressed" if args.compress else "")
 
 
-def convert(path: Path, args: argparse.Namespace) -> tuple[str, bytes | str, int]:
-    """Convert one file: (name, record, boxes kept). If the file cannot be used, the record is an error message."""
+def load(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a file, floating-point ones as float16; `Problem` if they are not what their names say."""
     try:
+        path.name.encode()
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("not a regular file")
         with np.load(path, allow_pickle=False) as file:
+            if {"x", "bbox"} <= set(file.files):
+                raise ValueError("MILVLG's layout: convert it with `python -m scripts.import_features --npz` first")
             arrays = {name: file[name] for name in file.files if file[name].ndim in (1, 2)}
     except Exception as error:  # zipfile, numpy and the operating system each raise their own exceptions
-        return path.name, f"the file cannot be read: {error}", 0
+        raise Problem(f"the file cannot be read: {error}") from None
     lengths = {len(array) for array in arrays.values()}
     if any(name not in arrays for name in ARRAYS) or len(lengths) != 1 or 0 in lengths:
         shapes = {name: array.shape for name, array in arrays.items()}
-        return path.name, f"expected {', '.join(ARRAYS)} with equally many rows, at least 1; found {shapes}", 0
-    conf = arrays["conf"]  # boxes are counted before the confidences are rounded to float16
-    with np.errstate(over="ignore"):  # a number that is too large becomes infinite and is refused below
-        arrays = {
-            name: a.astype(np.float16) if a.dtype in (np.float32, np.float64) else a for name, a in arrays.items()
-        }
-    if any(array.dtype.kind not in "fiub" or not np.isfinite(array).all() for array in arrays.values()):
-        return path.name, "an array holds NaN, infinity, a number beyond float16 (65504) or no numbers", 0
-    if args.keep_all:
-        n_boxes = lengths.pop()
-    else:
-        n_boxes = compute_num_bb(conf, args.conf_th, args.min_bb, args.max_bb)
+        raise Problem(f"expected {', '.join(ARRAYS)} with equally many rows, at least 1; found {shapes}")
+    if any(array.dtype.kind not in "fiub" for array in arrays.values()):
+        raise Problem("an array holds no numbers")
+    return arrays
+
+
+def check(arrays: dict[str, np.ndarray]) -> None:
+    """`Problem` if the arrays, in float16, do not mean what they should."""
+    for name, array in arrays.items():
+        if array.dtype == np.float16 and ((array.view(np.uint16) & 0x7FFF) >= 0x7C00).any():
+            raise Problem(f"{name} holds NaN, infinity or a number beyond float16 (65504)")
+    if arrays["norm_bb"].ndim != 2 or arrays["norm_bb"].shape[1] not in (4, 6) or arrays["features"].ndim != 2:
+        shapes = f"features {arrays['features'].shape}, norm_bb {arrays['norm_bb'].shape}"
+        raise Problem(f"expected features (n, D) and norm_bb (n, 6); found {shapes}")
+    boxes, conf = arrays["norm_bb"].astype(np.float32), arrays["conf"]
+    if conf.size != len(conf) or conf.min() < -CONF_ERROR or conf.max() > 1 + CONF_ERROR:
+        raise Problem(f"conf {conf.shape} is from {conf.min():g} to {conf.max():g}; expected n probabilities, 0..1")
+    if boxes[:, :4].min() < -OUTSIDE or boxes[:, :4].max() > 1 + OUTSIDE:
+        extent = f"from {boxes[:, :4].min():g} to {boxes[:, :4].max():g}"
+        raise Problem(f"the corners in norm_bb are {extent}; expected shares of the image, 0..1")
+    sizes = boxes[:, 2:4] - boxes[:, :2]
+    wrong = (sizes < 0) | (boxes.shape[1] == 6 and np.abs(boxes[:, -2:] - sizes) > SIZE_ERROR)
+    if wrong.any():
+        box = boxes[wrong.any(1)][0].round(4).tolist()
+        raise Problem(f"norm_bb holds {box}; expected x1, y1, x2, y2, w, h with w = x2 - x1 >= 0, h = y2 - y1 >= 0")
+    labels = arrays.get("soft_labels")
+    if labels is not None:
+        sums = labels.sum(-1, dtype=np.float32)
+        if labels.ndim != 2 or labels.min() < 0 or np.abs(sums - 1).max() > SUM_ERROR:
+            extent = f"from {labels.min():g} to {labels.max():g}, rows sum to {sums.min():g} .. {sums.max():g}"
+            raise Problem(f"soft_labels {labels.shape} are {extent}; expected probabilities with the sum 1 in each row")
+
+
+def convert(path: Path, args: argparse.Namespace) -> tuple[bytes | str, dict[str, Any]]:
+    """Convert one file: record, and notes on it. If the file cannot be used, the record is an error message."""
+    try:
+        arrays = load(path)
+        conf = arrays["conf"].reshape(len(arrays["conf"]), -1)[:, 0]  # counted and sorted before it becomes float16
+        with np.errstate(over="ignore"):  # a number that is too large becomes infinite and is refused
+            arrays = {k: a.astype(np.float16) if a.dtype.kind == "f" else a for k, a in arrays.items()}
+        check(arrays)
+    except Problem as error:
+        return str(error), {}
+    n_boxes = len(conf) if args.keep_all else compute_num_bb(conf, args.conf_th, args.min_bb, args.max_bb)
+    chosen_by_conf = args.keep_all or args.conf_th > -1 or len(conf) > args.num_bb
+    unsorted = bool((conf[1:] > conf[:-1]).any())
+    if unsorted and chosen_by_conf:
+        order = np.argsort(-conf, kind="stable")
+        arrays = {name: array[order] for name, array in arrays.items()}
     arrays = {name: array[:n_boxes] for name, array in arrays.items()}
+    corners, labels = arrays["norm_bb"][:, :4].astype(np.float32), arrays.get("soft_labels")
+    notes = {
+        "boxes": n_boxes,
+        "sorted": unsorted and chosen_by_conf,
+        "in another order": unsorted and not chosen_by_conf,
+        "empty": int((corners[:, 2:] <= corners[:, :2]).any(1).sum()),
+        "repeated": len(corners) - len(set(map(bytes, corners))),
+        "width": [arrays["features"].shape[1], None if labels is None else labels.shape[1]],
+    }
     if args.compress:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        return path.name, buffer.getvalue(), n_boxes
-    return path.name, msgpack.packb(arrays, default=msgpack_numpy.encode, use_bin_type=True), n_boxes
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue(), notes
+    return msgpack.packb(arrays, default=msgpack_numpy.encode, use_bin_type=True), notes
+
+
+def end_with_parent() -> None:
+    """Make a worker process end soon after its parent, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent, parent_id = multiprocessing.parent_process(), os.getppid()
+
+    def watch() -> None:
+        while parent and parent.is_alive() and os.getppid() == parent_id:
+            parent.join(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def convert_all(files: list[Path], args: argparse.Namespace) -> Iterator[tuple[Path, bytes | str, dict[str, Any]]]:
+    """Convert files in worker processes: (file, record, notes), in order. `Problem` if a worker dies."""
+    queue: deque[tuple[list[Path], Future[list[tuple[bytes | str, dict[str, Any]]]]]] = deque()
+    pool = ProcessPoolExecutor(args.nproc, initializer=end_with_parent)
+    workers: list[multiprocessing.process.BaseProcess] = []
+    portions = deque(files[start : start + CHUNK] for start in range(0, len(files), CHUNK))
+    try:
+        while portions or queue:
+            while portions and len(queue) <= AHEAD * args.nproc:
+                queue.append((portions[0], pool.submit(convert_some, portions.popleft(), args)))
+            workers = workers or multiprocessing.active_children()
+            some, future = queue.popleft()
+            while not wait([future], 60).done:
+                print(f"waiting for {some[0]} or a file after it", flush=True)
+            yield from ((path, *answer) for path, answer in zip(some, future.result()))
+    except BrokenProcessPool:
+        for worker in workers:
+            worker.join(1)
+        ends = sorted(f"process {worker.pid}: {worker.exitcode}" for worker in workers)
+        remedy = "if memory ran out, lower --nproc; the same command goes on where it stopped"
+        raise Problem(f"a worker process was killed (exit status, negative for a signal: {ends}); {remedy}") from None
+    finally:
+        for worker in workers:
+            worker.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+def convert_some(paths: list[Path], args: argparse.Namespace) -> list[tuple[bytes | str, dict[str, Any]]]:
+    """Convert the files of a portion."""
+    return [convert(path, args) for path in paths]
 
 
 def write(args: argparse.Namespace) -> str | None:
-    """Write the store. Returns None, or an error message; after an error no partial store is left."""
-    img_dir, output = Path(args.img_dir), Path(args.output)
-    files = sorted(img_dir.glob("*.npz"))
-    if not files:
-        return f"no .npz files in {img_dir}; expected one per image (scripts/describe_regions.py writes them)"
-    target = output / variant(args)
-    if target.exists():
-        return f"{target} exists already; remove it, or give another --output"
-    temporary = output / f".{target.name}.{os.getpid()}.tmp"
-    temporary.mkdir(parents=True)
-    counts: dict[str, int] = {}
+    """Write the store. Returns None, or an error message; after an error what is done is kept for the next run."""
+    target = Path(args.output) / variant(args)
+    hidden = target.with_name(f".{target.name}.partial")
     try:
-        with lmdb.open(str(temporary), map_size=MAP_SIZE, lock=False) as env, Pool(args.nproc) as pool:
-            txn = env.begin(write=True)
-            records = pool.imap(partial(convert, args=args), files, chunksize=16)
-            for name, record, n_boxes in tqdm(records, total=len(files), unit="image", disable=None):
-                if isinstance(record, str):
-                    return f"{img_dir / name}: {record}; extract the features of this image again"
-                txn.put(name.encode(), record)
-                counts[name] = n_boxes
-                if len(counts) % 1000 == 0:
-                    txn.commit()
-                    txn = env.begin(write=True)
-            txn.put(b"__keys__", json.dumps(list(counts)).encode())
-            txn.commit()
-            env.sync(True)
-        if not args.keep_all and args.conf_th != -1:  # the LMDB comes last: its folder means that all is written
-            save_json(output / f"nbb_th{args.conf_th}_max{args.max_bb}_min{args.min_bb}.json", counts)
-        os.rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    if (img_dir / "provenance.json").exists():  # the origin of features and classes stays with the store
-        shutil.copyfile(img_dir / "provenance.json", output / "provenance.json")
-    print(f"{len(counts)} images with at most {sum(counts.values())} boxes in {target}")
+        files = sorted(Path(args.img_dir).glob("*.npz"))
+        if not files:
+            return f"no .npz files in {args.img_dir}; expected one per image (scripts/describe_regions.py writes them)"
+        if target.exists():
+            return f"{target} exists already; remove it, or give another --output"
+        hidden.mkdir(parents=True, exist_ok=True)
+        with open(hidden / "lock", "w") as lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with this process, however it ends
+            except (BlockingIOError, PermissionError):
+                return f"another process is writing {target}: wait for it, or stop it; what it has done is kept"
+            write_variant(files, target, hidden, args)
+        shutil.rmtree(hidden, ignore_errors=True)
+    except Problem as problem:
+        if not (hidden / "done.jsonl").read_text(encoding="utf-8").strip():  # nothing is worth keeping
+            shutil.rmtree(hidden, ignore_errors=True)
+        return str(problem)
+    except (OSError, lmdb.Error) as error:
+        return f"{target} cannot be written: {error}; the same command goes on where it stopped"
     return None
 
 
-def save_json(path: Path, value: dict[str, int]) -> None:
+def write_variant(files: list[Path], target: Path, hidden: Path, args: argparse.Namespace) -> None:
+    """Fill the hidden folder, going on with the work of an earlier run, and make the store of it."""
+    done = earlier_work(hidden, args)
+    with lmdb.open(str(hidden / "files"), map_size=MAP_SIZE, lock=False) as env:
+        with env.begin(buffers=True) as txn:  # what was committed, of files that have not changed
+            kept = {path.name: done.get(path.name) for path in files if txn.get(path.name.encode()) is not None}
+        done = {path.name: note for path in files if (note := kept.get(path.name)) and note["stamp"] == stamp(path)}
+        with open(hidden / "done.jsonl", "a", encoding="utf-8") as journal:
+            bad = fill(env, files, done, journal, args)
+        names = [path.name for path in files if path.name in done]
+        if not names:
+            raise Problem(f"no file in {args.img_dir} can be used")
+        with env.begin(write=True) as txn:
+            for key in {bytes(key) for key in txn.cursor().iternext(values=False)} - {name.encode() for name in names}:
+                txn.delete(key)
+            txn.put(b"__keys__", json.dumps(names).encode())
+        env.sync(True)
+    counts = {name: done[name]["boxes"] for name in names}
+    if not args.keep_all and args.conf_th != -1:  # the LMDB comes last: its folder means that all is written
+        save_json(target.with_name(f"nbb_th{args.conf_th}_max{args.max_bb}_min{args.min_bb}.json"), counts)
+    if (Path(args.img_dir) / "provenance.json").exists():  # the origin of features and classes stays with the store
+        shutil.copyfile(Path(args.img_dir) / "provenance.json", target.with_name("provenance.json"))
+    os.rename(hidden / "files", target)
+    report(target, [done[name] for name in names], bad)
+
+
+def stamp(path: Path) -> list[int]:
+    """Tells whether a file is still the same: its size and the time of its last change."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def earlier_work(hidden: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Notes on the files that an earlier run with the same options has converted, by name; else empty the folder."""
+    options = vars(args) | {"nproc": 0, "skip_bad": False, "img_dir": os.path.abspath(args.img_dir), "output": ""}
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads((hidden / "job.json").read_text()) == options:
+            lines = (hidden / "done.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
+            notes = dict(json.loads(line) for line in lines if line.endswith("]"))  # not one that a kill has cut
+            print(f"going on with the work of an earlier run in {hidden}")
+            return notes
+    for path in hidden.iterdir():
+        if path.name != "lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (hidden / "files").mkdir()
+    (hidden / "done.jsonl").touch()
+    save_json(hidden / "job.json", options)
+    return {}
+
+
+def fill(env: Any, files: list[Path], done: dict[str, Any], journal: Any, args: argparse.Namespace) -> dict[str, str]:
+    """Convert the files that are not done, and add notes on them to `done`; returns what is wrong with the others."""
+    bad: dict[str, str] = {}
+    todo = [path for path in files if path.name not in done]
+    answers = tqdm(convert_all(todo, args), initial=len(done), total=len(files), unit="image", disable=None)
+    journal.write("\n")  # where the last line was cut
+    txn = env.begin(write=True)
+    try:
+        for number, (path, record, note) in enumerate(answers, 1):
+            width = next((other["width"] for other in done.values()), note.get("width"))
+            if not isinstance(record, str) and note["width"] != width:
+                record = f"features and soft labels are {note['width']} wide, those of other files {width}"
+            if isinstance(record, str):
+                bad[str(path)] = record
+                if not args.skip_bad:
+                    remedy = "extract the features of this image again, or leave out such files with --skip_bad"
+                    raise Problem(f"{path}: {record}; {remedy}")
+                continue
+            txn.put(path.name.encode(), record)
+            done[path.name] = note | {"stamp": stamp(path)}
+            journal.write(json.dumps([path.name, done[path.name]]) + "\n")
+            if number % COMMIT_EVERY == 0:
+                journal.flush()
+                txn.commit()
+                txn = env.begin(write=True)
+    finally:
+        journal.flush()
+        txn.commit()
+    return bad
+
+
+def report(target: Path, notes: list[dict[str, Any]], bad: dict[str, str]) -> None:
+    """Print what the store holds, and write the list of the files that were left out."""
+    print(f"{len(notes)} images with at most {sum(note['boxes'] for note in notes)} boxes in {target}")
+    for key, text in (
+        ("sorted", "images had boxes that were not sorted by confidence: now the most confident comes first"),
+        ("in another order", "images have boxes that are not sorted by confidence, and stay so with --conf_th -1"),
+        ("empty", "boxes have no area"),
+        ("repeated", "boxes are the same as another one of their image"),
+    ):
+        if count := sum(note[key] for note in notes):
+            print(f"  {count:,} {text}")
+    listing = target.with_name(f"left_out_{target.name}.json")
+    listing.unlink(missing_ok=True)
+    if bad:
+        save_json(listing, bad)
+        print(f"  {len(bad):,} bad files left out, listed in {listing}")
+
+
+def save_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(value))
@@ -137,8 +337,8 @@ def number(kind: type, low: float, high: float, other: float | None = None) -> C
     return parse
 
 
-def main() -> None:
-    """Convert the folder that the command line names; on an error, print it and exit with status 2."""
+def command_line() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--img_dir", required=True, help="folder of .npz files to convert")
@@ -156,6 +356,13 @@ def main() -> None:
     add("--max_bb", type=count, default=100, help="keep at most this many boxes of an image")
     add("--min_bb", type=count, default=10, help="keep at least this many boxes of an image")
     add("--num_bb", type=count, default=100, help="number of boxes that readers take with --conf_th -1")
+    add("--skip_bad", action="store_true", help="leave out bad files, count them and list them beside the store")
+    return parser
+
+
+def main() -> None:
+    """Convert the folder that the command line names; on an error, print it and exit with status 2."""
+    parser = command_line()
     args = parser.parse_args()
     if args.min_bb > args.max_bb:
         parser.error(f"argument --min_bb: {args.min_bb} is greater than --max_bb, which is {args.max_bb}")

@@ -26,7 +26,8 @@ Options: TypeAlias = dict[str, str]  # option → help
 FLOORS = ("utils", "data model evaluation", "optim prepare", "train_*.py prepro.py scripts", "inf_*.py examples")
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 ROOT_FILES = {"train_*.py": "train_*.py", "pretrain*.py": "train_*.py", "inf_*.py": "inf_*.py"}  # pattern → room
-PLAIN_FILES = ("scripts/convert_imgdir.py", "scripts/eval_nlvr2.py")  # users run them alone
+# Users run these alone. What the project shares is written in them once more, so they may be longer.
+PLAIN_FILES = ("scripts/convert_imgdir.py", "scripts/eval_nlvr2.py")
 MODULES = {"pillow": "PIL"}  # package → module, where not only - and _ differ
 NOT_IMPORTED = {"tensorboard": "torch.utils.tensorboard imports it"}
 # The command lines that show all parsers of a script.
@@ -127,7 +128,7 @@ def test_every_path_in_the_documents_exists() -> None:
 
 
 def test_functions_have_at_most_45_lines_and_files_at_most_260() -> None:
-    sizes = [(file, len(TEXTS[file].splitlines()), 260) for file in PRODUCT]
+    sizes = [(file, len(TEXTS[file].splitlines()), 380 if file in PLAIN_FILES else 260) for file in PRODUCT]
     for file, tree in TREES.items():
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         sizes += [(f"{file}: {node.name}", (node.end_lineno or 0) - node.lineno + 1, 45) for node in functions]

@@ -113,6 +113,7 @@ def write_pictures(
             min_bb=1,
             max_bb=MAX_OBJECTS,
             num_bb=MAX_OBJECTS,
+            skip_bad=False,
         )
     )
     if problem:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from scripts import convert_imgdir
 from utils.errors import InputError
 from utils.files import read_json
 
@@ -81,7 +82,8 @@ class DemoRunner:
         source: Command = ["--images", *pictures, *boxes, *naming]
         self.call(npz / "provenance.json", ["-m", "scripts.describe_regions", *source, "--output", npz])
         conversion: Command = ["--img_dir", npz, "--output", store, *selection, "--nproc", "2"]
-        self.call(store, ["scripts/convert_imgdir.py", *conversion])
+        variant = convert_imgdir.variant(convert_imgdir.command_line().parse_args([str(part) for part in conversion]))
+        self.call(store / variant, ["scripts/convert_imgdir.py", *conversion])
 
     def make_text_store(self, task: str, split: str, *, flags: Command) -> None:
         """Make the text store of one split; `flags` name the annotations and the images."""
