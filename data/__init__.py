@@ -5,7 +5,8 @@ The way from files to a batch, which is also the reading order:
 2. Pairs: once an epoch a dataset (`dataset` is the contract, `text_image` the usual base class, `vqa` an example) pairs
    texts with images (`pairs`) and gives the length of each example (`units`), without reading a record.
 3. Plans: `sampler` cuts the epoch into batches of at most `budget` units, and makes a `BatchPlan` of each.
-4. Batches: a process of `loader` builds the examples of a plan, and `batch.collate` packs them into one stream.
+4. Batches: `loader` builds the examples of a plan in loader processes (`workers`), and `batch.collate` packs them into
+   one stream, in memory that the processes share (`shared_memory`).
 
 Two captions, of 3 words and of 2 words, about one image of 4 regions, with a budget of 20 units:
     pairs   [[0, 0], [1, 0]]: a row for each example, the number of its text and the row of its image

@@ -111,7 +111,7 @@ class PackedBatch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "PackedBatch":
-        """The batch in page-locked memory (called by torch's DataLoader)."""
+        """The batch in page-locked memory."""
         return self._map(Tensor.pin_memory)
 
     def select(self, sequences: Tensor) -> "PackedBatch":
@@ -161,10 +161,15 @@ class PackedBatch:
         )
 
 
-def collate(task: str, examples: Sequence[Example], img_dim: int) -> PackedBatch:
-    """Pack examples into one stream: the only collate function. `img_dim`: D, needed where no example has an image."""
+def collate(
+    task: str, examples: Sequence[Example], img_dim: int, empty: Callable[..., Tensor] = torch.empty
+) -> PackedBatch:
+    """Pack examples into one stream: the only collate function. `img_dim`: D, needed where no example has an image.
+
+    `empty(shape, dtype=…)` makes the tensors of the regions: in a loader process, in shared memory.
+    """
     seqs = [seq for example in examples for seq in example.seqs]
-    first_rows, feat, pos = _distinct_regions(seqs, img_dim)
+    first_rows, feat, pos = _distinct_regions(seqs, img_dim, empty)
     txt_lens = np.array([len(seq.input_ids) for seq in seqs], np.int32)
     img_lens = np.array([sum(len(image.feat) for image in seq.images) for seq in seqs], np.int32)
     seqlens = txt_lens + img_lens
@@ -198,8 +203,10 @@ def collate(task: str, examples: Sequence[Example], img_dim: int) -> PackedBatch
     )
 
 
-def _distinct_regions(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable, int], Tensor, Tensor]:
-    """Copy the regions of every distinct image once; in a loader process, into shared memory.
+def _distinct_regions(
+    seqs: Sequence[Seq], img_dim: int, empty: Callable[..., Tensor]
+) -> tuple[dict[Hashable, int], Tensor, Tensor]:
+    """Copy the regions of every distinct image once, into tensors that `empty` makes.
 
     Returns the row of each image's first region by image key, the features (U, D) and the positions (U, 7).
     """
@@ -207,19 +214,12 @@ def _distinct_regions(seqs: Sequence[Seq], img_dim: int) -> tuple[dict[Hashable,
     sizes = [len(image.feat) for image in images.values()]
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
     dtype = torch.from_numpy(np.empty(0, next(iter(images.values())).feat.dtype)).dtype if images else torch.float16
-    feat, pos = _empty((int(bounds[-1]), img_dim), dtype), _empty((int(bounds[-1]), 7), torch.float32)
+    feat = empty((int(bounds[-1]), img_dim), dtype=dtype)
+    pos = empty((int(bounds[-1]), 7), dtype=torch.float32)
     feat_view, pos_view = feat.numpy(), pos.numpy()
     for image, (start, stop) in zip(images.values(), pairwise(bounds)):
         feat_view[start:stop], pos_view[start:stop] = image.feat, image.pos
     return dict(zip(images, bounds[:-1].tolist())), feat, pos
-
-
-def _empty(shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor; in a loader process in shared memory, which the training process reads in place."""
-    if torch.utils.data.get_worker_info() is None:
-        return torch.empty(shape, dtype=dtype)
-    size = shape[0] * shape[1] * dtype.itemsize
-    return torch.empty(0, dtype=dtype).set_(torch.UntypedStorage._new_shared(size)).resize_(shape)
 
 
 def _batch_targets(

@@ -210,7 +210,7 @@ def validation(task, wrong_picture):
     options = {"wrong_picture": wrong_picture, "masking": "joint"}
     data = Mlm(texts, images, **options) if task == "mlm" else Mrm(texts, images, task, **options, words_first=True)
     (plan,) = eval_plans(data, budget=10**6)
-    return plan, BatchBuilder([data], by_id=True)[plan][1], data.pictures[plan.indices]
+    return plan, BatchBuilder([data], by_id=True)(plan), data.pictures[plan.indices]
 
 
 @pytest.mark.parametrize("task", ["mlm", "mrfr"])
