@@ -73,7 +73,7 @@ def pair(rng: np.random.Generator, i: int, labelled: bool) -> dict:
 def hypothesis(rng: np.random.Generator, i: int) -> dict:
     """A line of SNLI-VE's jsonl; ids neither sorted nor without gaps."""
     label = ("contradiction", "entailment", "neutral")[i % 3]
-    ids = {"Flickr30K_ID": str(i % 24), "pairID": f"{4000 - 7 * i}.jpg#0r1n"}
+    ids = {"Flickr30K_ID": str(i % 24), "pairID": f"{i % 24}.jpg#{4000 - 7 * i}r1n"}
     return ids | {"gold_label": label, "sentence1": "x", "sentence2": phrase(rng)}
 
 
