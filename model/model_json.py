@@ -9,8 +9,10 @@ from typing import Any
 
 from model.layers import LAYER_NORM_EPS
 from model.uniter import UniterConfig
+from model.weight_files import BERT_FILES
 from utils.config import load_hps
 from utils.errors import InputError
+from utils.files import read_json
 from utils.options import field_types
 
 # Keys of BERT's config.json that change what a model computes, with the values that mean what this code computes.
@@ -36,6 +38,7 @@ UNREAD_KEYS = """
     task_specific_params name_or_path bos_token_id eos_token_id sep_token_id decoder_start_token_id
     tokenizer_class prefix output_attentions output_hidden_states output_past return_dict attn_implementation
 """
+UNSEEN_KEYS = ("num_attention_heads", "hidden_act")  # two models may differ in them and have equal shapes
 PARAMETERS_LIMIT = 10**11  # BERT large has 3 × 10^8
 
 
@@ -50,6 +53,32 @@ def read_model_json(path: str | Path) -> UniterConfig:
             _check_other_key(key, value, path)
     _check_sizes(config, path)
     return config
+
+
+def check_same_model(config: UniterConfig, path: str | Path, checkpoint: str | Path | None) -> None:
+    """`InputError` when a JSON beside a checkpoint says that its model computes something else than `config`.
+
+    That is a run's `log/model.json`, or the `config.json` of a Hugging Face folder. Sizes that show in the shapes of
+    weights are not compared. `path`: the file of `config`.
+    """
+    if not checkpoint:
+        return
+    folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
+    is_bert = any((folder / name).exists() for name in BERT_FILES)
+    file = folder / "config.json" if is_bert else folder.parent / "log" / "model.json"
+    description = read_json(file) if file.is_file() else {}
+    for key, value in description.items() if isinstance(description, dict) else ():
+        if key in FIXED_KEYS:
+            _check_other_key(key, value, file)
+        elif key in UNSEEN_KEYS and value != getattr(config, key):
+            raise InputError(
+                "the checkpoint's model is not that of model_config",
+                file=path,
+                key=key,
+                found=getattr(config, key),
+                expected=f"{value!r}, as in {file}",
+                remedy=f"give the model_config that the checkpoint was trained with, such as {file}",
+            )
 
 
 def _check_other_key(key: str, value: Any, path: str | Path) -> None:

@@ -18,7 +18,7 @@ from data.dataset import Dataset
 from data.sampler import Entry
 from data.stores import Stores
 from evaluation.submission import write_logits_npz
-from model.model_json import read_model_json
+from model.model_json import check_same_model, read_model_json
 from model.uniter import UniterConfig, set_dropout
 from model.weight_checks import LoadReport
 from model.weights import load_checkpoint
@@ -135,6 +135,7 @@ class Task(Generic[C]):
 
         `complete`: every weight must come from the checkpoint, as for inference; `InputError` otherwise.
         """
+        check_same_model(self.model_config, self.config.model_config, self.config.checkpoint)
         model, dropout = self.new_model(), self.config.dropout
         set_dropout(model, dropout)
         for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):

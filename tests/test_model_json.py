@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.model_json import read_model_json
+from model.model_json import check_same_model, read_model_json
 from model.pretrain import UniterForPretraining
 from model.uniter import Layer, UniterConfig
 from tests.golden_data import tiny_config
@@ -125,3 +125,34 @@ def test_the_model_json_is_checked_before_any_data_is_opened(tmp_path):
     stores = ["--train_txt_dbs", "absent", "--train_img_dbs", "absent", "--num_train_steps", "1"]
     with pytest.raises(InputError, match="hidden_act"):
         train_vqa.main(flags + stores)
+
+
+@pytest.mark.parametrize("place", ["run/log/model.json", "bert/config.json"])
+@pytest.mark.parametrize(
+    "key, value, parts",
+    [
+        ("num_attention_heads", 8, ["8, as in", "found:    4"]),
+        ("hidden_act", "relu", ["'relu', as in", "found:    gelu"]),
+        ("hidden_act", "gelu_new", ["'gelu_new', as in", "found:    gelu"]),
+        ("layer_norm_eps", 1e-5, ["expected: 1e-12"]),
+        ("position_embedding_type", "relative_key", ["expected: 'absolute'"]),
+        ("hidden_dropout_prob", 0.0, []),
+        ("vocab_size", 99, []),  # shows in the shapes of the weights, which may grow
+    ],
+)
+def test_what_the_checkpoints_own_json_says_must_hold(tmp_path, place, key, value, parts):
+    file = tmp_path / place
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(MODEL | {key: value, "model_type": "bert", "some_note": 3}))
+    checkpoint = file.parent
+    if place == "run/log/model.json":
+        checkpoint = tmp_path / "run" / "ckpt" / "model_step_2.pt"
+    else:
+        (file.parent / "model.safetensors").touch()
+    config = read(tmp_path)
+    if not parts:
+        return check_same_model(config, tmp_path / "model.json", checkpoint)
+    with pytest.raises(InputError) as error:
+        check_same_model(config, tmp_path / "model.json", checkpoint)
+    for part in (key, str(file), *parts):
+        assert part in str(error.value), str(error.value)
