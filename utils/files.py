@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 from codecs import BOM_UTF8
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, TextIO
 
 from utils.errors import InputError
 from utils.json_text import parse_json
+from utils.locks import lock_file
 from utils.os_errors import kind_of, open_input, reading, writing
 
 CHUNK = 1 << 24  # bytes that are unpacked at a time
@@ -64,14 +66,21 @@ def atomic_file(path: str | Path, needed: int | None = None) -> Iterator[BinaryI
 def whole_folder(path: str | Path, temporary: Path | None = None) -> Iterator[Path]:
     """Make a folder to write into. It is renamed to `path` when the block ends without an error, and removed otherwise.
 
-    `temporary`: an existing empty folder to use, on the same disk. Default: a new one beside `path`. `InputError` when
-    the disk is full, the folder cannot be made, or `path` has become something other than an empty folder.
+    `temporary`: an existing empty folder to use, on the same disk. Default: a new one beside `path`; those of runs that
+    were killed are removed. `InputError` when the disk is full, the folder cannot be made, or `path` has become
+    something other than an empty folder.
     """
     path = Path(path)
-    with writing(path):
+    with writing(path), contextlib.ExitStack() as stack:
         if temporary is None:
+            _remove_left_overs(path)
             temporary = temporary_path(path)
-            temporary.mkdir(parents=True)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            lock_path = Path(f"{temporary}.lock")
+            stack.callback(lock_path.unlink, missing_ok=True)
+            if lock := lock_file(lock_path):  # others see by it that this run lives
+                stack.enter_context(lock)
+            temporary.mkdir()
         try:
             yield temporary
             os.rename(temporary, path)
@@ -79,9 +88,30 @@ def whole_folder(path: str | Path, temporary: Path | None = None) -> Iterator[Pa
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _remove_left_overs(path: Path) -> None:
+    """Remove the temporary folders of `path` whose runs are dead: nobody holds their locks."""
+    name = re.compile(rf"\.{re.escape(path.name[:200])}\.\d+\.tmp")
+    for folder in path.parent.glob(".*.tmp"):
+        if name.fullmatch(folder.name) and folder.is_dir():
+            lock_path = Path(f"{folder}.lock")
+            with contextlib.suppress(OSError):  # another user's folder
+                if lock := lock_file(lock_path):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    lock_path.unlink(missing_ok=True)
+                    lock.close()
+
+
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Make the output folder of a script (see `whole_folder`); `InputError` if `path` is not new or an empty folder."""
+    refuse_existing(path)
+    with whole_folder(path) as temporary:
+        yield temporary
+        os.sync()  # once here, instead of once for each of many small files
+
+
+def refuse_existing(path: str | Path) -> None:
+    """`InputError` if the output `path` is not new or an empty folder."""
     path = Path(path)
     with writing(path):
         occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
@@ -92,9 +122,6 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             expected="a new or an empty folder",
             remedy="name a new folder, or delete this one",
         )
-    with whole_folder(path) as temporary:
-        yield temporary
-        os.sync()  # once here, instead of once for each of many small files
 
 
 def make_folder(path: str | Path) -> Path:

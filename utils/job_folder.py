@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from utils.errors import InputError
-from utils.files import write_json
+from utils.files import refuse_existing, write_json
 from utils.locks import lock_file
 from utils.os_errors import writing
 
@@ -63,17 +63,6 @@ def job_folder(output: str | Path, options: dict[str, Any]) -> Iterator[Job]:
         finally:
             if not done:  # nothing is worth keeping
                 shutil.rmtree(hidden, ignore_errors=True)
-
-
-def refuse_existing(output: Path) -> None:
-    """`InputError` if `output` is not new or an empty folder."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(
-            "the output exists already and is not empty",
-            file=output,
-            expected="a new or an empty folder",
-            remedy="name a new folder, or delete this one",
-        )
 
 
 def _lock(output: Path, hidden: Path) -> BinaryIO:
