@@ -5,6 +5,7 @@ Run as a module with a scene's name, this file is the worker of that scene.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -171,12 +172,34 @@ def test_launch_ends_a_single_process_with_message_and_status(capsys: pytest.Cap
 
 def test_horovodrun_and_missing_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in [("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")]:
+        monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="no GPU for this process"):
         distributed.start("cuda")
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
     monkeypatch.setenv("HOROVOD_RANK", "0")
     with pytest.raises(InputError, match="torchrun"):
+        distributed.start("cpu")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_without_the_others_says_whom_it_waits_for_and_stops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
+) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = str(server.getsockname()[1])
+    variables = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "NOTE_AFTER", 0.2)
+    monkeypatch.setattr(distributed, "START_LIMIT", 1.0)
+    with pytest.raises(InputError, match=rf"do not find each other[\s\S]*127.0.0.1:{port}[\s\S]*rank {rank} of 2"):
+        distributed.start("cpu")
+    assert f"[rank {rank}] waiting for the other 1 of 2 processes at 127.0.0.1:{port}" in capsys.readouterr().err
+    monkeypatch.delenv("MASTER_ADDR")
+    with pytest.raises(InputError, match="MASTER_ADDR"):
         distributed.start("cpu")
 
 

@@ -5,6 +5,7 @@ Read in this order:
     options.py, run_config.py          an option as a dataclass field; the options of every training script
     config.py, paths.py                how options are read from JSON and the command line; paths in them
     store_options.py                   the options of finetuning scripts that name text and image stores
+    launchers.py                       who started this process, and as which rank
     distributed.py, log.py             the ranks of a run; log.txt, metrics.jsonl and the progress bar
     files.py, checkpoint.py, npz.py    files written whole or not at all; weights and train states; arrays
     os_errors.py, json_text.py         what the operating system and the parser of JSON say, as `InputError`

@@ -7,6 +7,7 @@ exchange data in the same order.
 
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,11 +19,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.errors import InputError
+from utils.errors import InputError, as_input_error
+from utils.launchers import ranks, spoken_rank
 
 T = TypeVar("T")
 
 BUCKET_BYTES = 25 * 2**20  # gradients are summed over the ranks in pieces of about this size
+NOTE_AFTER = 10.0  # seconds after which a rank says that it waits for the others
+START_LIMIT = 600.0  # seconds after which it gives up
 PATIENCE = 3  # seconds that ranks above 0 wait, so that rank 0 reports an error that all ranks have
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 
@@ -90,17 +94,10 @@ class World:
 def start(device: str | None = None) -> World:
     """Join the run that this process belongs to. `device`: "cpu" or "cuda"; None: CUDA where there is a GPU.
 
-    Raises `InputError` for a launch by horovodrun, and where there are more processes on a machine than GPUs.
+    Raises `InputError` when another launcher than torchrun has started several processes, when the other processes do
+    not come, and where there are more processes on a machine than GPUs.
     """
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    if "HOROVOD_RANK" in os.environ and "WORLD_SIZE" not in os.environ:
-        raise InputError(
-            "horovodrun is not supported",
-            found="HOROVOD_RANK in the environment",
-            expected="the environment variables of torchrun",
-            remedy="launch with torchrun --nproc_per_node N SCRIPT",
-        )
+    rank, size, local_rank = ranks()
     device_type = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device_type == "cpu":
         rank_device = torch.device("cpu")
@@ -117,9 +114,49 @@ def start(device: str | None = None) -> World:
     if size > 1:
         # Objects and barriers go through gloo on the host, gradients through NCCL. The timeout is long because a rank
         # may wait for another one that builds an index. The launcher notices a rank that died.
-        backend = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl"
-        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(hours=1))
+        backend, timeout = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl", timedelta(hours=1)
+        store = _meet(rank, size)
+        store.set_timeout(timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     return World(rank=rank, size=size, local_rank=local_rank, device=rank_device)
+
+
+def _meet(rank: int, size: int) -> dist.Store:
+    """Wait until all ranks are there; returns the store through which they then connect.
+
+    The waiting is said after `NOTE_AFTER` seconds. `InputError` when somebody has not come after `START_LIMIT`
+    seconds, or the meeting point cannot be used. It waits in a thread, so that Ctrl-C ends it.
+    """
+    address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    results: list[dist.Store | Exception] = []
+
+    def join() -> None:
+        try:
+            store = next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=START_LIMIT)))[0]
+            if store.add(f"uniter/rank{rank}", 1) > 1:
+                raise RuntimeError(f"two processes have rank {rank}")
+            store.wait([f"uniter/rank{other}" for other in range(size)], timedelta(seconds=START_LIMIT))
+            results.append(store)
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    thread.join(NOTE_AFTER)
+    if not results:
+        waiting = f"[rank {rank}] waiting for the other {size - 1} of {size} processes at {address}"
+        print(f"{waiting}; the run stops after {START_LIMIT:.0f} s", file=sys.stderr, flush=True)
+    while not results:
+        thread.join(1)
+    if isinstance(results[0], Exception):
+        raise InputError(
+            "the processes of the run do not find each other",
+            key=f"MASTER_ADDR, MASTER_PORT: {address}",
+            found=f"rank {rank} of {size}: {str(results[0]).splitlines()[0][:200]}",
+            expected=f"{size} processes within {START_LIMIT:.0f} s, and a free port on the first machine",
+            remedy="launch all with torchrun (one machine: torchrun --standalone --nproc_per_node N SCRIPT …)",
+        )
+    return results[0]
 
 
 def use_device(device: torch.device) -> None:
@@ -145,8 +182,8 @@ def launch(main: Callable[..., Any], *args: Any) -> None:
     they print: where all ranks have the same error, rank 0 prints it and the launcher ends the others. Any other
     exception prints its traceback, each line with the rank. A rank that lost its connection to another prints one line.
     """
-    rank = int(os.environ.get("RANK", 0))
-    prefix = f"[rank {rank}] " if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+    rank = spoken_rank()
+    prefix = "" if rank is None else f"[rank {rank}] "
     try:
         main(*args)
         stop()
@@ -155,20 +192,20 @@ def launch(main: Callable[..., Any], *args: Any) -> None:
         if rank and end.code:
             time.sleep(PATIENCE)
         raise
-    except InputError as error:
-        if rank:
-            time.sleep(PATIENCE)
-        message, status = f"{prefix}error: {error}", 2
     except KeyboardInterrupt:
         message, status = f"{prefix}interrupted", 130
     except Exception as error:
-        if not prefix:
+        input_error, status = as_input_error(error), 1
+        if input_error is not None:
+            if rank:
+                time.sleep(PATIENCE)
+            message, status = f"{prefix}error: {input_error}", 2
+        elif not prefix:
             raise
-        if any(sign in str(error) for sign in PEER_GONE):
+        elif any(sign in str(error) for sign in PEER_GONE):
             message = f"{prefix}stopped, because another rank has ended ({str(error).splitlines()[0][:160]})"
         else:
             message = "\n".join(prefix + line for line in traceback.format_exc().splitlines())
-        status = 1
     sys.stdout.flush()
     print(message, file=sys.stderr, flush=True)
     if prefix:
