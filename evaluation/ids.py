@@ -1,15 +1,16 @@
 """The check that predictions have exactly the ids of a split, and the rows of those ids."""
 
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
 from utils.errors import InputError
 
 
-def check_ids(ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str) -> None:
+def check_ids(ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str, file: object = None) -> None:
     """Raise `InputError` unless `ids` and `expected` hold the same ids, at least one. The error names up to five.
 
-    `noun`: what an id stands for ("question"), for the error.
+    `noun`: what an id stands for ("question"), `file`: where `ids` are from, both for the error.
     """
     ids, expected = set(ids), set(expected)
     for name, wrong_ids in (("unknown", ids - expected), ("missing", expected - ids)):
@@ -17,13 +18,14 @@ def check_ids(ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str) 
             few = ", ".join(map(str, sorted(wrong_ids, key=str)[:5]))
             raise InputError(
                 f"{name} {noun} ids",
+                file=file,
                 key=few + (", ..." if len(wrong_ids) > 5 else ""),
                 found=f"{len(wrong_ids)} {name} of {len(ids)} given",
                 expected=f"exactly the {len(expected)} {noun}s of the split",
                 remedy="check that the predictions were made for this split",
             )
     if not expected:
-        raise InputError(f"there are no {noun}s", found="an empty split", expected=f"at least one {noun}")
+        raise InputError(f"there are no {noun}s", file=file, found="an empty split", expected=f"at least one {noun}")
 
 
 def split_order(path: str | Path, ids: Sequence[Hashable], expected: Iterable[Hashable], noun: str) -> list[int]:
@@ -38,5 +40,13 @@ def split_order(path: str | Path, ids: Sequence[Hashable], expected: Iterable[Ha
         raise InputError(f"one {noun} is given twice", file=path, key=duplicate, expected=expected_text)
     if len(set(order)) < len(order):
         raise InputError(f"the split names one {noun} twice", file=path)
-    check_ids(row_by_id, order, noun)
+    check_ids(row_by_id, order, noun, path)
     return [row_by_id[id_] for id_ in order]
+
+
+def check_numbers(ids: Iterable[str], file: object) -> None:
+    """Raise `InputError` unless each of `ids`, from `file`, is a whole number of at most 18 digits."""
+    for id_ in ids:
+        if not re.fullmatch("-?[0-9]{1,18}", id_):
+            expected = "a whole number, as ids of VQA and referring expressions are"
+            raise InputError("an id is not a number", file=file, key=id_[:80], expected=expected)

@@ -41,15 +41,19 @@ def official_vqa_accuracy(answer: str, annotator_answers: Sequence[str]) -> floa
     return (hits * without_a_hit + (annotators - hits) * without_another) / annotators
 
 
-def evaluate_vqa(results: Iterable[Entry], annotations: Iterable[Entry]) -> dict[str, Any]:
+def evaluate_vqa(
+    results: Iterable[Entry], annotations: Iterable[Entry], file: object = None, annotation_files: object = None
+) -> dict[str, Any]:
     """Official VQA accuracies, in percent, of a results file against annotations.
 
     `results`: entries `{"question_id", "answer"}`; `annotations`: the entries of the official file. Raises `InputError`
     unless both have the same questions. Returns `overall`, `questions` (their number), and `answer_type` and
-    `question_type`, each a dict from type to accuracy (empty where the annotations have no types).
+    `question_type`, each a dict from type to accuracy (empty where the annotations have no types). `file` and
+    `annotation_files`: where both are from, for the error.
     """
-    predictions, truth = by_question(results, "answered"), by_question(annotations, "annotated")
-    check_ids(predictions, truth, "question")
+    predictions = by_question(results, "answered", file)
+    truth = by_question(annotations, "annotated", annotation_files)
+    check_ids(predictions, truth, "question", file)
     accuracies = {
         id_: official_vqa_accuracy(predictions[id_]["answer"], [answer["answer"] for answer in entry["answers"]])
         for id_, entry in truth.items()
@@ -62,13 +66,14 @@ def evaluate_vqa(results: Iterable[Entry], annotations: Iterable[Entry]) -> dict
     }
 
 
-def by_question(entries: Iterable[Entry], verb: str) -> dict[int, Entry]:
-    """Map question ids to entries; `InputError` where an id comes twice. `verb` ("answered") is for the error."""
+def by_question(entries: Iterable[Entry], verb: str, file: object = None) -> dict[int, Entry]:
+    """Map question ids to entries; `InputError` where an id comes twice, with `verb` ("answered") and `file`."""
     entry_by_id: dict[int, Entry] = {}
     for entry in entries:
         id_ = entry["question_id"]
         if id_ in entry_by_id:
-            raise InputError(f"a question is {verb} twice", key=f"question_id {id_}", expected="one entry per question")
+            expected = "one entry per question"
+            raise InputError(f"a question is {verb} twice", file=file, key=f"question_id {id_}", expected=expected)
         entry_by_id[id_] = entry
     return entry_by_id
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from toolz import partition_all
 
+from evaluation.ids import check_numbers
 from evaluation.metrics import evaluate_vqa
 from evaluation.submission import (
     VCR_COLUMNS,
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
         if args.task == "itm":
             average_retrieval(runs, args.output, args.average)
         else:
-            check_same_ids(runs)
+            check_same_ids(runs, args.task)
             rows = averages(runs, args.task, args.average)
             write_results(args.task, args.output, rows, runs=runs, ans2label=args.ans2label)
     if not args.annotations:
@@ -121,11 +122,13 @@ def open_run(stack: ExitStack, path: Path, task: str) -> Mapping[str, np.ndarray
     return read_vcr(path) if task == "vcr" and path.suffix == ".json" else stack.enter_context(open_npz(path))
 
 
-def check_same_ids(runs: Runs) -> None:
-    """Check that the files of all runs hold the same ids; `InputError` otherwise."""
+def check_same_ids(runs: Runs, task: str) -> None:
+    """Check that the files of all runs hold the same ids of `task`; `InputError` otherwise."""
     first_path, first = runs[0]
     if not len(first):
         raise InputError("the file holds no logits", file=first_path)
+    if task in ("vqa", "re"):
+        check_numbers((name.rpartition("/")[2] for name in first), first_path)
     for path, arrays in runs[1:]:
         more, fewer = set(arrays) - set(first), set(first) - set(arrays)
         if more or fewer:
@@ -146,9 +149,10 @@ def averages(runs: Runs, task: str, average: str) -> Rows:
             continue
         total: np.ndarray | None = None
         for path, arrays in runs:
-            row = np.asarray(read_array(arrays, id_, path), np.float64)
+            row = read_array(arrays, id_, path)
+            row = row.astype(np.float64) if row.dtype.kind in "fiu" else np.empty(0)
             expected = width or (row.size if total is None else len(total))
-            if row.shape != (expected,):
+            if row.shape != (expected,) or not row.size:
                 raise InputError(
                     "the scores have the wrong shape",
                     file=path,
@@ -201,7 +205,7 @@ def best_box(id_: str, row: np.ndarray, runs: Runs) -> dict[str, Any]:
     target = read_array(first, f"tgt_box/{id_}", first_path)
     for path, arrays in runs:
         run_boxes = read_array(arrays, f"boxes/{id_}", path)
-        if run_boxes.shape != (len(row), 4) or not np.array_equal(run_boxes, boxes):
+        if run_boxes.shape != (len(row), 4) or not np.array_equal(run_boxes, boxes, equal_nan=True):
             raise InputError(
                 "the runs chose among different boxes",
                 file=path,
@@ -240,7 +244,7 @@ def score(task: str, output: Path, annotations: Sequence[Path], split: str | Non
     """Score the results file that was written, print the scores and return them."""
     if task == "vqa":
         entries = [entry for path in annotations for entry in vqa_annotations(path)]
-        accuracies = evaluate_vqa(vqa_results(output), entries)
+        accuracies = evaluate_vqa(vqa_results(output), entries, output, ", ".join(map(str, annotations)))
         print_accuracies(accuracies)
         return accuracies
     scores = evaluate(task, output.with_suffix(".json") if task == "vcr" else output, annotations, split)

@@ -11,6 +11,7 @@ import argparse
 import gzip
 import json
 import sys
+import zlib
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     args = parser.parse_args(argv)
     try:
         scores = evaluate(read_answers(args.output_file), read_labels(args.annotation_file))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     for name, value in scores.items():
@@ -50,7 +51,7 @@ def read_labels(path: str) -> dict[str, bool]:
         try:
             entry = json.loads(line)
             identifier, label = entry["identifier"], entry["label"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{location}: the line is not a JSON object with identifier and label") from None
         add(labels, identifier, str(label), location)
     return labels

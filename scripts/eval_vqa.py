@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     annotations = [entry for path in args.annotations for entry in vqa_annotations(path)]
     if args.questions:
         annotations = annotations_of(annotations, args.questions)
-    accuracies = evaluate_vqa(vqa_results(args.results), annotations)
+    accuracies = evaluate_vqa(vqa_results(args.results), annotations, args.results, ", ".join(args.annotations))
     print_accuracies(accuracies)
     if args.json:
         write_json(args.json, accuracies, indent=1)
@@ -39,7 +39,7 @@ def annotations_of(annotations: Sequence[dict[str, Any]], questions: str) -> lis
     """The annotations of the questions in a questions file. `InputError` if a question has none."""
     question_ids = {int(text.id) for text in vqa_questions(questions)}
     entries = [entry for entry in annotations if entry["question_id"] in question_ids]
-    check_ids((entry["question_id"] for entry in entries), question_ids, "annotated question")
+    check_ids((entry["question_id"] for entry in entries), question_ids, "annotated question", questions)
     return entries
 
 

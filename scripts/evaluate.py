@@ -25,7 +25,7 @@ import numpy as np
 
 from evaluation.ids import check_ids
 from evaluation.metrics import accuracy, nlvr2_consistency, re_accuracy, vcr_accuracies
-from evaluation.recall import picture_columns, retrieval_recalls
+from evaluation.recall import BLOCK_ROWS, picture_columns, retrieval_recalls
 from prepare.annotations_tasks import ve_examples
 from prepare.entries import Location, bad_field, json_lines, lines, take
 from scripts.read_results import (
@@ -35,6 +35,7 @@ from scripts.read_results import (
     read_re_targets,
     read_txt2img,
     read_vcr,
+    read_vcr_labels,
     text_by_id,
     truth_value,
 )
@@ -67,6 +68,14 @@ def main(argv: Sequence[str] | None = None) -> Scores:
 def evaluate(task: str, results: Path, annotations: Sequence[Path], split: str | None = None) -> Scores:
     """Score a results file of `task`; returns fractions."""
     check_file_count(task, annotations)
+    if split is not None and (task not in ("re", "itm") or not annotations):
+        raise InputError(
+            f"the option --split does nothing for {task} with these files",
+            key="--split",
+            found=split,
+            expected="re or itm, with annotation files that hold several splits",
+            remedy="leave out --split, and give the annotations of one split",
+        )
     score, _ = TASKS[task]
     return score(results, annotations, split)
 
@@ -98,7 +107,7 @@ def score_ve(results: Path, annotations: Sequence[Path], split: str | None) -> S
     for id_, label in answers.items():
         if label not in VE_LABELS:
             raise bad_field(Location(results, f"id {id_}"), label, " or ".join(VE_LABELS))
-    check_ids(answers, truth, "pair")
+    check_ids(answers, truth, "pair", results)
     return {"accuracy": accuracy(np.array([answers[id_] for id_ in truth]), np.array(list(truth.values())))}
 
 
@@ -113,9 +122,12 @@ def score_nlvr2(results: Path, annotations: Sequence[Path], split: str | None) -
     for path in annotations:
         labels = text_by_id(json_lines(path), "identifier", "label")
         labels = {id_: truth_value(label, Location(path, id_)) for id_, label in labels.items()}
-        check_ids(answers if not scores else [id_ for id_ in labels if id_ in answers], labels, "example")
+        check_ids(answers if not scores else [id_ for id_ in labels if id_ in answers], labels, "example", results)
         hits = [answers[id_] == label for id_, label in labels.items()]
         suffix = f"_{path.name.split('.')[0]}" if scores else ""
+        if f"accuracy{suffix}" in scores:
+            expected = "files of different names, by which their scores are told apart"
+            raise InputError("two annotation files have one name", file=path, key=suffix[1:], expected=expected)
         scores[f"accuracy{suffix}"] = float(np.mean(hits))
         scores[f"consistency{suffix}"] = nlvr2_consistency(list(labels), hits)
     return scores
@@ -124,11 +136,8 @@ def score_nlvr2(results: Path, annotations: Sequence[Path], split: str | None) -
 def score_vcr(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
     """Score VCR: the accuracies Q→A, QA→R and Q→AR by `answer_label` and `rationale_label`."""
     answers = read_vcr(results)
-    truth: dict[str, tuple[int, int]] = {}
-    for location, entry in json_lines(annotations[0]):
-        labels = take(entry, "answer_label", int, location), take(entry, "rationale_label", int, location)
-        add_new(truth, take(entry, "annot_id", str, location), labels, annotations[0])
-    check_ids(answers, truth, "question")
+    truth = read_vcr_labels(annotations[0])
+    check_ids(answers, truth, "question", results)
     qa_target, qar_target = np.array(list(truth.values())).T
     return vcr_accuracies(np.stack([answers[id_] for id_ in truth]), qa_target, qar_target)
 
@@ -139,13 +148,13 @@ def score_re(results: Path, annotations: Sequence[Path], split: str | None) -> S
     targets: dict[int, list[float]] = {}
     for location, entry in read_entries(results):
         predicted_box = check_box(entry.get("pred_box"), location.child("pred_box"))
-        target_box = check_box(entry.get("tgt_box"), location.child("tgt_box"))
+        target_box = check_box(entry.get("tgt_box"), location.child("tgt_box"), with_area=not annotations)
         id_ = take(entry, "sent_id", int, location)
         add_new(predictions, id_, predicted_box, results)
         targets[id_] = target_box
     if annotations:
         targets = read_re_targets(annotations[0], annotations[1], split)
-    check_ids(predictions, targets, "expression")
+    check_ids(predictions, targets, "expression", results)
     boxes, truth = np.array([predictions[id_] for id_ in targets]), np.array(list(targets.values()))
     return {
         "accuracy": re_accuracy(boxes, truth),
@@ -157,11 +166,29 @@ def score_itm(results: Path, annotations: Sequence[Path], split: str | None) -> 
     """Score retrieval: the recalls of `results.npz`, which must hold every text and every image of the annotations."""
     with open_npz(results) as file:
         scores, txt_ids, img_ids = (read_array(file, name, results) for name in ("scores", "txt_ids", "img_ids"))
+    check_retrieval_arrays(scores, txt_ids, img_ids, results)
     truth = read_txt2img(annotations[0], img_ids.tolist(), split)
-    check_ids(txt_ids.tolist(), truth, "text")
+    check_ids(txt_ids.tolist(), truth, "text", results)
     columns = picture_columns(txt_ids.tolist(), img_ids.tolist(), truth, annotations[0])
-    check_ids(img_ids.tolist(), truth.values(), "image")
+    check_ids(img_ids.tolist(), truth.values(), "image", results)
     return retrieval_recalls(scores, columns)
+
+
+def check_retrieval_arrays(scores: np.ndarray, txt_ids: np.ndarray, img_ids: np.ndarray, file: Path) -> None:
+    """`InputError` unless `scores` are finite numbers, a row for each text id and a column for each image id."""
+    for key, ids in (("txt_ids", txt_ids), ("img_ids", img_ids)):
+        if ids.ndim != 1 or ids.dtype.kind != "U" or len(set(ids.tolist())) < len(ids):
+            found = f"{ids.dtype} of shape {ids.shape}, {len(set(ids.ravel().tolist()))} different ones"
+            raise InputError("not a list of ids", file=file, key=key, found=found, expected="texts that all differ")
+    shape = (len(txt_ids), len(img_ids))
+    if scores.shape != shape or scores.dtype.kind != "f":
+        found, expected = f"{scores.dtype} of shape {scores.shape}", f"floating-point numbers of shape {shape}"
+        raise InputError("the scores do not fit the ids", file=file, key="scores", found=found, expected=expected)
+    for start in range(0, len(scores), BLOCK_ROWS):
+        bad_rows = np.flatnonzero(~np.isfinite(scores[start : start + BLOCK_ROWS]).all(axis=1))
+        if len(bad_rows):
+            key = f"scores of {txt_ids[start + bad_rows[0]]}"
+            raise InputError("scores are not finite", file=file, key=key, found="NaN or infinity")
 
 
 # task → (its function, allowed numbers of annotation files)

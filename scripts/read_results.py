@@ -12,11 +12,13 @@ import numpy as np
 from data.side_files import TEXTS, check_values
 from evaluation.submission import VCR_COLUMNS
 from prepare.annotations_tasks import karpathy_captions
-from prepare.entries import Location, bad_field, take
+from prepare.entries import Location, bad_field, contradiction, json_lines, take
 from utils import unpickle
 from utils.errors import InputError
 from utils.files import read_json, read_text
+from utils.formats import CHOICES
 
+MOST_PIXELS = 1e6  # of a number of a box
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -64,7 +66,9 @@ def read_vcr(path: Path) -> dict[str, np.ndarray]:
     """Read VCR results, a JSON or a submission's csv: annot_id to its 20 scores."""
     if path.name.removesuffix(".gz").endswith(".json"):
         content = read_json(path)
-        rows = list(content.items()) if isinstance(content, dict) else []
+        if not isinstance(content, dict):
+            raise bad_field(Location(path, "the whole file"), content, "an object: annot_id to its 20 numbers")
+        rows = list(content.items())
     else:
         try:
             header, *body = list(csv.reader(io.StringIO(read_text(path)))) or [[]]
@@ -77,13 +81,31 @@ def read_vcr(path: Path) -> dict[str, np.ndarray]:
     scores_by_id: dict[str, np.ndarray] = {}
     for id_, scores in rows:
         try:
-            numbers = np.array(scores, np.float64)
-        except (ValueError, TypeError):
-            numbers = np.empty(0)
-        if numbers.shape != (len(VCR_COLUMNS),) or not np.isfinite(numbers).all():
-            raise bad_field(Location(path, id_), scores, "20 numbers")
+            numbers = np.array(list(map(float, scores)), np.float64)
+            is_bool = any(isinstance(score, bool) for score in scores)
+        except (ValueError, TypeError, OverflowError):
+            numbers, is_bool = np.empty(0), False
+        if numbers.shape != (len(VCR_COLUMNS),) or is_bool or not np.isfinite(numbers).all():
+            raise bad_field(Location(path, f"annot_id {id_}"), scores, "20 numbers")
         add_new(scores_by_id, id_, numbers, path)
     return scores_by_id
+
+
+def read_vcr_labels(path: Path) -> dict[str, tuple[int, int]]:
+    """Read the right choices of VCR's annotations: annot_id to answer and rationale, each 0 to 3."""
+    labels: dict[str, tuple[int, int]] = {}
+    for location, entry in json_lines(path):
+        right = (choice_label(entry, "answer_label", location), choice_label(entry, "rationale_label", location))
+        add_new(labels, take(entry, "annot_id", str, location), right, path)
+    return labels
+
+
+def choice_label(entry: Any, key: str, location: Location) -> int:
+    """The number of the right choice; `InputError` where it is absent, as in the test split, or no choice."""
+    label = take(entry, key, int, location)
+    if not 0 <= label < CHOICES:
+        raise bad_field(location.child(key), label, f"0 to {CHOICES - 1}; the labels of the test split are not public")
+    return label
 
 
 def read_re_targets(refs: Path, instances: Path, split: str | None) -> dict[int, list[float]]:
@@ -94,25 +116,44 @@ def read_re_targets(refs: Path, instances: Path, split: str | None) -> dict[int,
     boxes: dict[int, list[float]] = {}
     for location, annotation in check_entries(instances, annotations):
         id_ = take(annotation, "id", int, location)
-        boxes[id_] = check_box(annotation.get("bbox"), Location(instances, f"annotation {id_}"))
+        box = check_box(annotation.get("bbox"), Location(instances, f"annotation {id_}"))
+        if boxes.setdefault(id_, box) != box:
+            raise contradiction(location.child("id"), f"{id_}, which another box has too", "one box an id")
     targets: dict[int, list[float]] = {}
+    splits = set()
     for location, ref in check_entries(refs, unpickle.load(refs) if refs.suffix == ".p" else read_json(refs)):
+        splits.add(str(ref.get("split")))
         if split is not None and ref.get("split") != split:
             continue
         ann_id = take(ref, "ann_id", int, location)
         if ann_id not in boxes:
             raise bad_field(location.child("ann_id"), ann_id, f"an annotation of {instances.name}")
+        check_box(boxes[ann_id], Location(instances, f"annotation {ann_id}"), with_area=True)
         for rank, sentence in enumerate(take(ref, "sentences", list, location)):
             sent_id = take(sentence, "sent_id", int, location.child("sentences", rank))
             add_new(targets, sent_id, boxes[ann_id], refs)
+    if not targets:
+        raise InputError(
+            "the file has no expression of that split",
+            file=refs,
+            key=f"--split {split}",
+            found="the splits " + ", ".join(sorted(splits)) if splits else "no references",
+            remedy="name a split that the file has",
+        )
     return targets
 
 
-def check_box(value: Any, location: Location) -> list[float]:
-    """`value`; `InputError` unless it is a list of four numbers: x, y, w, h."""
-    if not isinstance(value, list) or len(value) != 4 or not all(isinstance(x, int | float) for x in value):
-        raise bad_field(location, value, "four numbers: x, y, w, h")
-    return value
+def check_box(value: Any, location: Location, with_area: bool = False) -> list[float]:
+    """`value`; `InputError` unless it is a list of four numbers, x, y, w, h, in pixels, w and h not negative.
+
+    `with_area`: w and h are not 0 either.
+    """
+    is_box = isinstance(value, list) and len(value) == 4 and all(type(x) in (int, float) for x in value)
+    if not is_box or not all(abs(x) < MOST_PIXELS for x in value) or min(value[2:]) < 0:  # NaN is not below
+        raise bad_field(location, value, "four numbers: x, y, w, h in pixels, w and h not negative")
+    if with_area and min(value[2:]) == 0:
+        raise bad_field(location, value, "a true box with an area")
+    return list(value)
 
 
 def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[str, str]:
@@ -124,6 +165,14 @@ def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[
     if not isinstance(content, dict):
         expected = "txt2img.json, img2txts.json or a Karpathy dataset JSON"
         raise bad_field(Location(path, "the whole file"), content, expected)
+    if "images" not in content and split is not None:
+        raise InputError(
+            "--split is for a Karpathy dataset JSON only",
+            file=path,
+            key=f"--split {split}",
+            found="the side file of a text store, which is one split",
+            remedy="leave out --split, or give dataset_coco.json or dataset_flickr30k.json",
+        )
     if "images" not in content:
         if all(isinstance(value, str) for value in content.values()):
             return content
@@ -154,5 +203,5 @@ def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[
 def picture_number(name: str) -> str:
     """The number at the end of an image name, without leading zeros; the stem if there is no number."""
     stem = Path(name).stem.lower()
-    number = re.search(r"\d+$", stem)
+    number = re.search(r"[0-9]{1,18}$", stem)
     return str(int(number[0])) if number else stem
