@@ -178,12 +178,12 @@ def check_retrieval_arrays(scores: np.ndarray, txt_ids: np.ndarray, img_ids: np.
     """`InputError` unless `scores` are finite numbers, a row for each text id and a column for each image id."""
     for key, ids in (("txt_ids", txt_ids), ("img_ids", img_ids)):
         if ids.ndim != 1 or ids.dtype.kind != "U" or len(set(ids.tolist())) < len(ids):
-            found = f"{ids.dtype} of shape {ids.shape}, {len(set(ids.ravel().tolist()))} different ones"
-            raise InputError("not a list of ids", file=file, key=key, found=found, expected="texts that all differ")
+            content = f"{ids.dtype} of shape {ids.shape}, {len(set(ids.ravel().tolist()))} different ones"
+            raise InputError("not a list of ids", file=file, key=key, found=content, expected="texts that all differ")
     shape = (len(txt_ids), len(img_ids))
     if scores.shape != shape or scores.dtype.kind != "f":
-        found, expected = f"{scores.dtype} of shape {scores.shape}", f"floating-point numbers of shape {shape}"
-        raise InputError("the scores do not fit the ids", file=file, key="scores", found=found, expected=expected)
+        content, expected = f"{scores.dtype} of shape {scores.shape}", f"floating-point numbers of shape {shape}"
+        raise InputError("the scores do not fit the ids", file=file, key="scores", found=content, expected=expected)
     for start in range(0, len(scores), BLOCK_ROWS):
         bad_rows = np.flatnonzero(~np.isfinite(scores[start : start + BLOCK_ROWS]).all(axis=1))
         if len(bad_rows):
