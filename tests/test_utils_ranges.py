@@ -74,9 +74,7 @@ def test_a_number_out_of_range_is_refused_by_name(config_class: type) -> None:
 
 def test_flags_and_json_are_both_checked(tmp_path: Path) -> None:
     flags = ["--output_dir", "o", "--model_config", "m"]
-    with pytest.raises(
-        InputError, match=rf"out of range\n  key: +seed\n  found: +{2**70}\n  expected: at least 0, at "
-    ):
+    with pytest.raises(InputError, match=rf"out of range\n  key: +seed\n  found: +{2**70}\n  expected: at "):
         parse(RunConfig, [*flags, "--seed", str(2**70)])
     file = tmp_path / "options.json"
     file.write_text(json.dumps({"gradient_accumulation_steps": 10**9}))
