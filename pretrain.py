@@ -30,8 +30,8 @@ from utils.distributed import launch
 from utils.errors import InputError
 from utils.formats import VCR_TOKENS
 from utils.options import MOST, SHARE, option
-from utils.run_config import DataEntry, RunConfig
-from utils.store_options import check_lists, check_mix
+from utils.run_config import RunConfig
+from utils.store_options import DataEntry, check_lists, check_mix
 
 TASKS = ("mlm", "mrfr", "mrc", "mrckl", "itm")
 VCR_TASKS = TASKS[:4]  # without ITM, because a VCR text does not describe its image (paper A.2)
@@ -41,6 +41,7 @@ VCR_TASKS = TASKS[:4]  # without ITM, because a VCR text does not describe its i
 class PretrainConfig(RunConfig):
     """Options of pre-training (paper section 3.2). Datasets are given in the JSON file, under train_datasets."""
 
+    may_change = RunConfig.may_change | {"train_datasets", "val_datasets", "wrong_picture"}
     train_datasets: list[DataEntry] = option([], help="corpora to train on, with their tasks (in the JSON file only)")
     val_datasets: list[DataEntry] = option([], help="corpora to validate on, with their tasks (in the JSON file only)")
     mrm_prob: float = option(0.15, help="share of image regions to mask", **SHARE)

@@ -34,6 +34,8 @@ from utils.store_options import ListedStoreOptions
 class ItmConfig(ListedStoreOptions, RunConfig):
     """Options of image-text retrieval finetuning (paper 4.1 and A.2)."""
 
+    may_change = RunConfig.may_change | {"inf_minibatch_size", "full_val"}
+
     hard_negatives: HardNegatives = option(
         "none",
         "none; online: learn from the hardest of many random negatives in each step; mined: from negatives mined every "

@@ -34,6 +34,8 @@ BOXES_HELP = "kind of boxes in the image LMDB; None: gt if its name has coco_gt,
 class ReConfig(SplitStoreOptions, RunConfig):
     """Options of referring-expression finetuning (paper 4.1 and A.2)."""
 
+    may_change = RunConfig.may_change | {"val_boxes", "test_boxes"}
+
     train_boxes: Boxes | None = option(None, help=f"training split (must be gt): {BOXES_HELP}")
     val_boxes: Boxes | None = option(None, help=f"validation split: {BOXES_HELP}")
     test_boxes: Boxes | None = option(None, help=f"test split: {BOXES_HELP}")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data.batch import PackedBatch
 from data.dataset import Dataset
+from data.sampler import Entry
 from data.vqa import Vqa
 from evaluation.metrics import vqa_soft_score
 from evaluation.submission import vqa_predictions, write_logits_npz, write_vqa
@@ -58,6 +59,12 @@ class VqaTask(Task[VqaConfig]):
         check_same_answers(Path(txt_db) / "ans2label.json", self.ans2label_file)
         texts, images = self.stores.texts(txt_db, train), self.stores.images(img_db)
         return Vqa(texts, images, len(self.answers), require_labels=train)
+
+    def train_data(self) -> Sequence[Entry]:
+        """All training stores; a run that resumes must have its old answers, which number the labels."""
+        if self.config.resume:
+            check_same_answers(Path(self.config.output_dir) / "ckpt" / "ans2label.json", self.ans2label_file)
+        return super().train_data()
 
     def new_model(self) -> UniterForVisualQuestionAnswering:
         """UNITER with a classifier over the answers."""

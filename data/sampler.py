@@ -167,7 +167,8 @@ class TrainStream:
         self.entries, self.seed, self.budget, self.batching = entries, seed, budget, batching
         self.accumulation, self.rank, self.size = accumulation, rank, size
         self.step = state["step"] if state else 0
-        self.position = dict(state["position"]) if state else {e.name: [0, 0] for e in entries}  # epoch, batch
+        position = state["position"] if state else {}
+        self.position = {e.name: list(position.get(e.name, (0, 0))) for e in entries}  # epoch, batch
         self._epochs: dict[str, tuple[int, list[np.ndarray], np.ndarray]] = {}
         weights = np.array([entry.weight for entry in entries], float)
         self._edges = np.cumsum(weights / weights.sum())
@@ -219,6 +220,9 @@ class TrainStream:
         entry = self.entries[source]
         epoch, number = self.position[entry.name]
         batches, pairs = self.epoch(entry, epoch)
+        if number >= len(batches):  # resumed with larger batches or fewer examples: this epoch is over
+            epoch, number = epoch + 1, 0
+            batches, pairs = self.epoch(entry, epoch)
         indices = batches[number]
         self.position[entry.name] = [epoch, number + 1] if number + 1 < len(batches) else [epoch + 1, 0]
         key = (self.seed, entry.name, epoch)

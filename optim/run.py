@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import torch
 
 from optim.precision import Precision
 from optim.predict import Predictor
+from optim.run_record import check_names
 from optim.task import Task
 from optim.trainer import Trainer
-from utils import checkpoint, distributed
+from utils import distributed
 from utils.config import parse
 from utils.distributed import World
 from utils.errors import InputError
 from utils.formats import IMG_DIM
 from utils.log import open_log, write_run_files
+from utils.output_dir import claimed, keep_old_metrics
 from utils.run_config import RunConfig
 
 
@@ -32,26 +35,19 @@ def run_training(
     config, notes = parse(config_type, argv)
     if config.eval_only:
         check_eval_only(config)
+    check_names(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     world = distributed.start()
-    if not config.eval_only and world.is_main:
-        checkpoint.check_output_dir(config.output_dir, config.resume)
-    world.barrier()
-    task = task_type(config)
-    log = open_log(None if config.eval_only else config.output_dir, world.rank)
+    log = open_log(None, world.rank)
     for note in notes:
         log.info(note)
     if config.eval_only:
-        scores = evaluate_only(task, config, world)
+        scores = evaluate_only(task_type(config), config, world)
     else:
-        trainer = Trainer(task, config, world)
-        log.info(describe_batches(trainer))
-        if world.is_main:
-            for change in write_run_files(config.output_dir, config, model_sizes(task)):
-                log.warning(change)
-            task.write_inference_files(Path(config.output_dir))
-        scores = trainer.train()
+        with claimed(config.output_dir, config.resume) if world.is_main else nullcontext():
+            world.barrier()
+            scores = train(task_type(config), config, world)
     for name, value in scores.items():
         log.info(f"{name} = {value:.4f}")
     return scores
@@ -78,6 +74,25 @@ def model_sizes(task: Task[Any]) -> dict[str, Any]:
     """The contents of `log/model.json`: the keys of the release, and `img_dim` where it is not the release's 2048."""
     sizes = asdict(task.model_config) | {"img_dim": task.img_dim}
     return {key: value for key, value in sizes.items() if key != "img_dim" or value != IMG_DIM}
+
+
+def train(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:
+    """Prepare everything, then open the files of the output folder and train; returns the last scores by name.
+
+    Nothing is written before all ranks have checked their options, data, weights and train states.
+    """
+    trainer = Trainer(task, config, world)
+    world.barrier()
+    log = open_log(config.output_dir, world.rank)
+    log.info(describe_batches(trainer))
+    if world.is_main:
+        folder = Path(config.output_dir)
+        if config.resume and trainer.state.step == 0 and (old_metrics := keep_old_metrics(folder)):
+            log.warning("the interrupted run had saved no checkpoint and starts again; its metrics: %s", old_metrics)
+        for change in write_run_files(folder, config, model_sizes(task)):
+            log.warning(change)
+        task.write_inference_files(folder)
+    return trainer.train()
 
 
 def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from optim.run_record import DATA, check_differences, record_of_hps
 from optim.update import Updater
 from utils import checkpoint
 from utils.errors import InputError
+from utils.output_dir import check_checkpoints, mark_checkpoint
 
 LOG = logging.getLogger("uniter")
 
@@ -60,14 +63,15 @@ class Checkpoints:
         final_weights: bool,
         valid_steps: int,
         keep_states: int,
+        record: dict[str, Any],
     ):
         """`folder`: the run's `ckpt/`; `valid_steps`: optimiser steps of an epoch where files are numbered by epochs.
 
         `final_weights`: also save the last weights as `model_{numbered_by}_{STEP}_final.pt`. `keep_states`: how many of
-        the newest train states to keep.
+        the newest train states to keep. `record`: what decides the numbers of this run (`optim.run_record`).
         """
         self.folder, self.numbered_by, self.final_weights = folder, numbered_by, final_weights
-        self.valid_steps, self.keep_states = valid_steps, keep_states
+        self.valid_steps, self.keep_states, self.record = valid_steps, keep_states, record
 
     def weights_path(self, step: int) -> Path:
         """The path of the weight file of a step."""
@@ -87,17 +91,20 @@ class Checkpoints:
         weights = model.state_dict()
         for path in dict.fromkeys(paths):
             checkpoint.save(path, weights)
-        checkpoint.save_train_state(self.folder, state.step, state.to_dict(updater), keep_states=self.keep_states)
+        contents = state.to_dict(updater) | {"record": self.record}
+        checkpoint.save_train_state(self.folder, state.step, contents, keep_states=self.keep_states)
+        mark_checkpoint(self.folder.parent, state.step)
 
-    def resume(self, model: nn.Module, updater: Updater) -> TrainState | None:
+    def resume(self, model: nn.Module, updater: Updater, allow_changes: Sequence[str] = ()) -> TrainState | None:
         """Load the newest complete train state and its weights into the model and the optimiser.
 
-        Returns the state, or None where there is no train state. Raises `InputError` where none can be used, and where
-        the model or the length of an epoch is not that of the interrupted run.
+        `allow_changes`: names of differences from the interrupted run that are wanted (see `optim.run_record`). Returns
+        the state, or None where a run starts. Raises `InputError` where none can be used, where other things differ,
+        and where the model or the length of an epoch is not that of the interrupted run.
         """
-        if self.numbered_by == "epoch":
-            self._check_epochs()
+        changes = self._compare(allow_changes)
         newest = checkpoint.newest_train_state(self.folder, self.weights_path, LOG)
+        check_checkpoints(self.folder.parent, newest[0] if newest else 0)
         if newest is None:
             return None
         step, path = newest
@@ -105,6 +112,8 @@ class Checkpoints:
         self._load_weights(model, self.weights_path(step))
         updater.load_state_dict(contents)
         LOG.info("resumed from %s", path)
+        for name, text in changes:
+            LOG.warning("resumed with a change of %s: %s", name, text)
         if contents["num_threads"] != torch.get_num_threads():
             LOG.warning(
                 "this run uses %d CPU threads, the interrupted one used %d: results will agree up to float rounding, "
@@ -117,7 +126,8 @@ class Checkpoints:
             step=step,
             stream=contents["stream"],
             best=contents["best"],
-            refresh_arrays=contents.get("refreshed"),
+            # Arrays made from other data would name other texts and images.
+            refresh_arrays=None if DATA in dict(changes) else contents.get("refreshed"),
         )
 
     def _load_weights(self, model: nn.Module, path: Path) -> None:
@@ -133,17 +143,21 @@ class Checkpoints:
                 remedy="resume with the same script and options, or start a new run in another output_dir",
             ) from None
 
-    def _check_epochs(self) -> None:
-        """Raise `InputError` if an epoch has another number of steps than in the interrupted run.
+    def _compare(self, allow_changes: Sequence[str]) -> list[tuple[str, str]]:
+        """Compare this run with the record in the newest train state that can be read; returns what differs.
 
-        Weight files numbered by epochs can be found only if the number is the same.
+        Raises `InputError` for differences that are not allowed, and if an epoch has another number of steps: weight
+        files numbered by epochs can be found only if the number is the same.
         """
         for _, path in checkpoint.train_states(self.folder):
             try:
-                valid_steps = checkpoint.load(path, mmap=True).get("valid_steps", self.valid_steps)
+                contents = checkpoint.load(path, mmap=True)
             except InputError:
                 continue  # `newest_train_state` skips it later, with a log line
-            if valid_steps != self.valid_steps:
+            old = contents.get("record") or record_of_hps(self.folder.parent / "log" / "hps.json")
+            changes = check_differences(old, self.record, allow_changes, path)
+            valid_steps = contents.get("valid_steps", self.valid_steps)
+            if self.numbered_by == "epoch" and valid_steps != self.valid_steps:
                 raise InputError(
                     "an epoch has another number of steps than in the run to resume",
                     file=path,
@@ -152,3 +166,5 @@ class Checkpoints:
                     expected=f"{valid_steps} steps, because weight files are numbered by epochs",
                     remedy="resume with the same options and ranks, or start a new run in another output_dir",
                 )
+            return changes
+        return []

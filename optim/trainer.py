@@ -21,10 +21,12 @@ from optim.log_window import LogWindow
 from optim.precision import Precision
 from optim.predict import Predictor
 from optim.prefetch import to_device
+from optim.run_record import run_record
 from optim.task import Task
 from optim.train_state import Checkpoints, TrainState
 from optim.update import Updater
 from utils.distributed import World
+from utils.errors import InputError
 from utils.log import Metrics, Progress
 from utils.run_config import RunConfig
 
@@ -72,18 +74,46 @@ class Trainer:
         self.state = TrainState(valid_steps=config.valid_steps)
         if config.valid_steps == 0:
             self.state.valid_steps = self._stream().steps_per_epoch()
-        self.checkpoints = Checkpoints(
+        self.checkpoints = self._checkpoints()
+        if config.resume:
+            self._resume()
+        self.window = LogWindow()
+
+    def _checkpoints(self) -> Checkpoints:
+        """The checkpoint files of this run, with the record of what decides its numbers."""
+        config, task = self.config, self.task
+        return Checkpoints(
             Path(config.output_dir) / "ckpt",
             numbered_by=task.numbered_by,
             final_weights=task.final_weights,
             valid_steps=self.state.valid_steps,
             keep_states=config.keep_states,
+            record=run_record(
+                config,
+                micro_batches=self.micro_batches,
+                ranks=self.world.size,
+                precision=self.precision.name,
+                model_config=task.model_config,
+                entries=self.entries,
+            ),
         )
-        if config.resume:
-            self.state = self.checkpoints.resume(self.model, self.updater) or self.state
-            if self.state.refresh_arrays is not None:
-                task.apply_refresh(self.state.refresh_arrays)
-        self.window = LogWindow()
+
+    def _resume(self) -> None:
+        """Go on from the newest train state, if there is one; `InputError` if the ranks do not find the same one."""
+        c = self.config
+        self.state = self.checkpoints.resume(self.model, self.updater, c.allow_changes) or self.state
+        steps = self.world.gather_objects(self.state.step)
+        if len(set(steps)) > 1:
+            raise InputError(
+                "the ranks found different train states",
+                file=c.output_dir,
+                key="output_dir",
+                found=f"steps {', '.join(map(str, steps))} by rank",
+                expected="one folder, on a disk that all machines share",
+                remedy="name a folder on a shared disk",
+            )
+        if self.task.refresh_steps and self.state.refresh_arrays is not None:
+            self.task.apply_refresh(self.state.refresh_arrays)
 
     def train(self) -> dict[str, float]:
         """Train from the current step to `num_train_steps`; returns the scores of the last validation and test."""
@@ -96,7 +126,8 @@ class Trainer:
         self.window.restart_clock()
         with closing(metrics), closing(progress):
             while state.step < c.num_train_steps:
-                if task.refresh_steps and state.step % task.refresh_steps == 0:
+                due = task.refresh_steps and state.step % task.refresh_steps == 0
+                if due or (task.refresh_steps and state.refresh_arrays is None):
                     state.refresh_arrays = task.refresh(self.model, state.step, self.predictor.predict)
                     task.apply_refresh(state.refresh_arrays)
                     batches = None  # they were made from the old training data

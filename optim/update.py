@@ -1,5 +1,6 @@
 """One optimiser step: average the gradients over ranks, clip them, update the weights; skip it if not finite."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from optim.precision import Precision
 from optim.skipped import SkippedSteps
 from utils.distributed import World
 from utils.run_config import RunConfig
+
+LOG = logging.getLogger("uniter")
 
 
 class Updater:
@@ -86,9 +89,15 @@ class Updater:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.precision.scaler.is_enabled():
+        """Restore what `state_dict` returned. Learning rates, decay rates and weight decay stay as the options say."""
+        needed = "exp_inf" if self.config.optim == "adamax" else "exp_avg_sq"
+        moments = state["optimizer"]["state"]
+        if all(needed in values for values in moments.values()):
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        else:
+            LOG.warning("the optimiser %s starts anew: the interrupted run had another one", self.config.optim)
+        if self.precision.scaler.is_enabled() and state["scaler"]:  # empty: the run had no loss scale until now
             self.precision.scaler.load_state_dict(state["scaler"])
         self.skipped.load_state_dict(state["skipped"])
 

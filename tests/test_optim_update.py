@@ -123,6 +123,20 @@ def test_accumulation(accumulation, factor):
     torch.testing.assert_close(norm, factor * torch.cat([2 * single.flatten(), bias]).norm())
 
 
+def test_a_resumed_optimiser_has_its_averages_and_the_options_of_today():
+    _, before = updater("adamw")
+    step(_, before, 1)
+    _, after = updater("adamw", betas=(0.5, 0.6), weight_decay=0.3, lr_mul=1.0)
+    after.load_state_dict(before.state_dict())
+    groups = after.optimizer.param_groups
+    assert all(group["betas"] == (0.5, 0.6) for group in groups) and {g["weight_decay"] for g in groups} == {0.0, 0.3}
+    first, second = before.optimizer.state_dict()["state"], after.optimizer.state_dict()["state"]
+    assert all(torch.equal(first[k]["exp_avg"], second[k]["exp_avg"]) for k in first) and len(second) == 2
+    _, other = updater("adamax")
+    other.load_state_dict(before.state_dict())  # it keeps other averages, which start anew
+    assert other.optimizer.state_dict()["state"] == {}
+
+
 def test_precision_names():
     assert Precision(None, False, CPU).name == "fp32"
     assert Precision(None, True, CPU).name in ("bf16", "fp32")  # bf16 where this CPU has it

@@ -174,21 +174,6 @@ def test_no_state_at_all_starts_afresh(tmp_path: Path) -> None:
     assert checkpoint.newest_train_state(tmp_path, weights) is None
 
 
-def test_output_dir_must_be_new_unless_resumed(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "absent" / "deep"):
-        checkpoint.check_output_dir(folder, resume=False)
-        checkpoint.check_output_dir(folder, resume=True)
-    assert not list(tmp_path.iterdir())
-    (tmp_path / ".hidden").write_text("")
-    checkpoint.check_output_dir(tmp_path, resume=False)
-    (tmp_path / "log").mkdir()
-    checkpoint.check_output_dir(tmp_path, resume=True)
-    with pytest.raises(InputError, match=r"not empty(.|\n)*found: +log(.|\n)*--resume"):
-        checkpoint.check_output_dir(tmp_path, resume=False)
-    with pytest.raises(InputError, match="is a file"):
-        checkpoint.check_output_dir(tmp_path / ".hidden", resume=True)
-
-
 def test_a_changed_byte_in_a_weight_file_is_an_error(tmp_path: Path) -> None:
     """Anywhere in the file; the file moves with its checksum, and one without a checksum is read."""
     weights = {"a": torch.arange(300.0), "b": torch.ones(4, 5)}

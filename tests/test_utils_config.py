@@ -13,7 +13,8 @@ from utils import paths
 from utils.config import load_hps, parse, validate
 from utils.errors import InputError
 from utils.options import field_metadata, option
-from utils.run_config import DataEntry, RunConfig
+from utils.run_config import RunConfig
+from utils.store_options import DataEntry
 
 CONFIGS = Path(__file__).resolve().parent.parent / "config"
 

@@ -16,7 +16,8 @@ from utils.config import load_hps, parse, validate
 from utils.errors import InputError
 from utils.options import field_metadata, field_types, option
 from utils.ranges import check_ranges, in_range, number, spell_range
-from utils.run_config import DataEntry, RunConfig
+from utils.run_config import RunConfig
+from utils.store_options import DataEntry
 
 BAD = (-(10**12), 10**400, float("nan"), float("inf"), -float("inf"))
 

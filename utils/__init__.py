@@ -8,6 +8,7 @@ Read in this order:
     store_options.py                   the options of finetuning scripts that name text and image stores
     launchers.py                       who started this process, and as which rank
     distributed.py, log.py             the ranks of a run; log.txt, metrics.jsonl and the progress bar
+    output_dir.py                      the output folder of a run: its lock, and a new start in it
     files.py, checkpoint.py, npz.py    files written whole or not at all; weights and train states; arrays
     os_errors.py, json_text.py         what the operating system and the parser of JSON say, as `InputError`
     unpickle.py, formats.py            pickles read without running code; numbers of the release's formats

@@ -130,36 +130,6 @@ def newest_train_state(
     return None
 
 
-def check_output_dir(output_dir: str | Path, resume: bool) -> None:
-    """Raise `InputError` unless `output_dir` is new or empty, or the run resumes, and the folder can be written.
-
-    Rank 0 calls it before anything is written. Hidden files do not count.
-    """
-    path = Path(output_dir)
-    if path.exists() and not path.is_dir():
-        raise InputError("output_dir is a file, not a folder", file=path, key="output_dir", remedy="name a new folder")
-    if path.exists() and not resume:
-        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-        if names:
-            raise InputError(
-                "output_dir is not empty",
-                file=path,
-                key="output_dir",
-                found=", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
-                expected="a new or an empty folder",
-                remedy="give --resume to continue that run, or another --output_dir to start a new one",
-            )
-    folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(
-            "output_dir cannot be written",
-            file=path,
-            key="output_dir",
-            found=f"no permission to write in {folder}",
-            remedy="name a folder that you may write to",
-        )
-
-
 def _check_sums(path: Path) -> None:
     """Check the checksums of a file, because torch does not check them; `InputError` if one is wrong.
 

@@ -43,22 +43,40 @@ class _FileHandler(logging.FileHandler):
         super().handleError(record)
 
 
+class _Memory(logging.Handler):
+    """A log handler that keeps the records of a run until its log file is opened."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self.records.append(record)
+
+
 def open_log(output_dir: str | Path | None, rank: int = 0) -> logging.Logger:
     """Open the logger of the run, "uniter", which writes to stderr and to `log/log.txt`. A resumed run appends.
 
-    Ranks above 0 write to `log/log_rank{N}.txt`, and only warnings to stderr. Without `output_dir` no file is written.
-    A second call closes the files of the first.
+    Ranks above 0 write to `log/log_rank{N}.txt`, and only warnings to stderr. Without `output_dir` no file is written,
+    but the next call with one writes what was logged until then: a run that fails at the start leaves no file. A second
+    call closes the files of the first.
     """
     logger = logging.getLogger("uniter")
+    earlier: list[logging.LogRecord] = []
     for old in list(logger.handlers):
         logger.removeHandler(old)
+        earlier += old.records if isinstance(old, _Memory) else []
         old.close()
     logger.setLevel(logging.INFO)
     logger.propagate = False
     screen = _TqdmHandler()
     screen.setLevel(logging.WARNING if rank else logging.INFO)
     handlers: list[logging.Handler] = [screen]
-    if output_dir is not None:
+    if output_dir is None:
+        handlers.append(_Memory())
+    else:
         folder = Path(output_dir) / "log"
         make_folder(folder)
         path = folder / (f"log_rank{rank}.txt" if rank else "log.txt")
@@ -68,6 +86,8 @@ def open_log(output_dir: str | Path | None, rank: int = 0) -> logging.Logger:
     for handler in handlers:
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {prefix}%(message)s", "%m-%d %H:%M:%S"))
         logger.addHandler(handler)
+    for record in earlier if output_dir is not None else ():
+        handlers[-1].handle(record)
     return logger
 
 
@@ -159,7 +179,7 @@ def write_run_files(output_dir: str | Path, config: RunConfig, model_config: dic
     write_json(folder / "hps.json", options, indent=4)
     write_json(folder / "model.json", model_config, indent=4)
     write_json(folder / "git_info.json", git_info(), indent=4)
-    keys = [key for key in options if key != "resume" and previous.get(key) != options[key]]
+    keys = [key for key in options if key not in ("resume", "allow_changes") and previous.get(key) != options[key]]
     return [f"the option {key} was {previous.get(key)!r} and is now {options[key]!r}" for key in keys]
 
 

@@ -1,29 +1,37 @@
-"""The options of every training script: names, types, defaults and help texts. `utils.config` reads their values.
-
-A help text says what the option does, in which unit, and when to change it. The defaults are the release's.
-"""
+"""The options of every training script, with the release's defaults; `utils.config` reads their values."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from utils.options import MOST, MOST_SEED, MOST_UNITS, option
 
 
 @dataclass(kw_only=True)
-class DataEntry:
-    """One corpus of pre-training: its text stores, the image store of each, and the tasks to train on them."""
-
-    name: str  # used in the log: loss/TASK_NAME
-    db: list[str] = option(path=True)  # text stores
-    img: list[str | None] | None = option(None, path=True)  # null: text without images
-    tasks: list[str] = option([])  # such as mlm, itm
-    # How often each task is drawn, relative to the others; null: equally often.
-    mix_ratio: list[int] | None = option(None, at_least=0, at_most=MOST)
-
-
-@dataclass(kw_only=True)
 class RunConfig:
     """Options of every training script. A script subclasses it, changes defaults and adds options of its own."""
+
+    # What may differ when a run resumes, besides paths: see `optim.run_record`.
+    may_change: ClassVar[frozenset[str]] = frozenset(
+        {
+            "allow_changes",
+            "resume",
+            "eval_only",
+            "data_root",
+            "compressed_db",
+            "valid_steps",
+            "val_batch_size",
+            "log_steps",
+            "keep_states",
+            "num_threads",
+            "n_workers",
+            "pin_mem",
+            "fp16",
+            "precision",
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "accumulation",
+        }
+    )
 
     output_dir: str = option(
         help="new folder for logs, checkpoints and results; an existing run's folder needs --resume",
@@ -206,6 +214,11 @@ class RunConfig:
         at_most=MOST,
     )
     resume: bool = option(False, "continue an interrupted run from the newest train state in output_dir", group="run")
+    allow_changes: list[str] = option(
+        [],
+        "with --resume: options (or data, model, global_batch, precision) that may differ from the interrupted run's",
+        group="run",
+    )
     eval_only: bool = option(False, "validate the checkpoint and stop; nothing is trained or written", group="run")
     seed: int = option(
         42,

@@ -1,12 +1,23 @@
-"""Options of the finetuning scripts that name the text and image stores of each split, under the release's keys."""
+"""Options that name text and image stores under the release's keys: of each split in finetuning, of each corpus."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.errors import InputError
-from utils.options import option
-from utils.run_config import DataEntry
+from utils.options import MOST, option
+
+
+@dataclasses.dataclass(kw_only=True)
+class DataEntry:
+    """One corpus of pre-training: its text stores, the image store of each, and the tasks to train on them."""
+
+    name: str  # used in the log: loss/TASK_NAME
+    db: list[str] = option(path=True)  # text stores
+    img: list[str | None] | None = option(None, path=True)  # null: text without images
+    tasks: list[str] = option([])  # such as mlm, itm
+    # How often each task is drawn, relative to the others; null: equally often.
+    mix_ratio: list[int] | None = option(None, at_least=0, at_most=MOST)
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -35,6 +35,8 @@ from utils.store_options import SplitStoreOptions
 class Nlvr1Config(SplitStoreOptions, RunConfig):
     """Options of NLVR, besides those of every run."""
 
+    may_change = RunConfig.may_change | {"copies"}
+
     statements_txt_db: str = option(path=True, help="text LMDB of the generated statements")
     scale: str = option(path=True, help="scale.npz that examples.nlvr1.prepare wrote")
     phase: Literal["pretrain", "finetune"] = option(

@@ -1,0 +1,286 @@
+"""Resuming: what may differ from the interrupted run, what is refused, and what is never lost."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pretrain
+from data.txt_writer import TextWriter
+from model.uniter import UniterConfig
+from optim.run_record import check_differences, differences, run_record
+from optim.task import MicroBatches
+from scripts import kill_test
+from tests.tiny_world import META, MODEL, ROOT, TORCHRUN, make_world, pretrain_options, run_script
+from utils import checkpoint, output_dir
+from utils.errors import InputError
+
+STEPS = {"num_train_steps": 4, "valid_steps": 2, "log_steps": 1, "train_batch_size": 160}
+SOURCE = {"name": "tiny", "db": ["txt_db/captions.db"], "img": ["img_db/tiny"], "tasks": ["mlm", "itm"]}
+PLAIN: dict[str, Any] = STEPS | {"train_datasets": [SOURCE], "val_datasets": [], "itm_ot_lambda": 0.0}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny world with `interrupted`, a run of 4 steps of which the last 2 are lost."""
+    world = make_world(tmp_path_factory.mktemp("tiny"))
+    run = world / "interrupted"
+    pretrain.main(["--config", str(pretrain_options(world, run, **PLAIN))])
+    for name in ("model_step_4.pt", "train_state_4.pt"):
+        (run / "ckpt" / name).unlink()
+    output_dir.mark_checkpoint(run, 2)
+    return world
+
+
+def resume(world: Path, run: Path, *flags: str, **changes: Any) -> dict[str, float]:
+    return pretrain.main(["--config", str(pretrain_options(world, run, **PLAIN | changes)), "--resume", *flags])
+
+
+@pytest.fixture
+def run(world: Path, tmp_path: Path) -> Path:
+    """A copy of the interrupted run."""
+    return Path(shutil.copytree(world / "interrupted", tmp_path / "run"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+REFUSED = [
+    ({"learning_rate": 5e-4}, "learning_rate", r"learning_rate: 0\.001 -> 0\.0005"),
+    ({"seed": 43, "betas": [0.8, 0.98]}, "betas, seed", r"seed: 42 -> 43"),
+    ({"optim": "adamax"}, "optim", "optim: 'adamw' -> 'adamax'"),
+    ({"batching": "release"}, "batching", "'full' -> 'release'"),
+    ({"num_train_steps": 8}, "num_train_steps", "num_train_steps: 4 -> 8"),
+    ({"precision": "bf16"}, "precision", "fp32 -> bf16"),
+    ({"train_batch_size": 120}, "global_batch", r"micro-batches of 160 units .* -> 1 micro-batches of 120 units"),
+    ({"gradient_accumulation_steps": 2}, "global_batch", "1 micro-batches .* -> 2 micro-batches"),
+    ({"mrm_prob": 0.2}, "mrm_prob", r"mrm_prob: 0\.15 -> 0\.2"),
+    ({"train_datasets": [SOURCE | {"name": "new"}]}, "data", r"mlm_tiny: weight 1, 60 examples, hash \w+ -> absent"),
+    ({"train_datasets": [SOURCE, SOURCE | {"name": "more"}]}, "data", "mlm_more: absent -> weight 1, 60 examples"),
+    ({"train_datasets": [SOURCE | {"tasks": ["mlm"]}]}, "data", "itm_tiny: .* -> absent"),
+    ({"train_datasets": [SOURCE | {"tasks": ["itm", "mlm"]}]}, "data", "order mlm_tiny, itm_tiny -> itm_tiny, mlm"),
+    ({"train_datasets": [SOURCE | {"mix_ratio": [2, 1]}]}, "data", "mlm_tiny: weight 1, .* -> weight 2, "),
+]
+
+
+@pytest.mark.parametrize(("changes", "keys", "line"), REFUSED, ids=lambda value: str(value)[:40])
+def test_what_changes_the_numbers_is_refused_with_both_values(
+    world: Path, run: Path, changes: dict[str, Any], keys: str, line: str
+) -> None:
+    """Nothing is written; the flag that the error names lets the run go on, with warnings."""
+    before = contents(run)
+    with pytest.raises(InputError, match=rf"key: +{keys}\n  found: [\s\S]*{line}") as error:
+        resume(world, run, **changes)
+    assert str(run / "ckpt" / "train_state_2.pt") in str(error.value)
+    assert contents(run) == before
+    flags = re.search(r"give (--allow_changes .*) to go on", str(error.value))
+    assert flags is not None and flags[1].split()[1:] == keys.split(", ")
+    resume(world, run, *flags[1].split(), **changes)
+    assert "WARNING resumed with a change of " + keys.split(", ")[0] in (run / "log" / "log.txt").read_text()
+    assert kill_test.newest(run, "train_state")["step"] == changes.get("num_train_steps", 4)
+
+
+def test_a_rebuilt_store_is_refused(world: Path, run: Path) -> None:
+    """It has the same name and number of texts; one text is longer."""
+    with TextWriter(world / "txt_db" / f"{run.parent.name}.db", META) as texts:
+        for i in range(60):
+            texts.add(str(i), {"input_ids": [10] * (3 + i % 2), "img_fname": f"tiny_{i % 24:012}.npz"})
+    rebuilt = [SOURCE | {"db": [f"txt_db/{run.parent.name}.db"]}]
+    with pytest.raises(InputError, match=r"key: +data\n  found: +data: mlm_tiny: weight 1, 60 examples, hash"):
+        resume(world, run, train_datasets=rebuilt)
+
+
+def test_a_store_that_moved_is_the_same(world: Path, run: Path) -> None:
+    shutil.copytree(world / "txt_db" / "captions.db", run.parent / "moved.db")
+    resume(world, run, train_datasets=[SOURCE | {"db": [str(run.parent / "moved.db")]}])
+    assert kill_test.newest(run, "train_state")["step"] == 4
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_workers": 1}, {"log_steps": 3, "valid_steps": 3}, {"val_batch_size": 300}, {"accumulation": "sum"}]
+)
+def test_what_changes_no_number_is_only_mentioned(world: Path, run: Path, changes: dict[str, Any]) -> None:
+    """With one micro-batch in a step, sum and mean are the same."""
+    resume(world, run, **changes)
+    log = (run / "log" / "log.txt").read_text()
+    assert all(f"WARNING the option {key} was" in log for key in changes) and "with a change of" not in log
+
+
+def test_model_sizes_are_compared(world: Path, run: Path) -> None:
+    sizes = json.loads((world / "model.json").read_text())
+    (run.parent / "m.json").write_text(json.dumps(sizes | {"num_attention_heads": 2}))
+    with pytest.raises(InputError, match=r"key: +model\n  found: +model: num_attention_heads: 4 -> 2"):
+        resume(world, run, model_config=str(run.parent / "m.json"))
+
+
+def test_a_train_state_without_a_record_is_compared_with_the_saved_options(world: Path, run: Path) -> None:
+    """Earlier code wrote none, and counted skipped steps in two numbers."""
+    state = checkpoint.load(run / "ckpt" / "train_state_2.pt")
+    del state["record"]
+    state["skipped"] = torch.tensor([5, 1])
+    checkpoint.save(run / "ckpt" / "train_state_2.pt", state, old_format=False)
+    (run / "log" / "newest_checkpoint.json").unlink()
+    with pytest.raises(InputError, match=r"key: +dropout\n  found: +dropout: 0\.1 -> 0\.2"):
+        resume(world, run, dropout=0.2)
+    resume(world, run)
+    assert kill_test.metrics(run)[-1]["step"] == 4
+    assert [r["skipped_steps"] for r in kill_test.metrics(run) if "skipped_steps" in r] == [0, 0, 5, 5]
+
+
+def test_unknown_names_of_changes_are_refused(world: Path, run: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown name[\s\S]*found: +learnin_rate"):
+        resume(world, run, "--allow_changes", "learnin_rate")
+
+
+def test_options_that_come_to_one_thing_are_allowed_by_their_own_names() -> None:
+    old: dict[str, Any] = {"options": {}, "global_batch": "1", "precision": "fp32", "model": {}, "data": {}}
+    new = old | {"global_batch": "2", "precision": "bf16", "options": {"new": 1}}
+    assert differences(old, old | {"options": {"new": 1}}) == []
+    names = ["gradient_accumulation_steps", "fp16"]
+    assert len(check_differences(old, new, names, Path("s"))) == 2
+    with pytest.raises(InputError, match=r"key: +precision\n"):
+        check_differences(old, new, names[:1], Path("s"))
+
+
+def test_ranks_times_micro_batches_is_compared() -> None:
+    """2 × 1 is 1 × 2 with `mean`; with `sum` the gradients would be halved."""
+    shared = {"precision": "fp32", "model_config": UniterConfig(**MODEL), "entries": []}
+    for accumulation, names in (("mean", []), ("sum", ["global_batch"])):
+        config = pretrain.PretrainConfig(output_dir="o", model_config="m")
+        micro_batches = [MicroBatches(160, per_step, accumulation) for per_step in (2, 1)]  # type: ignore[arg-type]
+        one = run_record(config, micro_batches=micro_batches[0], ranks=1, **shared)  # type: ignore[arg-type]
+        two = run_record(config, micro_batches=micro_batches[1], ranks=2, **shared)  # type: ignore[arg-type]
+        assert [name for name, _ in differences(one, two)] == names
+
+
+@pytest.mark.slow
+def test_another_number_of_ranks_is_refused_by_all_ranks_in_one_message(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shared: dict[str, Any] = PLAIN | {"accumulation": "sum"}
+    pretrain.main(["--config", str(pretrain_options(world, run, **shared | {"gradient_accumulation_steps": 2}))])
+    before = contents(run)
+    options = pretrain_options(world, run, **shared)
+    done = run_script("pretrain.py", "--config", options, "--resume", launcher=TORCHRUN, check=False)
+    assert re.search(r"key: +global_batch\n.*divided by 1 -> 2 micro-batches .* divided by 2", done.stderr)
+    assert done.returncode and done.stderr.count("the run differs from the one to resume") == 1
+    assert contents(run) == before
+
+
+def test_a_run_without_its_checkpoints_is_not_started_again(world: Path, run: Path) -> None:
+    """All of them, or the train states alone; metrics and options stay as they are."""
+    (run / "ckpt" / "train_state_2.pt").unlink()
+    before = contents(run)
+    with pytest.raises(InputError, match=r"lost its train states[\s\S]*model_step_2\.pt[\s\S]*train_state_2\.pt"):
+        resume(world, run)
+    assert contents(run) == before
+    shutil.rmtree(run / "ckpt")
+    before = contents(run)
+    with pytest.raises(InputError, match=r"lost its train states[\s\S]*no checkpoint[\s\S]*remedy"):
+        resume(world, run)
+    assert contents(run) == before
+
+
+def test_weights_of_another_program_are_not_overwritten(world: Path, tmp_path: Path) -> None:
+    """Folders of the release have weights, but no train states and no metrics.jsonl of ours."""
+    run = tmp_path / "run"
+    checkpoint.save(run / "ckpt" / "model_step_2.pt", {})
+    with pytest.raises(InputError, match="lost its train states"):
+        resume(world, run)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(world: Path, run: Path) -> None:
+    """A cluster starts it again by the same command. The old metrics are kept, and both runs are equal."""
+    for name in ("ckpt", "log/newest_checkpoint.json"):
+        shutil.rmtree(run / name) if name == "ckpt" else (run / name).unlink()
+    metrics = (run / "log" / "metrics.jsonl").read_bytes()
+    resume(world, run)
+    assert (run / "log" / "metrics_interrupted_1.jsonl").read_bytes() == metrics
+    assert re.search(r"WARNING .*starts again; its metrics: .*metrics_interrupted_1", (run / "log/log.txt").read_text())
+    records = kill_test.metrics(run)
+    (run / "log" / "metrics.jsonl").write_bytes(metrics)
+    assert kill_test.metrics(run) == records
+
+
+def test_older_states_than_the_newest_are_mentioned(world: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output_dir.mark_checkpoint(run, 4)
+    resume(world, run)
+    assert "the newest checkpoint was of step 4; its train state cannot be used: back to 2" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_at_the_start_leaves_no_folder(world: Path, tmp_path: Path) -> None:
+    options = pretrain_options(
+        world, tmp_path / "new" / "run", **PLAIN | {"train_datasets": [SOURCE | {"img": ["no"]}]}
+    )
+    with pytest.raises(InputError, match="image LMDB not found"):
+        pretrain.main(["--config", str(options)])
+    assert not list(tmp_path.iterdir())
+
+
+HOLDER = """
+import sys, time
+from utils.output_dir import claimed
+with claimed(sys.argv[1], True):
+    print("claimed", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_lives(world: Path, run: Path) -> None:
+    before = contents(run)
+    first = subprocess.Popen([sys.executable, "-c", HOLDER, run], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert first.stdout is not None and first.stdout.readline() == b"claimed\n"
+        for flags in (["--resume"], []):
+            options = pretrain_options(world, run, **PLAIN)
+            with pytest.raises(
+                InputError, match=rf"another run is writing[\s\S]*process {first.pid} on {os.uname()[1]}"
+            ):
+                pretrain.main(["--config", str(options), *flags])
+        assert {k: v for k, v in contents(run).items() if k != ".lock"} == before
+    finally:
+        first.kill()
+        first.wait()
+    resume(world, run)  # the lock has died with its process
+    assert not (run / ".lock").exists() and kill_test.newest(run, "train_state")["step"] == 4
+
+
+def test_a_folder_must_be_new_unless_resumed(tmp_path: Path) -> None:
+    for folder in (tmp_path / "run", tmp_path / "absent" / "deep"):
+        for resumes in (True, False):
+            with output_dir.claimed(folder, resumes):
+                assert (folder / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+        assert not list(tmp_path.iterdir())
+    (tmp_path / ".hidden").write_text("")
+    with output_dir.claimed(tmp_path, False):
+        (tmp_path / "log").mkdir()
+    with output_dir.claimed(tmp_path, True):
+        pass
+    refused = [
+        (tmp_path, False, r"not empty[\s\S]*found: +log[\s\S]*--resume"),
+        (tmp_path / ".hidden", True, "is a file"),
+    ]
+    for path, resumes, message in refused:
+        with pytest.raises(InputError, match=message), output_dir.claimed(path, resumes):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "log"]
+
+
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    monkeypatch.setattr(output_dir.LOG, "propagate", True)
+    with output_dir.claimed(tmp_path / "run", False):
+        pass
+    assert "no lock (No locks available), so a second run" in caplog.text
