@@ -23,7 +23,7 @@ from utils.files import read_json
 from utils.options import field_metadata
 from utils.run_config import RunConfig
 
-BATCH, PRECISION, MODEL, DATA = "global_batch", "precision", "model", "data"
+BATCH, PRECISION, MODEL, DATA, LENGTH = "global_batch", "precision", "model", "data", "num_train_steps"
 ALIASES = {  # options that are compared as what they come to
     **dict.fromkeys(("train_batch_size", "gradient_accumulation_steps", "accumulation"), BATCH),
     "fp16": PRECISION,
@@ -61,7 +61,7 @@ def compared_options(config: RunConfig) -> set[str]:
     """The names of the options that decide the numbers of a run by themselves."""
     paths = {name for name, metadata in field_metadata(type(config)).items() if metadata.get("path")}
     names = set(field_metadata(type(config))) - paths - config.may_change
-    return names if config.decay == "linear" else names - {"num_train_steps"}
+    return names if config.decay == "linear" else names - {LENGTH}
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -108,7 +108,7 @@ def check_differences(
     """
     lines = differences(old, new)
     wanted_names = {ALIASES.get(name, name) for name in allowed}
-    refused = [line for line in lines if line[0] not in wanted_names]
+    refused = [line for line in lines if line[0] not in wanted_names and not _is_longer(line[0], old, new)]
     if refused:
         more = [f"and {len(refused) - SHOWN} more"] if len(refused) > SHOWN else []
         names = " ".join(dict.fromkeys(name for name, _ in lines))
@@ -121,6 +121,11 @@ def check_differences(
             remedy=f"set it back; or give --allow_changes {names} to go on with the new values, no longer the same run",
         )
     return lines
+
+
+def _is_longer(name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether `name` is the number of steps and the run is made longer: a usual wish, of which the log warns."""
+    return name == LENGTH and bool(new["options"][LENGTH] > old["options"][LENGTH])
 
 
 def check_names(config: RunConfig) -> None:

@@ -102,7 +102,7 @@ class Checkpoints:
         the state, or None where a run starts. Raises `InputError` where none can be used, where other things differ,
         and where the model or the length of an epoch is not that of the interrupted run.
         """
-        changes = self._compare(allow_changes)
+        changes = self._compare(model, allow_changes)
         newest = checkpoint.newest_train_state(self.folder, self.weights_path, LOG)
         check_checkpoints(self.folder.parent, newest[0] if newest else 0)
         if newest is None:
@@ -143,19 +143,25 @@ class Checkpoints:
                 remedy="resume with the same script and options, or start a new run in another output_dir",
             ) from None
 
-    def _compare(self, allow_changes: Sequence[str]) -> list[tuple[str, str]]:
+    def _compare(self, model: nn.Module, allow_changes: Sequence[str]) -> list[tuple[str, str]]:
         """Compare this run with the record in the newest train state that can be read; returns what differs.
 
         Raises `InputError` for differences that are not allowed, and if an epoch has another number of steps: weight
         files numbered by epochs can be found only if the number is the same.
         """
-        for _, path in checkpoint.train_states(self.folder):
+        for step, path in checkpoint.train_states(self.folder):
             try:
                 contents = checkpoint.load(path, mmap=True)
             except InputError:
                 continue  # `newest_train_state` skips it later, with a log line
             old = contents.get("record") or record_of_hps(self.folder.parent / "log" / "hps.json")
-            changes = check_differences(old, self.record, allow_changes, path)
+            try:
+                changes = check_differences(old, self.record, allow_changes, path)
+            except InputError:
+                is_of_this_script = old.get("options", {}).keys() == self.record["options"].keys()
+                if not is_of_this_script and self.weights_path(step).is_file():
+                    self._load_weights(model, self.weights_path(step))  # that it is another model says more
+                raise
             valid_steps = contents.get("valid_steps", self.valid_steps)
             if self.numbered_by == "epoch" and valid_steps != self.valid_steps:
                 raise InputError(

@@ -58,7 +58,7 @@ REFUSED = [
     ({"seed": 43, "betas": [0.8, 0.98]}, "betas, seed", r"seed: 42 -> 43"),
     ({"optim": "adamax"}, "optim", "optim: 'adamw' -> 'adamax'"),
     ({"batching": "release"}, "batching", "'full' -> 'release'"),
-    ({"num_train_steps": 8}, "num_train_steps", "num_train_steps: 4 -> 8"),
+    ({"num_train_steps": 3}, "num_train_steps", "num_train_steps: 4 -> 3"),
     ({"precision": "bf16"}, "precision", "fp32 -> bf16"),
     ({"train_batch_size": 120}, "global_batch", r"micro-batches of 160 units .* -> 1 micro-batches of 120 units"),
     ({"gradient_accumulation_steps": 2}, "global_batch", "1 micro-batches .* -> 2 micro-batches"),
@@ -86,6 +86,12 @@ def test_what_changes_the_numbers_is_refused_with_both_values(
     resume(world, run, *flags[1].split(), **changes)
     assert "WARNING resumed with a change of " + keys.split(", ")[0] in (run / "log" / "log.txt").read_text()
     assert kill_test.newest(run, "train_state")["step"] == changes.get("num_train_steps", 4)
+
+
+def test_a_run_may_be_made_longer_with_a_warning(world: Path, run: Path) -> None:
+    resume(world, run, num_train_steps=6)
+    assert kill_test.newest(run, "train_state")["step"] == 6
+    assert "WARNING resumed with a change of num_train_steps: 4 -> 6" in (run / "log" / "log.txt").read_text()
 
 
 def test_a_rebuilt_store_is_refused(world: Path, run: Path) -> None:
