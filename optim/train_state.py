@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from model.weight_files import read_weights
+from model.weight_names import some
+from model.weights import load_weights
 from optim.run_record import DATA, check_differences, record_of_hps
 from optim.update import Updater
 from utils import checkpoint
@@ -131,17 +134,19 @@ class Checkpoints:
         )
 
     def _load_weights(self, model: nn.Module, path: Path) -> None:
-        """Load the weights of the interrupted run; `InputError` unless they fit the model."""
-        try:
-            model.load_state_dict(checkpoint.load(path))
-        except RuntimeError as error:
+        """Load the weights of the interrupted run; `InputError` unless they fit the model and are finite."""
+        state, names = read_weights(path), model.state_dict().keys()
+        missing_keys, unexpected_keys = ([*names - state.keys()], [*state.keys() - names])
+        if missing_keys or unexpected_keys:
             raise InputError(
                 "the run to resume has another model",
                 file=path,
-                found="; ".join(line.strip()[:200] for line in str(error).splitlines()[1:]),
+                key="checkpoint",
+                found=f"without {some(sorted(missing_keys))}; with {some(sorted(unexpected_keys))}",
                 expected="weights of the same task and model_config",
                 remedy="resume with the same script and options, or start a new run in another output_dir",
-            ) from None
+            )
+        load_weights(model, state, path, complete=True)
 
     def _compare(self, model: nn.Module, allow_changes: Sequence[str]) -> list[tuple[str, str]]:
         """Compare this run with the record in the newest train state that can be read; returns what differs.

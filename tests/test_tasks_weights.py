@@ -61,6 +61,16 @@ def test_inference_refuses_a_weight_file_with_a_changed_byte(world, run, tmp_pat
         inf_vqa.main(inference(world, run, "--checkpoint", tmp_path / "flipped.pt"))
 
 
+@pytest.mark.parametrize("change", [torch.Tensor.long, lambda weight: weight * float("nan")])
+def test_a_run_is_not_resumed_from_weights_that_are_no_finite_floats(world, run, tmp_path, change):
+    shutil.copytree(run, tmp_path / "run")
+    state, key = checkpoint.load(run / "ckpt/model_step_2.pt"), "uniter.pooler.dense.weight"
+    torch.save(state | {key: change(state[key])}, tmp_path / "run/ckpt/model_step_2.pt")
+    config = options(world, run, **STORES, **SHORT | {"num_train_steps": 4}, checkpoint=str(world / "pretrained.pt"))
+    with pytest.raises(InputError, match=rf"model_step_2\.pt[\s\S]*{key}"):
+        train_vqa.main(["--config", str(config), "--output_dir", str(tmp_path / "run"), "--resume"])
+
+
 def test_eval_only_scores_weights_that_are_given_and_whole(world, run, tmp_path):
     """Not random weights: without a checkpoint, with --resume, with weights of another task."""
     config = str(options(world, tmp_path / "new", **STORES))
