@@ -29,6 +29,8 @@ from utils.options import MOST, MOST_UNITS, SHARE, option
 from utils.run_config import RunConfig
 from utils.store_options import ListedStoreOptions
 
+MINED: dict[str, Any] = {"only_if": ("hard_negatives", "mined")}
+
 
 @dataclass(kw_only=True)
 class ItmConfig(ListedStoreOptions, RunConfig):
@@ -52,6 +54,7 @@ class ItmConfig(ListedStoreOptions, RunConfig):
         "online only: number of the hardest candidates that the loss uses, for each text and image",
         at_least=1,
         at_most=100_000,
+        only_if=("hard_negatives", "online"),
     )
     margin: float = option(
         0.2,
@@ -63,21 +66,28 @@ class ItmConfig(ListedStoreOptions, RunConfig):
         "mined only: mine new negatives every so many optimiser steps; a smaller number is slower",
         at_least=1,
         at_most=MOST,
+        **MINED,
     )
     mine_images: int = option(
         128,
         "mined only: random images to score for each text; more finds harder negatives, slowly",
         at_least=1,
         at_most=MOST,
+        **MINED,
     )
     mine_keep: int = option(
-        20, "mined only: number of hardest negatives to keep for each text and each image", at_least=1, at_most=MOST
+        20,
+        "mined only: number of hardest negatives to keep for each text and each image",
+        at_least=1,
+        at_most=MOST,
+        **MINED,
     )
     mined_negatives: int = option(
         2,
         "mined only: number of hard negatives in an example, half of them images, half texts",
         at_least=1,
         at_most=100_000,
+        **MINED,
     )
     inf_minibatch_size: int = option(
         400,

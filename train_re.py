@@ -6,7 +6,7 @@ python train_re.py --config config/train-refcoco-base-1gpu.json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from utils.store_options import SplitStoreOptions
 BOXES_HELP = "kind of boxes in the image LMDB; None: gt if its name has coco_gt, else detected"
 
 
+RANK: dict[str, Any] = {"only_if": ("train_loss", "rank")}
+
+
 @dataclass(kw_only=True)
 class ReConfig(SplitStoreOptions, RunConfig):
     """Options of referring-expression finetuning (paper 4.1 and A.2)."""
@@ -43,11 +46,17 @@ class ReConfig(SplitStoreOptions, RunConfig):
     train_loss: Literal["cls", "rank"] = option(
         "cls", help="cls: cross-entropy over the regions; rank: margin ranking loss between the true region and another"
     )
-    margin: float = option(0.2, help="margin of the ranking loss (train_loss rank), on scores of 0 to 1", **SHARE)
+    margin: float = option(
+        0.2,
+        help="margin of the ranking loss (train_loss rank), on scores of 0 to 1",
+        **SHARE,
+        **RANK,
+    )
     hard_ratio: float = option(
         0.3,
         help="probability that the ranking loss takes the hardest wrong region instead of a random one",
         **SHARE,
+        **RANK,
     )
     train_batch_size: int = option(
         128, help="expressions in a rank's micro-batch; lower it if memory runs out", at_least=1, at_most=MOST_UNITS

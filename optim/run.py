@@ -85,6 +85,8 @@ def train(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:
     world.barrier()
     log = open_log(config.output_dir, world.rank)
     log.info(describe_batches(trainer))
+    if task.head is None and config.lr_mul != 1:
+        log.warning("the option lr_mul has no effect: this script has no head that it applies to")
     if world.is_main:
         folder = Path(config.output_dir)
         if config.resume and trainer.state.step == 0 and (old_metrics := keep_old_metrics(folder)):

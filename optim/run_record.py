@@ -20,7 +20,7 @@ from model.uniter import UniterConfig
 from optim.task import MicroBatches
 from utils.errors import InputError
 from utils.files import read_json
-from utils.options import field_metadata
+from utils.options import field_metadata, is_read
 from utils.run_config import RunConfig
 
 BATCH, PRECISION, MODEL, DATA, LENGTH = "global_batch", "precision", "model", "data", "num_train_steps"
@@ -59,8 +59,11 @@ def run_record(
 
 def compared_options(config: RunConfig) -> set[str]:
     """The names of the options that decide the numbers of a run by themselves."""
-    paths = {name for name, metadata in field_metadata(type(config)).items() if metadata.get("path")}
-    names = set(field_metadata(type(config))) - paths - config.may_change
+    names = {
+        name
+        for name, metadata in field_metadata(type(config)).items()
+        if name not in config.may_change and not metadata.get("path") and is_read(config, metadata)
+    }
     return names if config.decay == "linear" else names - {LENGTH}
 
 

@@ -60,7 +60,10 @@ class DeviceCheckConfig:
     device: Literal["cuda", "cpu"] | None = option(None, help="device to check; None: the GPU where there is one")
     phases: list[str] = option([], help="names of the phases to run; none: all of them, in their order")
     limit: float = option(
-        0.0, help="time limit of all phases together, in minutes; 0: 6 on a GPU, 24 on a CPU", at_least=0
+        0.0,
+        help="time limit of all phases together, in minutes; 0: 6 on a GPU, 24 on a CPU",
+        at_least=0,
+        at_most=100_000,
     )
     only: str = option("", help="run this one phase in the present process, for a debugger")
 

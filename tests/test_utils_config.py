@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from inf_re import ReInference
+from train_itm import ItmConfig
 from utils import paths
 from utils.config import load_hps, parse, validate
 from utils.errors import InputError
@@ -160,6 +161,20 @@ def test_dead_keys_are_noted_and_odd_choices_warned_of(tmp_path: Path) -> None:
     _, notes = parse(Config, ["--config", file])
     assert [key in note for key, note in zip(("mask_dir", "rank", "warmup_steps 20", "bf16"), notes, strict=True)]
     assert len(notes) == 4
+
+
+def test_options_that_nothing_reads_are_noted(tmp_path: Path) -> None:
+    """In a config for hard negatives that `train_itm.py` is given, for example."""
+    (tmp_path / "o.json").write_text('{"output_dir": "o", "model_config": "m", "hard_neg_size": 31, "num_bb": 50}')
+    _, notes = parse(ItmConfig, ["--config", str(tmp_path / "o.json"), "--mine_keep", "3"])
+    assert notes == [
+        "the option num_bb has no effect: conf_th is 0.2, not -1",
+        "the option hard_neg_size has no effect: hard_negatives is none, not online",
+        "the option mine_keep has no effect: hard_negatives is none, not mined",
+    ]
+    saved = dataclasses.asdict(ItmConfig(output_dir="o", model_config="m"))
+    (tmp_path / "hps.json").write_text(json.dumps(saved))
+    assert parse(ItmConfig, ["--config", str(tmp_path / "hps.json")])[1] == []
 
 
 def test_data_root_goes_before_databases_and_checkpoints_only(tmp_path: Path) -> None:

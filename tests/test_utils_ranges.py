@@ -142,7 +142,6 @@ def test_convert_imgdir_refuses_a_minimum_above_the_maximum(
         ({"output_dir": ""}, "output_dir"),
         ({"checkpoint": ""}, "checkpoint"),
         ({"checkpoint": "a\0b"}, "checkpoint"),
-        ({"model_config": "a\ud800"}, "model_config"),
     ],
 )
 def test_lists_entries_and_texts_are_checked_too(options: dict[str, Any], key: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import tyro
 
 from utils.errors import InputError
 from utils.files import read_json
-from utils.options import convert, field_metadata, field_types, is_required, option, unknown_key
+from utils.options import convert, field_metadata, field_types, is_read, is_required, option, unknown_key
 from utils.paths import resolve_paths
 from utils.ranges import check_ranges, spell_range
 from utils.run_config import RunConfig
@@ -96,7 +96,7 @@ def validate(config: Any, files: Mapping[str, Any] = MappingProxyType({})) -> li
         raise InputError(
             "min_bb is greater than max_bb", key="min_bb", found=config.min_bb, expected=expected, remedy=remedy
         )
-    notes = []
+    notes = unread_options(config, files)
     if config.warmup_steps > config.num_train_steps:
         notes.append(
             f"warmup_steps {config.warmup_steps} is more than num_train_steps {config.num_train_steps}: "
@@ -104,6 +104,22 @@ def validate(config: Any, files: Mapping[str, Any] = MappingProxyType({})) -> li
         )
     if config.fp16 and config.precision not in (None, "fp16"):
         notes.append(f"the option fp16 is ignored, because precision is set to {config.precision}")
+    return notes
+
+
+def unread_options(config: RunConfig, files: Mapping[str, Any]) -> list[str]:
+    """Notes on options that were given but have no effect, because another option has another value.
+
+    A default in a JSON file counts as given where the file does not have the other option, as in a saved `hps.json`.
+    """
+    notes = []
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name, metadata in field_metadata(type(config)).items():
+        if is_read(config, metadata):
+            continue
+        other, needed = metadata["only_if"]
+        if getattr(config, name) != defaults[name] or (name in files and other not in files):
+            notes.append(f"the option {name} has no effect: {other} is {getattr(config, other)}, not {needed}")
     return notes
 
 

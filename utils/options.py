@@ -6,6 +6,7 @@ import difflib
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,9 +23,9 @@ SHARE: dict[str, Any] = {"at_least": 0, "at_most": 1}  # the range of a share or
 def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
     """Define a dataclass field that is an option; without a default the option is required.
 
-    `metadata`: `group` (its heading in --help), `path` and `joined` (see `utils.paths`), and for numbers the range (see
-    `utils.ranges`). A list as default is copied for each instance. A subclass may give a field another default and
-    keeps its metadata.
+    `metadata`: `group` (its heading in --help), `path` and `joined` (see `utils.paths`), for numbers the range (see
+    `utils.ranges`), and `only_if`: (name, value) of another option with whose value alone this one is read. A list as
+    default is copied for each instance. A subclass may give a field another default and keeps its metadata.
     """
     metadata = {"help": help, **metadata}
     if isinstance(default, list):
@@ -45,6 +46,12 @@ def field_metadata(config_class: type) -> dict[str, dict[str, Any]]:
         for field in dataclasses.fields(ancestor) if dataclasses.is_dataclass(ancestor) else ():
             metadata[field.name].update(field.metadata)
     return metadata
+
+
+def is_read(config: Any, metadata: Mapping[str, Any]) -> bool:
+    """Whether the option with this metadata has an effect in `config`: see `only_if` in `option`."""
+    other, needed = metadata.get("only_if", (None, None))
+    return other is None or getattr(config, other) == needed
 
 
 def is_required(field: "dataclasses.Field[Any]") -> bool:

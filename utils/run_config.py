@@ -91,6 +91,7 @@ class RunConfig:
         group="data",
         at_least=1,
         at_most=10_000,
+        only_if=("conf_th", -1),
     )
     blind: bool = option(
         False, "replace each image by one empty region: a text-only baseline, as a control", group="data"
