@@ -106,19 +106,15 @@ def check_shape(key: str, weight: Tensor, value: Tensor, growth: Growth | None, 
     rows = growth.old_rows if growth is not None else len(weight)
     if value.shape == weight.shape or (weight.ndim and value.shape == (rows, *weight.shape[1:])):
         return
-    of_images = key.startswith(IMAGE_WIDTH) and value.shape[:1] == weight.shape[:1]
-    raise InputError(
-        "the checkpoint was trained with image features of another width"
-        if of_images
-        else "a weight of the checkpoint has another shape than the model's",
-        file=source,
-        key=key,
-        found=tuple(value.shape),
-        expected=tuple(weight.shape) if not of_images else f"{tuple(weight.shape)}, as wide as the image stores",
-        remedy="use image stores of the features that the checkpoint was trained with"
-        if of_images
-        else "use the model_config and vocabulary that the checkpoint was trained with",
-    )
+    problem, width = "a weight of the checkpoint has another shape than the model's", ""
+    remedy = "use the model_config and vocabulary that the checkpoint was trained with"
+    if key.startswith(IMAGE_WIDTH) and value.shape[:1] == weight.shape[:1]:
+        problem, width = "the checkpoint was trained with image features of another width", ", from the image stores"
+        remedy = "use image stores of the features that the checkpoint was trained with"
+    elif not key.startswith("uniter."):
+        remedy = "use a checkpoint without this head, or the answers and model options of the checkpoint's run"
+    expected = f"{tuple(weight.shape)}{width}"
+    raise InputError(problem, file=source, key=key, found=tuple(value.shape), expected=expected, remedy=remedy)
 
 
 def check_values(key: str, weight: Tensor, value: Tensor, is_tied: bool, source: object) -> None:

@@ -231,6 +231,11 @@ def test_weights_that_are_not_finite_are_refused(value):
     assert Q0 in text and "1 of 1024" in text
 
 
+def test_a_head_for_other_answers_says_that_it_is_the_head():
+    text = message(UniterForVisualQuestionAnswering(tiny_config(), 3, IMG_DIM), weights())
+    assert "vqa_output.3.weight" in text and "(17, 64)" in text and "(3, 64)" in text and "without this head" in text
+
+
 def test_another_feature_width_names_both_widths():
     wide = UniterForVisualQuestionAnswering(tiny_config(), 17, 50)
     text = message(wide, weights())

@@ -124,7 +124,7 @@ def test_a_checkpoint_of_another_width_is_refused(world, tmp_path):
     config = options(world, tmp_path / "run", **narrow, **SHORT, checkpoint=str(world / "pretrained.pt"))
     with pytest.raises(InputError) as error:
         train_vqa.main(["--config", str(config)])
-    for part in ("pretrained.pt", "img_linear.weight", "(32, 2048)", "(32, 100)", "as wide as the image stores"):
+    for part in ("pretrained.pt", "img_linear.weight", "(32, 2048)", "(32, 100)", "from the image stores"):
         assert part in str(error.value)
 
 

@@ -183,7 +183,7 @@ def test_a_changed_byte_in_a_weight_file_is_an_error(tmp_path: Path) -> None:
     moved.write_bytes(content)
     assert torch.equal(checkpoint.load(moved)["a"], weights["a"])
     assert torch.equal(torch.load(moved, weights_only=True)["b"], weights["b"])  # as any reader does
-    for place in (len(content) // 2, len(content) - LENGTH - 3, len(content) - 1, 40):
+    for place in (len(content) // 2, len(content) - LENGTH - 3, len(content) - LENGTH + 3, len(content) - 1, 40):
         moved.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
         with pytest.raises(InputError) as error:
             checkpoint.load(moved)
