@@ -12,7 +12,7 @@ from model.weight_names import layers, part_of, some
 from utils.errors import InputError
 
 NEEDED_PARTS = ("uniter.embeddings", "uniter.encoder")  # what a checkpoint for training must have
-ENCODER_NAME = re.compile(r"uniter\.|(.*\.)?\w*(encoder|embeddings)\.")
+ENCODER_NAME = re.compile(r"uniter\.|\w*encoder\.|(.*\.)?(encoder|embeddings)\.")
 IMAGE_WIDTH = ("uniter.img_embeddings.", "feat_regress.")  # parts with weights as wide as the features
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -110,7 +110,8 @@ def check_shape(key: str, weight: Tensor, value: Tensor, growth: Growth | None, 
     remedy = "use the model_config and vocabulary that the checkpoint was trained with"
     if key.startswith(IMAGE_WIDTH) and value.shape[:1] == weight.shape[:1]:
         problem, width = "the checkpoint was trained with image features of another width", ", from the image stores"
-        remedy = "use image stores of the features that the checkpoint was trained with"
+        remedy = "use image stores of the features that the checkpoint was trained with; a run without images: img_dim"
+        remedy += " in the model's JSON"
     elif not key.startswith("uniter."):
         remedy = "use a checkpoint without this head, or the answers and model options of the checkpoint's run"
     expected = f"{tuple(weight.shape)}{width}"

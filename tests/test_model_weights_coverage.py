@@ -127,6 +127,8 @@ def test_names_of_other_codebases_are_refused():
     whole = weights()
     assert "x_layers" in message(vqa(), {**whole, **lxmert})
     assert "parts of an encoder" in message(vqa(), {**whole, "visual_encoder.conv.weight": torch.zeros(3)})
+    head = {"other_output.answer_embeddings.weight": torch.zeros(3)}  # of another task
+    assert load_weights(vqa(), {**whole, **head}, "given.pt").unexpected_keys == list(head)
     assert "no weight of the checkpoint fits" in message(vqa(), {f"net.{key}": value for key, value in whole.items()})
 
 
