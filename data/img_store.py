@@ -14,14 +14,7 @@ import numpy as np
 from data.img_index import announced_counts, no_such_variant, picture_keys
 from data.lmdb_io import Reader, columns
 from data.records import decode
-from data.region_checks import (
-    as_half,
-    box_problem,
-    conf_problem,
-    finite_problem,
-    label_problem,
-    order_problem,
-)
+from data.region_checks import as_half, label_problem, region_problem
 from utils.errors import InputError
 
 SAMPLE = 64  # records that `ImageStore.check` reads by default
@@ -148,14 +141,14 @@ class ImageStore:
         record = self._decode(key)
         n = min(int(self.n_announced[row]), len(record["features"]))
         feat, boxes, conf = as_half(record["features"][:n]), record["norm_bb"][:n], record.get("conf")
-        problem, labels = finite_problem("features", feat) or box_problem(boxes), None
+        arrays, labels = {"features": feat, "norm_bb": boxes}, None
         if soft_labels:
             if "soft_labels" not in record:
                 raise self._bad(key, "the record has no soft labels", ", ".join(record), "soft_labels (MRC, MRC-kl)")
-            labels = as_half(record["soft_labels"][:n])
-            problem = problem or label_problem(labels)
-        if conf is not None and n < len(conf) and not self.blind:
-            problem = problem or order_problem(conf, n)
+            arrays["soft_labels"] = labels = as_half(record["soft_labels"][:n])
+        if conf is not None:
+            arrays["conf"] = conf
+        problem = region_problem(arrays, read=None if self.blind else n)  # blind: the region that is read is hidden
         if problem is not None:
             raise self._bad(key, *problem)
         pos, conf = positions(boxes), np.ones(n, np.float16) if conf is None else conf[:n].reshape(-1)
@@ -174,12 +167,18 @@ class ImageStore:
             raise self._bad(key, "an image record cannot be read", error, f"{encoding} of numeric arrays") from None
         feat, box = record.get("features"), record.get("norm_bb")
         conf = record.get("conf")
-        if feat is None or box is None or feat.ndim != 2 or (conf is not None and conf.shape[1:] not in ((), (1,))):
+        if (
+            feat is None
+            or box is None
+            or feat.ndim != 2
+            or feat.shape[1] == 0
+            or (conf is not None and conf.shape[1:] not in ((), (1,)))
+        ):
             shapes = {name: array.shape for name, array in record.items()}
             expected = "features (n, D), norm_bb (n, 6), conf (n,)"
             raise self._bad(key, "the arrays of an image record have wrong names or shapes", shapes, expected)
-        sizes = {len(array) for name, array in record.items() if name in ("features", "norm_bb", "conf", "soft_labels")}
-        if sizes != {len(feat)} or len(feat) == 0:
+        names = ("features", "norm_bb", "conf", "soft_labels")
+        if len(feat) == 0 or {array.shape[:1] for name, array in record.items() if name in names} != {feat.shape[:1]}:
             shapes = {name: array.shape for name, array in record.items()}
             expected = "the same number of rows, 1 or more"
             raise self._bad(key, "the arrays of an image have no rows, or different numbers of rows", shapes, expected)
@@ -190,11 +189,11 @@ class ImageStore:
             raise self._bad(key, title, feat.shape[1], self._img_dim)
         return record
 
-    def _bad(self, key: bytes, problem: str, value: Any, expected: Any) -> InputError:
+    def _bad(self, key: bytes, problem: str, value: Any, expected: Any, array: str = "") -> InputError:
         return InputError(
             problem,
             file=self.folder / "data.mdb",
-            key=f"{key.decode()}: features, norm_bb, conf, soft_labels",
+            key=f"{key.decode()}: {array or 'features, norm_bb, conf, soft_labels'}",
             found=value,
             expected=expected,
             remedy="extract or convert this image again; python -m scripts.check lists all such records",
@@ -231,12 +230,7 @@ class ImageStore:
 
     def check_record(self, row: int, soft_labels: bool = False) -> Regions:
         """Read and check one record, with `soft_labels` also those that it has, and return its regions."""
-        key = bytes(self._names[row])
-        regions = self.read(row, soft_labels and "soft_labels" in self._decode(key))
-        problem = conf_problem(regions.conf)
-        if problem is not None:
-            raise self._bad(key, *problem)
-        return regions
+        return self.read(row, soft_labels and "soft_labels" in self._decode(bytes(self._names[row])))
 
     def close(self) -> None:
         """Close the LMDB in this process; a later read opens it again."""

@@ -14,11 +14,12 @@ SUM_ERROR = 0.01  # of the sum of 1,601 probabilities stored as float16; roundin
 
 
 class Problem(NamedTuple):
-    """What is wrong with an image's regions: a title, the value found, what was expected."""
+    """What is wrong with an image's regions: a title, the value found, what was expected, the array."""
 
     title: str
     value: str
     expected: str
+    array: str = ""
 
 
 def region_problem(
@@ -26,8 +27,8 @@ def region_problem(
 ) -> Problem | None:
     """The first problem of an image's arrays `features`, `norm_bb` and, where they exist, `conf` and `soft_labels`.
 
-    `read`: the number of first regions that a store's reader takes; None: all. `classes`: the number of classes that
-    soft labels must have; None: any.
+    `read`: the number of first regions that a store's reader takes; None: all. Only `conf` needs to hold the others
+    too. `classes`: the number of classes that soft labels must have; None: any.
     """
     features, conf, labels = arrays["features"], arrays.get("conf"), arrays.get("soft_labels")
     return (
@@ -50,7 +51,7 @@ def finite_problem(name: str, array: np.ndarray) -> Problem | None:
     # by its exponent bits, ten times faster than `np.isfinite`
     if array.size and (array.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
         count = f"{int((~np.isfinite(array)).sum())} of {array.size} are NaN, infinite or too large for float16"
-        return Problem(f"{name} are not finite", count, "finite numbers")
+        return Problem(f"{name} are not finite", count, "finite numbers", name)
     return None
 
 
@@ -62,25 +63,27 @@ def box_problem(norm_bb: np.ndarray) -> Problem | None:
     if norm_bb.ndim != 2 or norm_bb.shape[1] not in (4, 6):
         area = "; the area is computed when it is read" if norm_bb.ndim == 2 and norm_bb.shape[1] in (5, 7) else ""
         expected = f"norm_bb (n, 6): x1, y1, x2, y2, w, h{area}"
-        return Problem("the boxes of an image have a wrong shape", f"norm_bb {norm_bb.shape}", expected)
+        return Problem("the boxes of an image have a wrong shape", f"norm_bb {norm_bb.shape}", expected, "norm_bb")
     boxes = norm_bb.astype(np.float32)
     corners = boxes[:, :4]
     low, high = corners.min(initial=0), corners.max(initial=1)
     if not (low >= -OUTSIDE and high <= 1 + OUTSIDE):  # also refuses NaN
         found = f"corners from {corners.min():g} to {corners.max():g}{', as if in pixels' if high > 2 else ''}"
-        return Problem("boxes are not relative to the image's size", found, "corners and sizes in 0..1")
+        return Problem("boxes are not relative to the image's size", found, "corners and sizes in 0..1", "norm_bb")
     sizes = boxes[:, 2:4] - boxes[:, :2]
     wrong_order = sizes < 0  # exact: rounding to float16 keeps the order
     stored = boxes[:, 4:]  # (n, 2) or (n, 0)
     wrong_size = ~(np.abs(stored - sizes[:, : stored.shape[1]]) <= SIZE_ERROR) | (stored < 0)  # ~: NaN is wrong too
     if wrong_order.any() and not _is_corner_and_size(boxes):
         row = int(wrong_order.any(1).argmax())
-        return Problem("the corners of a box are in the wrong order", _box(boxes, row), "x1 ≤ x2 and y1 ≤ y2")
+        return Problem(
+            "the corners of a box are in the wrong order", _box(boxes, row), "x1 ≤ x2 and y1 ≤ y2", "norm_bb"
+        )
     if wrong_order.any() or wrong_size.any():
         row = int((wrong_size if wrong_size.any() else wrong_order).any(1).argmax())
         like = ", as if norm_bb held x, y, w, h" if _is_corner_and_size(boxes) else ""
         expected = "x1, y1, x2, y2, w, h with w = x2 − x1, h = y2 − y1"
-        return Problem("the sizes of a box contradict its corners", _box(boxes, row) + like, expected)
+        return Problem("the sizes of a box contradict its corners", _box(boxes, row) + like, expected, "norm_bb")
     return None
 
 
@@ -96,10 +99,10 @@ def _box(boxes: np.ndarray, row: int) -> str:
 def conf_problem(conf: np.ndarray) -> Problem | None:
     """A `Problem` unless all confidences `conf`, (n,) or (n, 1) as the release's extractor wrote, lie in 0..1."""
     if conf.ndim not in (1, 2) or conf.size != len(conf):
-        return Problem("the confidences of an image have a wrong shape", f"conf {conf.shape}", "conf (n,)")
+        return Problem("the confidences of an image have a wrong shape", f"conf {conf.shape}", "conf (n,)", "conf")
     if conf.size and not (conf.min() >= -CONF_ERROR and conf.max() <= 1 + CONF_ERROR):  # also refuses NaN
         found = f"conf from {conf.min():g} to {conf.max():g}"
-        return Problem("confidences are not probabilities", found, "finite numbers in 0..1")
+        return Problem("confidences are not probabilities", found, "finite numbers in 0..1", "conf")
     return None
 
 
@@ -111,7 +114,7 @@ def order_problem(conf: np.ndarray, read: int) -> Problem | None:
     best = read + int(conf[read:].argmax())
     found = f"region {best} has confidence {conf[best]:.4g}; of the first {read} one has {conf[:read].min():.4g}"
     expected = f"the most confident regions first, because the first {read} of {len(conf)} are read"
-    return Problem("regions that are left out are more confident than those that are read", found, expected)
+    return Problem("regions that are left out are more confident than those that are read", found, expected, "conf")
 
 
 def label_problem(labels: np.ndarray, classes: int | None = None) -> Problem | None:
@@ -120,7 +123,7 @@ def label_problem(labels: np.ndarray, classes: int | None = None) -> Problem | N
         background = ", as if background were missing" if labels.ndim == 2 and labels.shape[1] + 1 == classes else ""
         expected = f"{classes or 'C'} classes, background first"
         title = "soft labels have another number of classes than the model"
-        return Problem(title, f"soft_labels {labels.shape}{background}", expected)
+        return Problem(title, f"soft_labels {labels.shape}{background}", expected, "soft_labels")
     problem = finite_problem("soft_labels", labels)
     if problem is not None or not labels.size:
         return problem
@@ -134,7 +137,9 @@ def label_problem(labels: np.ndarray, classes: int | None = None) -> Problem | N
     row = int(wrong.argmax())
     found = f"region {row}: from {labels[row].min():.4g} to {labels[row].max():.4g}, sum {sums[row]:.4g}"
     found += f"; {int(wrong.sum())} such regions"
-    return Problem("soft labels are not probabilities", found, "numbers of 0 or more with the sum 1 (a softmax)")
+    return Problem(
+        "soft labels are not probabilities", found, "numbers of 0 or more with the sum 1 (a softmax)", "soft_labels"
+    )
 
 
 def _sums_of_half(labels: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Values are checked where they are read, in one pass, so that ten million texts n
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from utils.files import read_json
 MAX_KEY = 511  # bytes of a key in an LMDB
 MAX_LENGTH = 1_000_000  # word pieces of a text
 MAX_REGIONS = 10_000  # of an image
+MAX_TOKEN = 10_000_000  # the largest id of a word piece
 COPY_AGAIN = "copy the whole folder of the store again, or prepare it again"
 
 
@@ -36,9 +38,11 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def is_box(value: Any) -> bool:
-    """Whether a value is a box of positive size: four numbers x, y, w, h."""
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value)) and min(value[2:]) > 0
+def is_box(value: Any, empty: bool = False) -> bool:
+    """Whether a value is a box: four numbers x, y, w, h, with w and h above 0, or with `empty` also 0."""
+    if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)):
+        return False
+    return min(value[2:]) > 0 or (empty and min(value[2:]) == 0)
 
 
 def is_name(value: Any) -> bool:
@@ -60,10 +64,10 @@ LENGTH = Rule(whole(0, MAX_LENGTH), f"a length in word pieces: a whole number, 0
 REGIONS = Rule(whole(1, MAX_REGIONS), f"a number of regions: a whole number, 1 to {MAX_REGIONS:,}")
 PICTURES = Rule(is_name, "the name of an image, or a list of such names")
 TEXTS = Rule(is_list(is_name_text), "a list of one or more text ids, each a text")
-TOKEN = Rule(whole(0), "the id of a word piece: a whole number, 0 or more")
+TOKEN = Rule(whole(0, MAX_TOKEN), f"the id of a word piece: a whole number, 0 to {MAX_TOKEN:,}")
 NUMBER = Rule(whole(0), "a whole number, 0 or more")
 SIDE = Rule(lambda value: is_number(value) and value > 0, "pixels: a number above 0")
-BOX = Rule(is_box, "x, y, w, h in pixels: four numbers, w and h above 0")
+BOX = Rule(lambda value: is_box(value, empty=True), "x, y, w, h in pixels: four numbers, w and h not below 0")
 ANN_IDS = Rule(lambda value: value == [] or is_list(whole(0))(value), "a list of annotation ids, whole numbers")
 
 # The fields of each entry in the files that are lists of entries: those of referring expressions.
@@ -114,6 +118,11 @@ def read_entries(file: Path) -> list[dict[str, Any]]:
         for name, rule in fields.items():
             if not rule.fits(entry.get(name)):
                 raise bad_value(file, f"entry {number}: {name}", entry.get(name, "no such field"), rule.expected)
+    id_key = next(iter(fields))
+    ids = [entry[id_key] for entry in content]
+    if len(set(ids)) < len(ids):
+        twin = next(id_ for id_, count in Counter(ids).items() if count > 1)
+        raise bad_value(file, f"{id_key} {twin}", f"{ids.count(twin)} entries", "one entry for each")
     return content
 
 
@@ -165,6 +174,9 @@ def check_meta(file: Path, meta: Any) -> None:
         expected = "[low, high]: the id of the first ordinary word piece, and the larger size of the vocabulary"
         raise bad_value(file, "v_range", bounds, expected)
     _check_special_tokens(file, special, bounds)
+    digest = meta.get("vocab_sha256")
+    if digest is not None and not isinstance(digest, str):
+        raise bad_value(file, "vocab_sha256", digest, "the hash of vocab.txt, as text")
 
 
 def _check_special_tokens(file: Path, special: Mapping[str, int], bounds: list[int]) -> None:

@@ -67,6 +67,10 @@ def meta_of(file: Path, content: Any) -> Meta:
     )
 
 
+def _are_tokens(ids: Any, high: int) -> bool:
+    return isinstance(ids, list) and all(type(token) is int and 0 <= token < high for token in ids)
+
+
 class TextStore:
     """Texts 0 .. n-1 of a text LMDB, in the order of its file of lengths (`id2len.json`).
 
@@ -137,15 +141,18 @@ class TextStore:
         """
         record = self._decode(self._key(i))
         high = self.meta.v_range[1] + (VCR_TOKENS if "input_ids_as" in record else 0)
-        lists = [record["input_ids"], *record.get("input_ids_as", ()), *record.get("input_ids_rs", ())]
-        bad = next((ids for ids in lists if not all(type(t) is int and 0 <= t < high for t in ids)), None)
+        lists = [record["input_ids"]]
+        for name in ("input_ids_as", "input_ids_rs"):
+            choices = record.get(name, ())
+            lists += choices if isinstance(choices, list | tuple) else [choices]
+        bad = next((ids for ids in lists if not _are_tokens(ids, high)), None)
         if bad is not None:
             raise InputError(
                 "a text has word pieces outside the vocabulary",
                 file=self.path / "data.mdb",
                 key=self.id(i),
                 found=str(bad)[:200],
-                expected=f"integers 0..{high - 1}, by v_range in meta.json",
+                expected=f"lists of integers 0..{high - 1}, by v_range in meta.json",
                 remedy="prepare the store again with one vocab.txt",
             )
         return record

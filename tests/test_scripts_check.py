@@ -97,9 +97,10 @@ def test_files_that_contradict_each_other(stores):
         (expressions / "annotations.json", lambda c: [e | {"bbox": [1, 1, 5, 5]} for e in c], "bbox|[1, 1, 5, 5]"),
         (
             expressions / "annotations.json",
-            lambda c: [e | {"bbox": [1, 1, 0, 5]} for e in c],
-            "entry 1: bbox|[1, 1, 0, 5]",
+            lambda c: [e | {"bbox": [1, 1, -2, 5]} for e in c],
+            "entry 1: bbox|[1, 1, -2, 5]",
         ),
+        (expressions / "images.json", lambda c: [*c, c[0]], "id 101|2 entries"),
         (expressions / "refs.json", lambda c: [e | {"ann_id": "1"} for e in c], "entry 1: ann_id|'1'"),
         (expressions / "categories.json", lambda c: {"a": 1}, "the whole file|a list of entries"),
     ]
