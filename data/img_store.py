@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from data.img_index import announced_counts, no_such_variant, picture_keys
-from data.lmdb_io import Reader, columns
+from data.index_cache import columns
+from data.lmdb_io import Reader
 from data.records import decode
 from data.region_checks import as_half, label_problem, region_problem
 from utils.errors import InputError
@@ -70,9 +71,8 @@ class ImageStore:
             raise no_such_variant(self.folder, bounds if conf_th > -1 else f"numbb{num_bb}", compressed)
         self._reader = Reader(self.folder)
         self._img_dim: int | None = None
-        sources = [self.folder / "data.mdb", counts]
-        # The names in the index, nbb and held, are old: existing indexes must stay readable.
-        index = columns(self.path, f"{self.folder.name} {bounds} {num_bb} held", sources, self._build)
+        variant = f"image {self.folder.name} {bounds} {num_bb}"
+        index = columns(self.path, variant, self._reader, sides=[counts], build=self._build, keys="names")
         self._names: np.ndarray = index["names"]
         self.n_announced: np.ndarray = np.ones(len(self._names), np.int32) if blind else index["nbb"]
         self.n_stored: np.ndarray = self.n_announced if blind else index["held"]
@@ -83,6 +83,7 @@ class ImageStore:
 
     def _build(self) -> dict[str, np.ndarray]:
         """Build the index: `names` (images,) bytes, sorted, and `nbb` and `held`, the two counts of regions."""
+        self._reader.check_pages()
         keys = picture_keys(self._reader)
         if self._counts is not None:
             counts = announced_counts(self._counts, keys, self.folder)

@@ -1,100 +1,20 @@
-"""Read-only access to LMDBs, and the index files of a store.
+"""Read-only access to LMDBs.
 
 A truncated LMDB kills the process that reads it through a memory map (SIGBUS), so the file's size is checked first. A
 process opens each path once, without a lock file.
 """
 
-import hashlib
-import json
 import os
-import struct
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
 import numpy as np
 
+from data.lmdb_pages import check_pages, check_size, read_layout
 from utils.errors import InputError
-from utils.files import atomic_file, whole_folder
 
-META_MAGIC = 0xBEEFC0DE  # the magic number in the first two pages of an LMDB
-
-
-def check_size(folder: Path) -> None:
-    """Check that `folder` holds a whole LMDB.
-
-    `InputError` when `data.mdb` is missing, is not an LMDB, or is shorter than its own header says.
-    """
-    file = folder / "data.mdb"
-    if not file.is_file():
-        raise InputError(
-            "LMDB not found",
-            file=file,
-            key=folder.name,
-            found=_folder_contents(folder),
-            expected="data.mdb",
-            remedy="check the path and data_root, or prepare the store (docs/DATA.md)",
-        )
-    size = file.stat().st_size
-    with open(file, "rb") as stream:
-        head = stream.read(152)
-        page = struct.unpack_from("<I", head, 40)[0] if len(head) == 152 else 0
-        magic = struct.unpack_from("<I", head, 16)[0] if page else 0
-        if magic != META_MAGIC or page < 512:
-            raise InputError(
-                "not an LMDB",
-                file=file,
-                key=folder.name,
-                found=f"{file.stat().st_size:,} bytes without LMDB's header",
-                expected="a data.mdb that LMDB wrote",
-                remedy="copy or prepare it again",
-            )
-        stream.seek(page)
-        second = stream.read(152)
-        metas = [struct.unpack_from("<QQQ", meta, 128) for meta in (head, second) if len(meta) == 152]
-        root, last, _ = max(metas, key=lambda meta: meta[2])  # the newer of the two headers
-        full_size = (last + 1) * page
-        if size < full_size and not _used_pages_are_there(stream.fileno(), root, page, size // page):
-            raise InputError(
-                "the LMDB is truncated",
-                file=file,
-                found=f"{size:,} bytes",
-                expected=f"{full_size:,} bytes, as its header says",
-                remedy="copy or prepare it again",
-            )
-
-
-def _used_pages_are_there(fd: int, root: int, page_size: int, pages: int) -> bool:
-    """Whether all pages of the tree under page `root`, those of large values included, are below page `pages`.
-
-    LMDB does not write free pages at the end of a file, so a complete file may be shorter than its header says.
-    """
-    todo = [] if root == 2**64 - 1 else [root]  # an empty tree has no root
-    while todo:
-        number = todo.pop()
-        if number >= pages:
-            return False
-        page = os.pread(fd, page_size, number * page_size)
-        flags, lower = struct.unpack_from("<HH", page, 10)
-        for at in struct.unpack_from(f"<{(lower - 16) // 2}H", page, 16):
-            low, high, node_flags, key_size = struct.unpack_from("<4H", page, at)
-            if flags & 1:  # a branch page: the node points to another page
-                todo.append(low | high << 16 | node_flags << 32)
-            elif node_flags & 1:  # a large value, on separate pages
-                first = struct.unpack_from("<Q", page, at + 8 + key_size)[0]
-                if first >= pages or first + struct.unpack("<I", os.pread(fd, 4, first * page_size + 12))[0] > pages:
-                    return False
-    return True
-
-
-def _folder_contents(folder: Path) -> str:
-    """For messages: the first names in `folder`, or in its parent where `folder` does not exist."""
-    nearest = folder if folder.is_dir() else folder.parent
-    if not nearest.is_dir():
-        return f"{nearest} does not exist"
-    names = sorted(path.name for path in nearest.iterdir())[:8]
-    return f"in {nearest}: {', '.join(names) or 'nothing'}"
+SAMPLE = 64  # keys that `Reader.has_sample` looks for
 
 
 class Reader:
@@ -131,14 +51,45 @@ class Reader:
             Reader._open[key] = (env, env.begin(buffers=True))
         return Reader._open[key][1]
 
+    def check_pages(self) -> None:
+        """Check the structure of the LMDB (see `data.lmdb_pages`); it reads all pages but those of large values."""
+        check_pages(self.folder)
+
     def get(self, key: bytes) -> memoryview | None:
         """The value of `key`, as a view into the mapped file; None when the LMDB does not have the key."""
-        return self._transaction().get(key)  # type: ignore[return-value]
+        try:
+            return self._transaction().get(key)  # type: ignore[return-value]
+        except lmdb.Error as error:
+            raise self._damage(error, key) from None
+
+    def has_sample(self, keys: np.ndarray) -> bool:
+        """Whether the LMDB has a sample of `keys`, the first and the last among them; then it is closed."""
+        rows = np.unique(np.linspace(0, len(keys) - 1, min(len(keys), SAMPLE)).astype(int))
+        present = all(self.get(bytes(key)) is not None for key in keys[rows])
+        self.close()
+        return present
 
     def items(self) -> Iterator[tuple[bytes, memoryview]]:
-        """Iterate over all keys and values, sorted by key."""
-        for key, value in self._transaction().cursor():
-            yield bytes(key), value  # type: ignore[misc]
+        """Iterate over all keys and values, sorted by key; `InputError` when there are more than the header says."""
+        entries = read_layout(self.folder).entries
+        try:
+            for number, (key, value) in enumerate(self._transaction().cursor()):
+                if number == entries:
+                    raise lmdb.CorruptedError(f"more entries than the {entries:,} of the header")
+                yield bytes(key), value  # type: ignore[misc]
+        except lmdb.Error as error:
+            raise self._damage(error) from None
+
+    def _damage(self, error: lmdb.Error, key: bytes | None = None) -> InputError:
+        """What LMDB says about a damaged file, as an `InputError`."""
+        return InputError(
+            "the LMDB is damaged",
+            file=self.folder / "data.mdb",
+            key=key and key.decode(errors="replace"),
+            found=error,
+            expected="an LMDB that can be read",
+            remedy="copy or prepare it again",
+        )
 
     @property
     def is_open(self) -> bool:
@@ -151,52 +102,3 @@ class Reader:
         if opened is not None:
             opened[1].abort()
             opened[0].close()
-
-
-def columns(
-    store: Path, variant: str, sources: Sequence[Path], build: Callable[[], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """The index of a store: memory-mapped arrays by name, which `build` makes once.
-
-    They are saved in `.index` inside the store or, where that cannot be written, in a cache folder (`UNITER_CACHE`,
-    default `~/.cache/uniter`). `variant` distinguishes several indexes of one store. The index is built again when a
-    file of `sources` changes its size or modification time. Several processes may build at once: the first one wins.
-    """
-    stamp = [variant] + [[str(s.name), s.stat().st_size, s.stat().st_mtime_ns] for s in sources if s.exists()]
-    name = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:20]
-    real = hashlib.sha256(os.path.realpath(store).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("UNITER_CACHE", "~/.cache/uniter")).expanduser() / real
-    folders = [store / ".index" / name, cache / name]
-    for folder in folders:
-        if folder.is_dir():
-            return _memory_mapped(folder)
-    arrays = build()
-    for folder in folders:
-        try:
-            _save(folder, arrays)
-            return _memory_mapped(folder)
-        except OSError:  # the disk is read-only or full: try the cache folder
-            continue
-    return arrays
-
-
-def _save(folder: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write the arrays to a new folder, whole or not at all; where another process was faster, keep its folder."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
-    temporary.chmod(0o755)
-    try:
-        with whole_folder(folder, temporary):
-            for key, array in arrays.items():
-                with atomic_file(temporary / f"{key}.npy") as stream:
-                    np.save(stream, array, allow_pickle=False)
-    except OSError:
-        if not folder.is_dir():
-            raise
-
-
-def _memory_mapped(folder: Path) -> dict[str, np.ndarray]:
-    # Plain arrays over the map, because reading single elements of an np.memmap is slow.
-    return {
-        path.stem: np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray) for path in folder.glob("*.npy")
-    }

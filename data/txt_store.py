@@ -8,7 +8,8 @@ import lz4.frame
 import msgpack
 import numpy as np
 
-from data.lmdb_io import Reader, columns
+from data.index_cache import columns
+from data.lmdb_io import Reader
 from data.side_files import check_meta, quoted
 from data.txt_index import text_columns
 from utils.errors import InputError
@@ -101,8 +102,8 @@ class TextStore:
                 if lengths
                 else "copy the whole folder of the store again",
             )
-        sources = [self.path / name for name in ("data.mdb", "txt2img.json", self.lengths)]
-        index = columns(self.path, f"text {self.lengths}", sources, self._build)
+        sides = [self.path / name for name in ("txt2img.json", self.lengths)]
+        index = columns(self.path, f"text {self.lengths}", self._reader, sides=sides, build=self._build, keys="ids")
         self._ids, self.img_names = index["ids"], index["img_names"]
         self.lens, self.img_index = index["lens"], index["img_index"]
         self._rows: np.ndarray | None = None  # rows of the index of the texts that are not too long; None: all texts
@@ -114,6 +115,7 @@ class TextStore:
         return TextStore, (self.path, *self._options)  # another process opens the store itself
 
     def _build(self) -> dict[str, np.ndarray]:
+        self._reader.check_pages()
         keys = (key for key, _ in self._reader.items())
         index = text_columns(self.path, self.lengths, keys, self._decode)
         self._reader.close()

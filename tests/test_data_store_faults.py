@@ -13,7 +13,7 @@ import msgpack_numpy
 import numpy as np
 import pytest
 
-from data import lmdb_io, records, txt_index
+from data import index_cache, records, txt_index
 from data.img_store import ImageStore
 from data.lmdb_io import Reader
 from data.txt_store import TextStore
@@ -304,14 +304,14 @@ def test_word_pieces_that_the_vocabulary_lacks(tmp_path, ids):
 def test_where_the_store_cannot_be_written_the_index_goes_to_the_cache(tmp_path, monkeypatch):
     path = write_texts(tmp_path / "t.db")
     monkeypatch.setenv("UNITER_CACHE", str(tmp_path / "cache"))
-    real = lmdb_io.tempfile.mkdtemp
+    real = index_cache.tempfile.mkdtemp
 
     def refuse(dir, prefix):
         if dir.is_relative_to(path):
             raise PermissionError
         return real(dir=dir, prefix=prefix)
 
-    monkeypatch.setattr(lmdb_io.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(index_cache.tempfile, "mkdtemp", refuse)
     assert len(TextStore(path)) == 25
     made = list((tmp_path / "cache").rglob("*.npy"))
     assert {file.stem for file in made} == {"ids", "lens", "img_names", "img_index"}
