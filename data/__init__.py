@@ -2,6 +2,7 @@
 
 The way from files to a batch, which is also the reading order:
 1. Stores: `stores` opens and checks the LMDBs of a run; `txt_store` and `img_store` read records by number.
+   `index_cache` keeps their indexes, `lmdb_io` and `lmdb_pages` guard the LMDBs.
 2. Pairs: once an epoch a dataset (`dataset` is the contract, `text_image` the usual base class, `vqa` an example) pairs
    texts with images (`pairs`) and gives the length of each example (`units`), without reading a record.
 3. Plans: `sampler` cuts the epoch into batches of at most `budget` units, and makes a `BatchPlan` of each.
