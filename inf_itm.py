@@ -5,6 +5,8 @@ python inf_itm.py --txt_db … --img_db … --checkpoint RUN/ckpt/model_step_bes
 Zero-shot: give --checkpoint of pre-training and --model_config, without --train_config.
 """
 
+import json
+import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +17,13 @@ from torch import nn
 from data.retrieval import Retrieval
 from data.retrieval_eval import RetrievalMatrix
 from evaluation.recall import retrieval_recalls
-from evaluation.score_chunks import Chunks, file_fingerprint
+from evaluation.score_chunks import Chunks
 from evaluation.submission import write_retrieval
 from optim.infer import LOG, InferenceFlags, parse_and_join, read_run_config
 from optim.precision import Precision
 from optim.predict import Predictor
 from train_itm import ItmConfig, ItmTask
+from utils.checksums import file_checksum, sample_checksum
 from utils.distributed import World, launch
 from utils.errors import InputError
 from utils.files import write_json
@@ -134,7 +137,10 @@ def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World
         chunk_rows=config.chunk_texts,
     )
     precision = Precision(config.precision, config.fp16, world.device)
-    unscored = world.broadcast_object(chunks.begin(fingerprint(config, task, precision)) if world.is_main else None)
+    unscored: list[range] | None = None
+    if world.is_main:
+        unscored = chunks.begin(fingerprint(config, task, captions, precision))
+    unscored = world.broadcast_object(unscored)
     if not unscored:
         return chunks
     predictor = Predictor(
@@ -155,14 +161,31 @@ def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World
     return chunks
 
 
-def fingerprint(config: ItmInference, task: ItmTask, precision: Precision) -> dict[str, Any]:
-    """The files and options that the scores depend on; the number of ranks and loader processes is not among them."""
-    images = task.stores.images(config.img_db)
-    paths: dict[str, str | Path] = {"checkpoint": config.checkpoint, "txt_db": config.txt_db, "img_db": images.folder}
-    files = {key: file_fingerprint(path) for key, path in paths.items()}
-    options = {key: getattr(task.config, key) for key in (*REGION_OPTIONS, "blind", "model_config")}
+def fingerprint(config: ItmInference, task: ItmTask, captions: Retrieval, precision: Precision) -> dict[str, Any]:
+    """All that the scores depend on: the contents of files, which texts and images, options.
+
+    The number of ranks and loader processes is not among them, nor is the place of a file.
+    """
+    files: dict[str, Any] = {
+        "checkpoint": file_checksum(config.checkpoint),
+        "model_config": file_checksum(task.config.model_config),
+        "train_config": config.train_config and file_checksum(config.train_config),
+    }
+    images, texts = task.stores.images(config.img_db), captions.texts
+    names = [texts.id(i) for i in range(len(texts))], captions.column_names()
+    regions = images.n_announced[captions.columns].tolist()
+    indexes = {
+        "txt_db": [*sample_checksum(texts.path / "data.mdb"), len(texts), _checksum([names[0], texts.lens.tolist()])],
+        "img_db": [*sample_checksum(images.folder / "data.mdb"), len(names[1]), _checksum([names[1], regions])],
+    }
+    options = {key: getattr(task.config, key) for key in (*REGION_OPTIONS, "blind", "compressed_db")}
     options |= {key: getattr(config, key) for key in ("score", "batch_size", "batch_units", "chunk_texts")}
-    return files | options | {"precision": precision.name}
+    return files | indexes | options | {"precision": precision.name, "device": precision.device.type}
+
+
+def _checksum(value: Any) -> int:
+    """The checksum of lists of names and numbers."""
+    return zlib.crc32(json.dumps(value).encode())
 
 
 def ranking_model(task: ItmTask, score: str) -> nn.Module:

@@ -13,21 +13,17 @@ import os
 import shutil
 import struct
 import tempfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.lmdb_io import Reader
+from utils.checksums import file_checksum, sample_checksum
 from utils.errors import InputError
 from utils.files import atomic_file, read_json, whole_folder, write_json
-from utils.os_errors import open_input, reading
 
 VERSION = 2  # raise it when the arrays of an index change their meaning
-CHUNK = 1 << 22  # bytes that are read at a time
-BLOCKS, BLOCK = 64, 4096  # of an LMDB, so many blocks of so many bytes are read
 
 Arrays = dict[str, np.ndarray]
 
@@ -48,12 +44,8 @@ def columns(
     `sides` are its other files. An index is used when its files have their checksums and a sample of its array `keys`
     is in the LMDB; otherwise it is built again. Several processes may build at once: the first one wins.
     """
-    stamp = [
-        VERSION,
-        variant,
-        _lmdb_stamp(reader.folder),
-        *(_side_stamp(side) for side in sides if os.path.exists(side)),
-    ]
+    stamps = [[side.name, *file_checksum(side)] for side in sides if os.path.exists(side)]
+    stamp = [VERSION, variant, sample_checksum(reader.folder / "data.mdb"), *stamps]
     name = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:20]
     real = hashlib.sha256(os.path.realpath(store).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("UNITER_CACHE", "~/.cache/uniter")).expanduser() / real
@@ -74,31 +66,6 @@ def columns(
     return arrays
 
 
-def _lmdb_stamp(folder: Path) -> list[Any]:
-    """What tells one LMDB from another without reading all of it."""
-    file = folder / "data.mdb"
-    checksum = 0
-    with reading(file), open_input(file) as stream:
-        status = os.fstat(stream.fileno())
-        for start in np.linspace(0, status.st_size, BLOCKS, endpoint=False).astype(int).tolist():
-            checksum = zlib.crc32(os.pread(stream.fileno(), BLOCK, start), checksum)
-    return [status.st_size, status.st_mtime_ns, checksum]
-
-
-def _side_stamp(file: Path) -> list[Any]:
-    """The name, size and checksum of a side file."""
-    return [file.name, *_checksum(file)]
-
-
-def _checksum(file: Path) -> list[int]:
-    """The size and the checksum of a file."""
-    size = checksum = 0
-    with reading(file), open_input(file) as stream:
-        while content := stream.read(CHUNK):
-            size, checksum = size + len(content), zlib.crc32(content, checksum)
-    return [size, checksum]
-
-
 def _load(folder: Path) -> Arrays | None:
     """Map the arrays of a folder into memory; None when a file is missing, damaged or cannot be read."""
     try:
@@ -106,7 +73,7 @@ def _load(folder: Path) -> Arrays | None:
         arrays = {}
         for name, checksum in checksums.items():
             file = folder / f"{name}.npy"
-            if _checksum(file) != checksum:
+            if file_checksum(file) != checksum:
                 return None
             # A plain array over the map, because reading single elements of an np.memmap is slow.
             arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False).view(np.ndarray)
@@ -125,7 +92,7 @@ def _save(folder: Path, arrays: Arrays) -> None:
         for name, array in arrays.items():
             with atomic_file(temporary / f"{name}.npy") as stream:
                 np.save(stream, array, allow_pickle=False)
-            checksums[name] = _checksum(temporary / f"{name}.npy")
+            checksums[name] = file_checksum(temporary / f"{name}.npy")
         write_json(temporary / "checksums.json", checksums)
         if os.path.lexists(folder) and _load(folder) is None:  # a good one is of a process that was faster
             old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".old-"))

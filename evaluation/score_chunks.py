@@ -1,7 +1,8 @@
 """A large score matrix that is computed in chunks of rows, so that an interrupted run can continue."""
 
 import dataclasses
-import os
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,22 @@ from typing import Any
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import atomic_file, read_json, write_json
+from utils.files import read_json, write_json
+from utils.npz import open_npz, read_array, write_npz
 
 
 @dataclasses.dataclass(kw_only=True)
 class Chunks:
-    """A folder of chunks, files `scores_{first row}.npy`. `fingerprint.json` holds all that the scores depend on."""
+    """A folder of chunks, files `scores_{first row}_{tag}.npz`. `fingerprint.json` holds all that the scores depend on.
+
+    The tag is a hash of the fingerprint, so a chunk without it, or with that of other scores, is not used.
+    """
 
     folder: Path
     rows: int
     columns: int
     chunk_rows: int
+    tag: str = ""  # `begin` sets it
 
     def ranges(self) -> list[range]:
         """The range of rows of each chunk, in order."""
@@ -33,7 +39,8 @@ class Chunks:
         """
         file = self.folder / "fingerprint.json"
         if file.exists():
-            previous = read_json(file)
+            content = read_json(file)
+            previous = content if isinstance(content, dict) else {}
             changed_keys = [key for key in fingerprint | previous if previous.get(key) != fingerprint.get(key)]
             if changed_keys:
                 raise InputError(
@@ -45,16 +52,16 @@ class Chunks:
                     remedy=f"use the earlier options to finish, or remove {self.folder}, or name another output_dir",
                 )
         write_json(file, fingerprint, indent=4)
+        self.tag = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
         return [rows for rows in self.ranges() if not self._file(rows).exists()]
 
     def _file(self, rows: range) -> Path:
         """The file of a chunk."""
-        return self.folder / f"scores_{rows.start:08}.npy"
+        return self.folder / f"scores_{rows.start:08}_{self.tag}.npz"
 
     def save(self, rows: range, scores: np.ndarray) -> None:
         """Write the scores (rows, columns) of a chunk as fp32, whole or not at all."""
-        with atomic_file(self._file(rows)) as stream:
-            np.save(stream, scores.astype(np.float32, copy=False), allow_pickle=False)
+        write_npz(self._file(rows), [("scores", scores.astype(np.float32, copy=False))])
 
     def matrix(self) -> np.ndarray:
         """All chunks as one matrix (rows, columns), fp32; `InputError` for a chunk that is damaged or incomplete."""
@@ -62,9 +69,10 @@ class Chunks:
         for rows in self.ranges():
             file = self._file(rows)
             try:
-                chunk = np.load(file, allow_pickle=False)
+                with open_npz(file) as arrays:
+                    chunk = read_array(arrays, "scores", file)
                 content: object = chunk.shape
-            except (OSError, ValueError, EOFError) as error:
+            except InputError as error:
                 chunk, content = np.empty(0), error
             if chunk.shape != (len(rows), self.columns):
                 raise InputError(
@@ -80,15 +88,3 @@ class Chunks:
     def remove(self) -> None:
         """Remove the folder with all chunks."""
         shutil.rmtree(self.folder)
-
-
-def file_fingerprint(path: str | Path) -> list[Any]:
-    """Path, size and modification time of a file, or of the `data.mdb` in a folder, to notice when it changes.
-
-    `InputError` where it does not exist.
-    """
-    path = Path(os.path.realpath(path))
-    if not path.exists():
-        raise InputError("file not found", file=path, remedy="check the path")
-    status = (path / "data.mdb" if (path / "data.mdb").exists() else path).stat()
-    return [str(path), status.st_size, status.st_mtime_ns]

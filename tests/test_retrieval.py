@@ -1,7 +1,6 @@
 """Image-text retrieval: its datasets against the reference's, whole runs, killed runs, the saved matrix."""
 
 import json
-import os
 import shutil
 
 import numpy as np
@@ -424,19 +423,33 @@ def test_interrupted_inference_goes_on(world, runs, tmp_path, monkeypatch):
     flags = inference_flags(world, output, weights)
     monkeypatch.setattr(inf_itm, "publish", lambda *_: {})  # as if killed just before
     inf_itm.main(flags)
-    chunks = sorted((output / "chunks").glob("*.npy"))
-    assert [np.load(file).shape for file in chunks] == [(25, 24), (25, 24), (10, 24)]
+    chunks = sorted((output / "chunks").glob("*.npz"))
+    assert [np.load(file)["scores"].shape for file in chunks] == [(25, 24), (25, 24), (10, 24)]
     kept, lost = chunks[0].stat().st_mtime_ns, chunks[1].read_bytes()
     chunks[1].unlink()
     inf_itm.main(flags)
     assert chunks[1].read_bytes() == lost and chunks[0].stat().st_mtime_ns == kept
     with pytest.raises(InputError, match=r"key: +score, batch_size\n"):
         inf_itm.main([*flags, "--batch_size", "4", "--score", "difference"])
-    os.utime(weights, (1, 1))
+    other = json.loads((world / "model.json").read_text()) | {"hidden_act": "relu"}
+    (tmp_path / "model.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match=r"key: +model_config\n"):
+        inf_itm.main([*flags, "--model_config", str(tmp_path / "model.json")])
+    changed = checkpoint.load(weights)
+    changed["rank_output.weight"] += 1
+    checkpoint.save(weights, changed)
+    shutil.copystat(runs["none"] / "ckpt/model_step_12.pt", weights)  # the same size and time
     with pytest.raises(InputError, match=r"key: +checkpoint\n"):
         inf_itm.main(flags)
-    shutil.copystat(runs["none"] / "ckpt/model_step_12.pt", weights)
-    chunks[2].write_bytes(chunks[2].read_bytes()[:200])
+    shutil.copyfile(runs["none"] / "ckpt/model_step_12.pt", weights)
+    (output / "chunks/fingerprint.json").unlink()  # what other weights have scored is not used without one
+    foreign = chunks[0].rename(chunks[0].with_name(chunks[0].name.replace(chunks[0].stem[-12:], "0" * 12)))
+    chunks[1].rename(output / "chunks/scores_00000025.npy")
+    inf_itm.main(flags)
+    assert foreign.exists() and chunks[1].read_bytes() == lost and chunks[0].stat().st_mtime_ns != kept
+    content = bytearray(chunks[2].read_bytes())
+    content[len(content) // 2] ^= 1
+    chunks[2].write_bytes(content)
     monkeypatch.undo()
     with pytest.raises(InputError, match="chunk of scores is damaged"):
         inf_itm.main(inference_flags(world, output, weights))
