@@ -5,6 +5,7 @@ Read in this order:
     vqa_answers.py     the official normalisation of answers, the answer vocabulary, soft targets
     recall.py          image-text retrieval: ranks and recalls
     ids.py             the check that predictions have exactly the ids of a split
+    probabilities.py   logits to probabilities, for ensembles
     submission.py      the files that leaderboards take, and the logits for ensembles
     score_chunks.py    a large score matrix that is computed in parts, so that it can be interrupted
 May import `utils`. Imported by `optim`, `prepare`, the scripts at the top level, `scripts` and `examples`; never by

@@ -6,10 +6,15 @@ When training starts, it checks all side files but only a sample of the records;
 they mean, and whether the files contradict each other. It exits with status 2 if anything is wrong.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm

@@ -8,11 +8,16 @@ runs are short (`--steps`) and see only a part of their training data. They are 
 scored on the test split. There is one run per CPU core at a time, on one thread, with its output in its own `.log`.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 

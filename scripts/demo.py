@@ -6,9 +6,14 @@
 trained from scratch, and models that see no image. Finished steps are not repeated; interrupted training is resumed.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from scripts.demo_world import demo_tasks
 from scripts.demo_world.report import Table, print_comparison, print_report, print_table

@@ -10,11 +10,16 @@ get pseudo-classes from a fixed codebook of 1,600. `provenance.json` beside the 
 `iid_to_ann_ids.json` beside them says which annotation each box is; `prepro.py re` needs it.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np

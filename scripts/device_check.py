@@ -7,6 +7,12 @@ process of its own, so that a crash or a hang ends that phase only; its results 
 Without a GPU it checks the CPU at small sizes.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import contextlib
 import json
 import os
@@ -17,7 +23,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch

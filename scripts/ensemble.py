@@ -19,10 +19,15 @@ itm       sigmoid of each pair's score. The logit of the average is written: it 
 `--average logits` averages the logits instead.
 """
 
-import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+import runpy
 from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -30,8 +35,8 @@ from toolz import partition_all
 
 from evaluation.ids import check_numbers
 from evaluation.metrics import evaluate_vqa
+from evaluation.probabilities import PROBABILITIES
 from evaluation.submission import (
-    VCR_COLUMNS,
     vqa_predictions,
     write_nlvr2_csv,
     write_re,
@@ -48,38 +53,11 @@ from scripts.evaluate import TASKS, check_file_count, evaluate, print_scores
 from scripts.read_results import read_vcr
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
-from utils.formats import CHOICES, VE_LABELS
 from utils.npz import open_npz, read_array
 
 Runs = list[tuple[Path, Mapping[str, np.ndarray]]]  # file and arrays by name, of each run
 Rows = Iterator[tuple[str, np.ndarray]]  # id, average (A,)
 ROWS = 1024  # rows to process at a time, because all rows may not fit into memory
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """The sigmoid of each element."""
-    return np.exp(-np.logaddexp(0, -x))
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    """The softmax over the last axis."""
-    power = np.exp(x - x.max(-1, keepdims=True))
-    return power / power.sum(-1, keepdims=True)
-
-
-def softmax_of_fours(x: np.ndarray) -> np.ndarray:
-    """The softmax of each four consecutive elements: VCR's choices."""
-    return softmax(x.reshape(-1, CHOICES)).reshape(-1)
-
-
-# task → (function from logits to probabilities, number of logits per example); None: the number in the first file
-PROBABILITIES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int | None]] = {
-    "vqa": (sigmoid, None),
-    "ve": (sigmoid, len(VE_LABELS)),
-    "nlvr2": (softmax, 2),
-    "vcr": (softmax_of_fours, len(VCR_COLUMNS)),
-    "re": (softmax, None),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:

@@ -6,6 +6,12 @@ The results are a list of {"answer", "question_id"}. They must have one answer f
 others; with --questions, for each question of that file (a part of a split). Files may be gzipped.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import argparse
 from collections.abc import Sequence
 from typing import Any

@@ -17,9 +17,14 @@ The results must have one answer for each annotated example, and no others. File
 For VQA use scripts/eval_vqa.py. Scores are printed in percent; --json writes fractions.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import argparse
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 import numpy as np
 

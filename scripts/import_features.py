@@ -9,10 +9,15 @@ them. Elsewhere they are made from the best class: it gets its confidence, and t
 classes. Without classes all labels are equal, so MRC and MRC-kl have nothing to learn.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np

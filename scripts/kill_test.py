@@ -3,6 +3,12 @@
 python -m scripts.kill_test --run config/demo-pretrain.json --trials 20
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+
 import json
 import os
 import random
@@ -13,7 +19,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluation import probabilities
 from evaluation.metrics import vcr_accuracies
 from evaluation.recall import match_ranks, retrieval_recalls
 from evaluation.submission import write_logits_npz, write_re_logits, write_retrieval, write_vcr_json
@@ -55,10 +56,10 @@ def test_answers_to_another_split_leave_no_file(tmp_path: Path) -> None:
 
 def test_probabilities() -> None:
     x = np.array([0.0, np.log(3), -np.log(3), 800])
-    np.testing.assert_allclose(ensemble.sigmoid(x), [0.5, 0.75, 0.25, 1.0], rtol=1e-15)
-    np.testing.assert_allclose(ensemble.softmax(np.log([1.0, 2, 3, 4])), [0.1, 0.2, 0.3, 0.4])
-    np.testing.assert_allclose(ensemble.softmax(np.array([1000.0, 1000])), [0.5, 0.5])
-    twenty = ensemble.softmax_of_fours(np.log(np.tile([1.0, 2, 3, 4], 5)) + np.repeat(np.arange(5), 4))
+    np.testing.assert_allclose(probabilities.sigmoid(x), [0.5, 0.75, 0.25, 1.0], rtol=1e-15)
+    np.testing.assert_allclose(probabilities.softmax(np.log([1.0, 2, 3, 4])), [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(probabilities.softmax(np.array([1000.0, 1000])), [0.5, 0.5])
+    twenty = probabilities.softmax_of_fours(np.log(np.tile([1.0, 2, 3, 4], 5)) + np.repeat(np.arange(5), 4))
     np.testing.assert_allclose(twenty, np.tile([0.1, 0.2, 0.3, 0.4], 5))
 
 
@@ -81,7 +82,7 @@ def test_vqa(tmp_path: Path) -> None:
     ids = [100 + i for i in range(ensemble.ROWS + 5)]
     one, two = RNG.normal(size=(2, len(ids), 3)).astype(np.float16)
     runs = logits(tmp_path, ids, one, two, dtype=np.float16)
-    best = (ensemble.sigmoid(one.astype(float)) + ensemble.sigmoid(two.astype(float))).argmax(1)
+    best = (probabilities.sigmoid(one.astype(float)) + probabilities.sigmoid(two.astype(float))).argmax(1)
     names = ["no", "yes", "2"]
     annotations = [{"question_id": id_, "answers": [{"answer": names[b]}] * 10} for id_, b in zip(ids, best)]
     annotations[0]["answers"] = [{"answer": "none of these"}] * 10
@@ -106,7 +107,7 @@ def test_vcr(tmp_path: Path) -> None:
     assert combine("vcr", runs[:1], tmp_path / "one.json", *gold) == vcr_accuracies(one, *targets)
     write_vcr_json(tmp_path / "run.json", ids, one, ids)
     found = combine("vcr", [tmp_path / "run.json", runs[1]], tmp_path / "both.csv", *gold)
-    mean = np.stack([[ensemble.softmax_of_fours(row.astype(float)) for row in run] for run in (one, two)]).mean(0)
+    mean = np.stack([[probabilities.softmax_of_fours(row.astype(float)) for row in run] for run in (one, two)]).mean(0)
     assert found == vcr_accuracies(mean, *targets)
     stored = json.loads((tmp_path / "both.json").read_text())
     np.testing.assert_allclose([stored[id_] for id_ in ids], mean, rtol=1e-12)
@@ -147,7 +148,7 @@ def test_retrieval(tmp_path: Path) -> None:
     gold = ("--annotations", tmp_path / "txt2img.json")
     assert combine("itm", runs[:1] * 3, tmp_path / "same.npz") is None
     np.testing.assert_allclose(np.load(tmp_path / "same.npz")["scores"], one, atol=1e-6)
-    mean = (ensemble.sigmoid(one.astype(float)) + ensemble.sigmoid(two.astype(float))) / 2
+    mean = (probabilities.sigmoid(one.astype(float)) + probabilities.sigmoid(two.astype(float))) / 2
     found = combine("itm", runs, tmp_path / "both.npz", *gold)
     assert found == retrieval_recalls(mean, columns) == json.loads((tmp_path / "scores.json").read_text())
     logits_found = combine("itm", runs, tmp_path / "logits.npz", "--average", "logits", *gold)

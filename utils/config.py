@@ -20,7 +20,7 @@ import tyro
 from utils.errors import InputError
 from utils.files import read_json
 from utils.options import convert, field_metadata, field_types, is_read, is_required, option, unknown_key
-from utils.paths import resolve_paths
+from utils.paths import find_file, resolve_paths
 from utils.ranges import check_ranges, spell_range
 from utils.run_config import RunConfig
 
@@ -41,7 +41,8 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
     config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     config_parser.add_argument("--config")
     config_flag, flags = config_parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    path: str | None = config_flag.config
+    file_notes: list[str] = []
+    path = find_file(config_flag.config, "--config", file_notes) if config_flag.config else None
     json_values, notes = _read_json_options(config_class, path) if path else ({}, [])
     values = _parse_flags(config_class, json_values, flags)
     missing = [name for name, value in values.items() if value == ABSENT]
@@ -53,7 +54,7 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
             remedy=f"add {flag_names}, or set these keys in a JSON file given with --config; --help lists every option",
         )
     config = config_class(**values)
-    notes += resolve_paths(config)
+    notes += file_notes + resolve_paths(config)
     return config, notes + validate(config, dict.fromkeys(json_values, path))
 
 

@@ -1,7 +1,8 @@
 """Paths in the options: `data_root` is put before relative paths, and paths of the release's container become local.
 
 The metadata `path` of a field says which rule holds. True: LMDBs and checkpoints, below `data_root`. "own": output
-folder and model config, relative to the working directory. A value may hold several paths, with the separator that the
+folder and model config, relative to the working directory, and a file that is not there is looked for in the checkout,
+so that the shipped configs work from anywhere. A value may hold several paths, with the separator that the
 metadata `joined` gives; default: ";" (VCR).
 """
 
@@ -55,9 +56,19 @@ def _resolve(value: str, metadata: dict[str, Any], root: str, key: str, notes: l
         path = os.path.expanduser(path)
         if os.path.isabs(path):
             paths.append(_unmount(path, base, root, key, notes))
+        elif base is True:
+            paths.append(os.path.join(root, path) if path else path)
         else:
-            paths.append(os.path.join(root, path) if base is True and path else path)
+            paths.append(find_file(path, key, notes))
     return separator.join(paths)
+
+
+def find_file(path: str, key: str, notes: list[str]) -> str:
+    """A relative `path`, or the file of that name in the checkout where the working directory has none; then noted."""
+    if os.path.isabs(path) or os.path.exists(path) or not (CHECKOUT / path).is_file():
+        return path
+    notes.append(f"{key}: {path} is not in the working directory; {CHECKOUT / path} is used")
+    return str(CHECKOUT / path)
 
 
 def _unmount(path: str, base: bool | str, root: str, key: str, notes: list[str]) -> str:

@@ -3,6 +3,12 @@
 python -m examples.nlvr1.inf_nlvr1 --txt_db … --img_db … --output_dir FOLDER_OF_A_RUN
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).parents[2] / "scripts/by_path.py"))
+
 from dataclasses import dataclass
 
 from examples.nlvr1.train_nlvr1 import Nlvr1Config, Nlvr1Task

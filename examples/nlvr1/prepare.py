@@ -5,13 +5,18 @@
 Of the training sentences 5 % are held out, with all their pictures: early stopping looks at those, never at dev.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).parents[2] / "scripts/by_path.py"))
+
 import argparse
 import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -3,9 +3,14 @@
 python -m examples.nlvr1.report --output nlvr1/run
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).parents[2] / "scripts/by_path.py"))
+
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 

@@ -3,12 +3,17 @@
 python -m examples.nlvr1.run --data nlvr1 --output nlvr1/run --seeds 42 43 44
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).parents[2] / "scripts/by_path.py"))
+
 import shlex
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 

@@ -4,9 +4,14 @@ python -m examples.nlvr1.train_nlvr1 --config examples/nlvr1/nlvr1.json --phase 
 python -m examples.nlvr1.train_nlvr1 --config examples/nlvr1/nlvr1.json --checkpoint … --output_dir …
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).parents[2] / "scripts/by_path.py"))
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np

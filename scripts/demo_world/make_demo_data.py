@@ -8,9 +8,14 @@ For every split it writes `images/{split}/*.png`, COCO's `captions_{split}.json`
 `dataset_coco.json` and `dataset_flickr30k.json`, RefCOCO's `refs(demo).p` with `instances.json`, and `vocab.txt`.
 """
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # started by its path
+    runpy.run_path(str(Path(__file__).parents[1] / "by_path.py"))
+
 from dataclasses import dataclass
 from multiprocessing import Pool
-from pathlib import Path
 from typing import Any
 
 import numpy as np

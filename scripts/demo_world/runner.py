@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from scripts import convert_imgdir
 from utils.errors import InputError
 from utils.files import read_json
+from utils.paths import find_file
 
 Command = list[str | Path]  # a command line, or a part of one
 SPLITS = ("train", "val", "test")
@@ -41,7 +42,8 @@ class DemoRunner:
         print("\n$ python " + shlex.join(line), file=self.log, flush=True)
         started = time.monotonic()
         environment = os.environ | {"OMP_NUM_THREADS": "1"}  # one process per core, with one thread
-        if subprocess.run([sys.executable, *line], env=environment, stdout=self.log, stderr=self.log).returncode:
+        own_files = [find_file(part, "", []) if part.endswith((".py", ".json")) else part for part in line]
+        if subprocess.run([sys.executable, *own_files], env=environment, stdout=self.log, stderr=self.log).returncode:
             remedy = f"read its error message {f'in {self.log.name}' if self.log else 'above'}"
             raise InputError("a command of the demo failed", key=shlex.join(line), remedy=remedy)
         print(f"({time.monotonic() - started:.0f} s)", file=self.log, flush=True)
@@ -92,7 +94,7 @@ class DemoRunner:
 
     def train(self, script: str, *, config: str, output: Path, steps: int, flags: Command) -> None:
         """Run a training script on all ranks, or resume it; `steps` 0: the number in `config`."""
-        steps = steps or read_json(config)["num_train_steps"]
+        steps = steps or read_json(find_file(config, "", []))["num_train_steps"]
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.ranks)]
         command: Command = [*launcher, script, "--config", config, "--data_root", self.root, "--output_dir", output]
         command += ["--num_train_steps", str(steps)]
