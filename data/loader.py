@@ -80,7 +80,7 @@ def _example_error(error: Exception, dataset: Dataset, i: int) -> InputError:
 
 def load_batches(
     builder: BatchBuilder, plans: Iterable[BatchPlan], n_workers: int, pin_memory: bool = False
-) -> Iterator[Planned]:
+) -> Generator[Planned]:
     """Iterate over plans with their batches, in the order of `plans`.
 
     `n_workers`: loader processes; 0 builds batches in this process. `pin_memory`: put batches in page-locked memory,
@@ -120,9 +120,13 @@ def _from_workers(
 
 
 def _one_ahead(items: Iterator[Planned]) -> Generator[Planned]:
-    """Run an iterator in a thread, one item ahead."""
+    """Run an iterator in a thread, one item ahead, with the GPU of the calling thread.
+
+    The thread has ended when this iterator is closed: one that lives on while Python shuts down can abort the process.
+    """
     results: queue.Queue[Planned | BaseException | None] = queue.Queue(1)
     is_over = threading.Event()
+    device = torch.cuda.current_device() if torch.cuda.is_available() else None
 
     def put(result: Planned | BaseException | None) -> None:
         while not is_over.is_set():
@@ -131,6 +135,8 @@ def _one_ahead(items: Iterator[Planned]) -> Generator[Planned]:
 
     def run() -> None:
         try:
+            if device is not None:  # a new thread would take GPU 0, on every rank
+                torch.cuda.set_device(device)
             for item in items:
                 put(item)
                 if is_over.is_set():
@@ -139,7 +145,8 @@ def _one_ahead(items: Iterator[Planned]) -> Generator[Planned]:
         except BaseException as error:
             put(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
         while (result := results.get()) is not None:
             if isinstance(result, BaseException):
@@ -147,3 +154,6 @@ def _one_ahead(items: Iterator[Planned]) -> Generator[Planned]:
             yield result
     finally:
         is_over.set()
+        with suppress(queue.Empty):
+            results.get_nowait()  # so that the thread need not wait for a place
+        thread.join()

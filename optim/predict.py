@@ -1,6 +1,7 @@
 """Predictions and scores over whole datasets, on any number of ranks."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,9 @@ class Predictor:
         batches = load_batches(BatchBuilder([dataset], by_id=True), plans, self.n_workers, self.pin_mem)
         training, parts = self.model.training, []
         self.model.eval()
-        with torch.inference_mode(), self.precision.autocast():
-            for plan, batch in to_device(batches, self.world.device):
+        on_device = to_device(batches, self.world.device)
+        with closing(on_device), torch.inference_mode(), self.precision.autocast():
+            for plan, batch in on_device:
                 parts.append((plan.step, self.task.predict(self.model, batch)))
         self.model.train(training)
         by_rank = self.world.gather_objects(parts)

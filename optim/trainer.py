@@ -6,8 +6,8 @@ Beside the loop: the optimiser step with clipping and schedule (`optim.update`),
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from utils.run_config import RunConfig
 
 LOG = logging.getLogger("uniter")
 
-Batches = Iterator[tuple[BatchPlan, PackedBatch]]
+Batches = Generator[tuple[BatchPlan, PackedBatch]]
 
 
 class Trainer:
@@ -124,14 +124,15 @@ class Trainer:
         batches: Batches | None = None
         self.model.train()
         self.window.restart_clock()
-        with closing(metrics), closing(progress):
+        with closing(metrics), closing(progress), ExitStack() as loading:
             while state.step < c.num_train_steps:
                 due = task.refresh_steps and state.step % task.refresh_steps == 0
                 if due or (task.refresh_steps and state.refresh_arrays is None):
                     state.refresh_arrays = task.refresh(self.model, state.step, self.predictor.predict)
                     task.apply_refresh(state.refresh_arrays)
+                    loading.close()
                     batches = None  # they were made from the old training data
-                batches = batches or self._batches()
+                batches = batches or loading.enter_context(closing(self._batches()))
                 self._train_step(batches)
                 progress.advance()
                 validate = state.step % state.valid_steps == 0 or state.step == c.num_train_steps

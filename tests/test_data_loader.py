@@ -91,14 +91,19 @@ def test_a_thread_that_is_one_batch_ahead_changes_nothing():
     expected = list(batches(0))
     result = loader._one_ahead(batches(2))
     assert all(equal(a, b) for (_, a), (_, b) in zip(expected, result, strict=True))
-    ahead = loader._one_ahead(batches(2))
-    next(ahead)
-    ahead.close()
     with pytest.raises(InputError, match="toy5"):
         list(loader._one_ahead(batches(2, {5: lambda: {}["target"]})))
-    for _ in range(100):
-        if children():
-            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_the_thread_has_ended_when_its_batches_are_closed(taken):
+    """One that lives on while Python shuts down can abort the process after all was done."""
+    threads = threading.active_count()
+    ahead = loader._one_ahead(batches(2))
+    for _ in range(taken):
+        next(ahead)
+    ahead.close()
+    assert threading.active_count() == threads
 
 
 def test_processes_end_when_the_loader_is_closed_or_forgotten():

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ class StepTimer:
     def steps(self, count: int) -> list[PackedBatch]:
         """Take `count` optimiser steps; returns their batches."""
 
-        def feed() -> Iterator[tuple[BatchPlan, PackedBatch]]:
+        def feed() -> Generator[tuple[BatchPlan, PackedBatch]]:
             plan = BatchPlan.__new__(BatchPlan)  # `to_device` hands plans on and reads nothing of them
             for k in range(count):
                 yield plan, self.batches[k % len(self.batches)]

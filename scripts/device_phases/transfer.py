@@ -1,7 +1,7 @@
 """Batches on their way to the device, and sums over ranks."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def prefetch(setting: Setting) -> Results:
     plan = BatchPlan.__new__(BatchPlan)  # `to_device` hands plans on and reads nothing of them
     problems: list[str] = []
 
-    def feed() -> Iterator[tuple[BatchPlan, PackedBatch]]:
+    def feed() -> Generator[tuple[BatchPlan, PackedBatch]]:
         for k in range(count):
             batch = host[k % len(host)]
             yield plan, batch.pin_memory() if setting.on_gpu and k % 2 else batch
