@@ -35,9 +35,7 @@ def kind_of(record: dict[str, Any]) -> tuple[Kind, str]:
             if name in record:
                 return kind, name
     target = record.get("target")
-    if target is None:
-        return "text", "target"
-    return ("answers" if isinstance(target, dict) else "statement"), "target"
+    return ("answers" if isinstance(target, dict) else "statement" if isinstance(target, int) else "text"), "target"
 
 
 def check_kind(texts: TextStore, text: int, record: dict[str, Any], title: str, kinds: tuple[Kind, ...]) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from data.batch import Example, Seq
 from data.img_store import ImageStore
-from data.record_checks import Field, Kind, bad_field, expression_field
+from data.record_checks import Field, Kind, bad_field, expression_field, sample_records
 from data.region_checks import OUTSIDE
+from data.rng import generator
 from data.side_files import read_entries
 from data.text_image import TextImage, rows_of_pictures
 from data.txt_store import TextStore
@@ -28,6 +29,11 @@ def box_source(img_db: str, boxes: Boxes | None = None) -> Boxes:
     When `boxes` is None, as in commands of the release, a folder with `coco_gt` in its name holds ground-truth boxes.
     """
     return boxes or ("gt" if "coco_gt" in Path(img_db).name else "detected")
+
+
+# By how much, as a share of the image's side, a region may differ from the true box: by rounding, and where it was cut
+# at the border of the image.
+BOX_ERROR = OUTSIDE
 
 
 class Picture(NamedTuple):
@@ -61,6 +67,10 @@ class ReferringExpressions(TextImage):
         super().__init__(texts, images)
         if boxes == "gt":
             self._check_counts(images)
+            for text in sample_records(texts):
+                self.example([text, self.pictures[text]], generator(0))
+            texts.close()  # neither must be open when loader processes fork
+            images.close()
 
     @cached_property
     def _pictures_by_id(self) -> dict[int, Picture]:
@@ -90,7 +100,7 @@ class ReferringExpressions(TextImage):
             ann_ids, _, _ = self._pictures_by_id[int(number[1])]
             n_boxes = int(images.n_stored[self.pictures[text]])
             if len(ann_ids) != n_boxes:
-                raise self._other_boxes(f"image_id {int(number[1])}", n_boxes, ann_ids)
+                raise self._other_boxes(f"image_id {int(number[1])}", _counts(n_boxes, ann_ids))
 
     def picture_rows(self, texts: TextStore, images: ImageStore) -> np.ndarray:
         """(n,) int32 rows of the texts' images, found by key or else by the image id in it.
@@ -114,8 +124,13 @@ class ReferringExpressions(TextImage):
         ann_ids, width, height = self._picture(text, record)
         scale = np.array([width, height, width, height], np.float32)
         boxes = image.pos[:, [0, 1, 4, 5]] * scale
+        label = self._label(text, record, ann_ids, len(boxes))
+        if label >= 0 and (np.abs(boxes[label] - record["bbox"]) > BOX_ERROR * scale).any():
+            region = ", ".join(f"{number:.4g}" for number in boxes[label].tolist())
+            value = f"region {label}, whose box is {region}; the true box is {record['bbox']}"
+            raise self._other_boxes(f"sent_id {self.id(text)}, ann_id {record['ann_id']}", value)
         targets = {
-            "region_labels": np.array([self._label(text, record, ann_ids, len(boxes))], np.int64),
+            "region_labels": np.array([label], np.int64),
             "tgt_box": np.array([record["bbox"]], np.float64),
         }
         seq = Seq(input_ids=self.add_special_tokens(words), images=[image], targets={"boxes": boxes})
@@ -141,15 +156,19 @@ class ReferringExpressions(TextImage):
             return -1
         if len(ann_ids) != n_boxes or record["ann_id"] not in ann_ids:
             key = f"sent_id {self.id(text)}, image_id {record['image_id']}, ann_id {record['ann_id']}"
-            raise self._other_boxes(key, n_boxes, ann_ids)
+            raise self._other_boxes(key, _counts(n_boxes, ann_ids))
         return ann_ids.index(record["ann_id"])
 
-    def _other_boxes(self, key: str, n_boxes: int, ann_ids: list[int]) -> InputError:
+    def _other_boxes(self, key: str, value: str) -> InputError:
         return InputError(
             "an image's ground-truth boxes are not those that the text store lists",
             file=self.texts.path / "images.json",
             key=key,
-            found=f"{n_boxes} boxes in the image store, {len(ann_ids)} ann_ids",
+            found=value,
             expected="the same boxes in the same order, the true box among them",
             remedy="prepare the texts with the iid_to_ann_ids.json that was written with the boxes",
         )
+
+
+def _counts(n_boxes: int, ann_ids: list[int]) -> str:
+    return f"{n_boxes} boxes in the image store, {len(ann_ids)} ann_ids"

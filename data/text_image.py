@@ -133,10 +133,14 @@ class TextImage:
         return np.asarray(record["input_ids"], np.int64)
 
     def check_sample(self) -> None:
-        """Check the records of a sample of texts; `InputError` when one is not a record of this task."""
-        for text in sample_records(self.texts):
-            self.record(text)
+        """Check the records of a sample of texts; `InputError` when one is not a record of this task.
+
+        Also where labels are required and all of the sample say nothing, as in a test split.
+        """
+        records = [self.record(text) for text in sample_records(self.texts)]
         self.texts.close()  # must not be open when loader processes fork
+        if self.require_labels and records and all(map(self.has_empty_label, records)):
+            raise self._no_label(f"the first of {len(records)}", "an empty label, as in all others")
 
     def record(self, text: int) -> dict[str, Any]:
         """Read the record of a text; `InputError` when it is not one of this task, or lacks a required label."""
@@ -179,15 +183,18 @@ class TextImage:
         """
         target = record.get("target")
         if self.require_labels and not self.has_label(record):
-            raise InputError(
-                "a text has no label, so it cannot be used for training",
-                file=self.texts.path,
-                key=f"{self.id(text)}: target",
-                found="no such field",
-                expected="the label, which a test split does not have",
-                remedy="train on a store that prepro.py made from annotations with labels",
-            )
+            raise self._no_label(self.id(text), "no such field")
         return target
+
+    def _no_label(self, key: str, value: str) -> InputError:
+        return InputError(
+            "a text has no label, so it cannot be used for training",
+            file=self.texts.path,
+            key=f"{key}: target",
+            found=value,
+            expected="the label, which a test split does not have",
+            remedy="train on a store that prepro.py made from annotations with labels",
+        )
 
     def add_special_tokens(self, tokens: np.ndarray) -> np.ndarray:
         """[CLS], the tokens (t,), [SEP]: (t + 2,) int64."""

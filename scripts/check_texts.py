@@ -20,13 +20,10 @@ from data.record_checks import (
 from data.referring import ReferringExpressions, box_source
 from data.rng import generator
 from data.side_files import FIELDS, TEXTS, check_values, read_entries
-from data.txt_store import TextStore
-from evaluation.metrics import box_iou
+from data.txt_store import LENGTH_FILES, TextStore
 from evaluation.vqa_answers import read_ans2label
 from utils.errors import InputError
 from utils.files import read_json
-
-SAME_BOX = 0.5  # the overlap from which a region is the annotated box
 
 
 class RecordCheck:
@@ -104,6 +101,9 @@ def check_side_files(texts: TextStore) -> None:
     for name in FIELDS:
         if (texts.path / name).exists():
             read_entries(texts.path / name)
+    for name in LENGTH_FILES:
+        if name != texts.lengths and (texts.path / name).exists():
+            check_other_lengths(texts, TextStore(texts.path, lengths=name))
     file = texts.path / "img2txts.json"
     if not file.exists():
         return
@@ -124,23 +124,24 @@ def check_side_files(texts: TextStore) -> None:
         )
 
 
+def check_other_lengths(texts: TextStore, other: TextStore) -> None:
+    """`InputError` unless two files of lengths of one store, as VCR has, list the same texts."""
+    ids, other_ids = ({store.id(text) for text in range(len(store))} for store in (texts, other))
+    if ids != other_ids:
+        raise InputError(
+            "two files of lengths list different texts",
+            file=texts.path / other.lengths,
+            key=", ".join(sorted(ids ^ other_ids)[:3]),
+            found=f"{len(other_ids):,} texts",
+            expected=f"the {len(ids):,} texts of {texts.lengths}",
+            remedy="copy the whole folder again, or prepare it again",
+        )
+
+
 def check_expressions(texts: TextStore, images: ImageStore) -> None:
     """Check that the boxes of referring expressions are those of the image store; `InputError` otherwise."""
     source = box_source(str(images.path))
     data = ReferringExpressions(texts, images, source)
-    wrong = []
-    for text in range(len(texts) if source == "gt" else 0):
-        example = data.example([text, data.pictures[text]], generator(0))
-        region = example.seqs[0].targets["boxes"][int(example.targets["region_labels"][0])]
-        if box_iou(region, example.targets["tgt_box"][0]) < SAME_BOX:
-            wrong.append(text)
-    if wrong:
-        raise InputError(
-            "the true boxes of referring expressions are not the regions that they should be",
-            file=texts.path / "images.json",
-            key=", ".join(f"sent_id {texts.id(text)}" for text in wrong[:3]),
-            found=f"{len(wrong):,} of {len(texts):,} expressions whose region is another box",
-            expected="ann_ids in the order of the regions of each image",
-            remedy="prepare the texts with the iid_to_ann_ids.json that was written with the boxes",
-        )
+    for text in range(len(texts)):
+        data.example([text, data.pictures[text]], generator(0))
     print(f"  the image store has the {source} boxes of all {len(texts):,} expressions")

@@ -79,9 +79,10 @@ def test_one_number_of_classes(stores):
 
 def test_files_that_contradict_each_other(stores):
     """The side files of a text store against its records and against each other; each is named, with both values."""
-    questions, expressions = stores / "txt_db" / "vqa_like.db", stores / "txt_db" / "refcoco_val_bert-base-cased.db"
-    check.main(["--txt_db", str(questions)])
-    check.main(["--txt_db", str(expressions)])
+    names = ("vqa_like.db", "refcoco_val_bert-base-cased.db", "vcr_like.db")
+    questions, expressions, choices = (stores / "txt_db" / name for name in names)
+    for store in (questions, expressions, choices):
+        check.main(["--txt_db", str(store)])
     cases = [
         (
             questions / "img2txts.json",
@@ -92,6 +93,8 @@ def test_files_that_contradict_each_other(stores):
         (questions / "img2txts.json", lambda c: c | {"x.npz": 5}, "x.npz|5|text ids"),
         (questions / "txt2img.json", lambda c: c | {"1000": c["1001"]}, "1000: img_fname|as in txt2img.json"),
         (questions / "id2len.json", lambda c: c | {"1000": 7}, "1000|7 word pieces|3 word pieces"),
+        (choices / "id2len_qa.json", lambda c: dict(list(c.items())[1:]), "val-0|different texts|id2len_qar.json"),
+        (choices / "id2len_qa.json", lambda c: c | {"val-0": -5}, "val-0|-5"),
         (expressions / "images.json", lambda c: c[1:], "image_id|an image in images.json"),
         (expressions / "images.json", lambda c: [e | {"ann_ids": [99]} for e in c], "ann_id|[99]"),
         (expressions / "annotations.json", lambda c: [e | {"bbox": [1, 1, 5, 5]} for e in c], "bbox|[1, 1, 5, 5]"),
@@ -123,7 +126,7 @@ def test_the_boxes_of_expressions_are_the_regions(stores, capsys):
     check.main(["--txt_db", str(texts), "--img_db", f"{stores}/img_db/re_coco_det"])
     images = json.loads((texts / "images.json").read_text())
     (texts / "images.json").write_text(json.dumps([i | {"ann_ids": i["ann_ids"][::-1]} for i in images]))
-    with pytest.raises(InputError, match=r"sent_id[\s\S]*whose region is another box[\s\S]*iid_to_ann_ids"):
+    with pytest.raises(InputError, match=r"sent_id[\s\S]*whose box is[\s\S]*iid_to_ann_ids"):
         check.main(["--txt_db", str(texts), *gt])
 
 

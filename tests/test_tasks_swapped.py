@@ -131,6 +131,24 @@ def test_true_boxes_without_area_or_outside_their_image(world, tmp_path, box, na
     all_in(text, odd.name, "502: bbox", named)
 
 
+def test_regions_that_are_not_the_true_boxes(world, tmp_path):
+    odd = world / "txt_db" / "odd_order.db"
+    shutil.copytree(world / "txt_db" / "refcoco_val.db", odd)
+    images = json.loads((odd / "images.json").read_text())
+    (odd / "images.json").write_text(json.dumps([i | {"ann_ids": i["ann_ids"][1:] + i["ann_ids"][:1]} for i in images]))
+    text = refusal(world, tmp_path / "run", "re", **store_options("re", odd.stem, STORES["re"][1]))
+    all_in(text, "images.json", "sent_id", "whose box is", "the true box is", "iid_to_ann_ids")
+
+
+def test_questions_of_which_none_has_an_answer_are_not_trained_on(world, tmp_path):
+    odd = world / "txt_db" / "no_answers.db"
+    shutil.copytree(world / "txt_db" / "vqa_raw.db", odd)
+    for id_ in json.loads((odd / "id2len.json").read_text()):
+        edit_text(odd, id_, lambda record: record | {"target": {"labels": [], "scores": []}})
+    made = store_options("vqa", odd.stem, STORES["vqa"][1])
+    all_in(refusal(world, tmp_path / "run", "vqa", **made), odd.name, "target", "an empty label, as in all others")
+
+
 @pytest.mark.parametrize(
     "change, named",
     [
