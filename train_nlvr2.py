@@ -16,7 +16,7 @@ from torch import Tensor
 from data.batch import PackedBatch
 from data.dataset import Dataset
 from data.nlvr2 import Layout, Nlvr2
-from evaluation.metrics import nlvr2_consistency
+from evaluation.metrics import NLVR2_ID, nlvr2_consistency
 from evaluation.submission import write_nlvr2_csv
 from model.nlvr2 import NLVR2_MODELS, Nlvr2Model
 from optim.run import run_training
@@ -81,7 +81,7 @@ class Nlvr2Task(Task[Nlvr2Config]):
         right = logits.argmax(1) == labels
         loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
         scores = {"acc": float(right.mean()), "loss": float(loss)}
-        if all(id_.count("-") == 3 for id_ in ids.tolist()):  # NLVR2's identifiers
+        if all(map(NLVR2_ID.fullmatch, ids.tolist())):
             scores["consistency"] = nlvr2_consistency(ids.tolist(), right)
         return scores
 

@@ -3,6 +3,7 @@
 Legend: E examples, A answers, R boxes.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from utils.errors import InputError
 from utils.formats import CHOICES
 
 Entry = Mapping[str, Any]
+NLVR2_ID = re.compile("[^-]*(-[^-]*){3}|[^-]+(-[0-9]+){4}")  # the second form is the contrast set's
 
 
 def vqa_soft_score(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -102,7 +104,7 @@ def nlvr2_sentence(identifier: str) -> str:
     the variants of one example, and the key is the example: all variants must be right. `InputError` for another form.
     """
     parts = identifier.split("-")
-    if len(parts) not in (4, 5) or (len(parts) == 5 and not all(part.isdecimal() for part in parts[1:])):
+    if not NLVR2_ID.fullmatch(identifier):
         expected = "four parts, such as dev-896-0-1, or five in the contrast set, such as test1-769-1-0-1"
         raise InputError("not an NLVR2 identifier", found=identifier, expected=expected)
     return "-".join(parts[:4] if len(parts) == 5 else parts[:2] + parts[3:])

@@ -1,5 +1,6 @@
 """Predictions and scores over whole datasets, on any number of ranks."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -16,6 +17,7 @@ from optim.prefetch import to_device
 from optim.task import Task
 from utils.distributed import World
 
+LOG = logging.getLogger("uniter")
 Predictions = dict[str, np.ndarray]
 
 
@@ -60,6 +62,18 @@ class Predictor:
         """Predict and score evaluation sets (name to dataset); returns scores by name, `set/metric`, on every rank."""
         scores: dict[str, float] = {}
         for name, dataset in datasets.items():
-            metrics = self.task.score(self.predict(dataset), dataset)
+            predictions = self.predict(dataset)
+            warn_of_nan(name, predictions)
+            metrics = self.task.score(predictions, dataset)
             scores |= {f"{name}/{metric}": value for metric, value in metrics.items()}
         return scores
+
+
+def warn_of_nan(name: str, predictions: Predictions) -> None:
+    """Log a warning where predictions are NaN: the largest of NaN is the first, which would look like an answer."""
+    for key, values in predictions.items():
+        if values.dtype.kind == "f" and len(values):
+            n_nan = int(np.isnan(values).reshape(len(values), -1).any(1).sum())
+            if n_nan:
+                text = "%s: %d of %d predictions (%s) are NaN: its scores say nothing; look at weights and precision"
+                LOG.warning(text, name, n_nan, len(values), key)

@@ -8,6 +8,7 @@ import torch
 
 import pretrain
 from model.pretrain import UniterForPretraining
+from optim.predict import Predictor
 
 LABELS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.1, 0.4]])  # class 0 is the background
 SCORES = torch.tensor([[3.0, 0.0, 1.0], [2.0, 1.0, 0.0], [0.0, -1.0, 2.0]])
@@ -37,3 +38,14 @@ def test_mrc_is_validated_without_the_background():
     q = torch.log_softmax(SCORES.double(), -1).numpy()
     assert scores["loss"] == pytest.approx(-(q[0, 1] + q[1, 1] + q[2, 2]) / 3, rel=1e-6)
     assert scores["acc"] == pytest.approx(2 / 3)  # of the classes but the background, the first region's is wrong
+
+
+def test_predictions_that_are_nan_are_said(monkeypatch, caplog):
+    """The largest of NaN is the first of them, so accuracies would look like answers."""
+    caplog.set_level("WARNING", logger="uniter")
+    predictor = Predictor.__new__(Predictor)
+    predictor.task = SimpleNamespace(score=lambda predictions, dataset: {"acc": 0.5})
+    values = {"logits": np.array([[0, 1], [np.nan, 1], [np.nan, np.nan]], np.float32), "ids": np.array(["a", "b", "c"])}
+    monkeypatch.setattr(predictor, "predict", lambda dataset: values)
+    assert predictor.evaluate({"val": None}) == {"val/acc": 0.5}
+    assert "val: 2 of 3 predictions (logits) are NaN" in caplog.text
