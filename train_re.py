@@ -28,8 +28,6 @@ from utils.run_config import RunConfig
 from utils.store_options import SplitStoreOptions
 
 BOXES_HELP = "kind of boxes in the image LMDB; None: gt if its name has coco_gt, else detected"
-
-
 RANK: dict[str, Any] = {"only_if": ("train_loss", "rank")}
 
 
