@@ -204,15 +204,18 @@ def test_weights_of_another_program_are_not_overwritten(world: Path, tmp_path: P
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(world: Path, run: Path) -> None:
     """A cluster starts it again by the same command. The old metrics are kept, and both runs are equal."""
-    for name in ("ckpt", "log/newest_checkpoint.json"):
-        shutil.rmtree(run / name) if name == "ckpt" else (run / name).unlink()
-    metrics = (run / "log" / "metrics.jsonl").read_bytes()
+    shutil.rmtree(run / "ckpt")
+    (run / "log" / "newest_checkpoint.json").unlink()
+    path, whole = run / "log" / "metrics.jsonl", kill_test.metrics(run)
+    with pytest.raises(InputError, match="lost its train states"):
+        resume(world, run)  # it has records of steps after a validation: its checkpoints are gone
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:9])  # as it was when the first checkpoint was written
+    cut = path.read_bytes()
     resume(world, run)
-    assert (run / "log" / "metrics_interrupted_1.jsonl").read_bytes() == metrics
+    assert (run / "log" / "metrics_interrupted_1.jsonl").read_bytes() == cut
     assert re.search(r"WARNING .*starts again; its metrics: .*metrics_interrupted_1", (run / "log/log.txt").read_text())
-    records = kill_test.metrics(run)
-    (run / "log" / "metrics.jsonl").write_bytes(metrics)
-    assert kill_test.metrics(run) == records
+    assert kill_test.metrics(run) == whole
 
 
 def test_older_states_than_the_newest_are_mentioned(world: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

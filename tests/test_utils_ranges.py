@@ -82,6 +82,8 @@ def test_flags_and_json_are_both_checked(tmp_path: Path) -> None:
     key = "gradient_accumulation_steps"
     with pytest.raises(InputError, match=rf"out of range\n  file: +{file}\n  key: +{key}\n  found: +{10**9}\n"):
         parse(RunConfig, [*flags, "--config", str(file)])
+    with pytest.raises(InputError, match=rf"out of range\n  key: +{key}\n  found: +-3\n"):
+        parse(RunConfig, [*flags, "--config", str(file), f"--{key}", "-3"])
 
 
 def flags_with_numbers(parser: argparse.ArgumentParser) -> list[argparse.Action]:

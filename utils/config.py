@@ -53,9 +53,10 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
             file=path,
             remedy=f"add {flag_names}, or set these keys in a JSON file given with --config; --help lists every option",
         )
+    files = {name: path for name, value in json_values.items() if values[name] == value}  # others are from flags
     config = config_class(**values)
     notes += file_notes + resolve_paths(config)
-    return config, notes + validate(config, dict.fromkeys(json_values, path))
+    return config, notes + validate(config, files)
 
 
 def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]]:

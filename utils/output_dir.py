@@ -7,6 +7,7 @@ log/newest_checkpoint.json   the step of the newest train state, written after i
 import contextlib
 import errno
 import fcntl
+import json
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from utils.checkpoint import train_states
 from utils.errors import InputError
-from utils.files import make_folder, read_json, write_json
+from utils.files import make_folder, read_bytes, read_json, write_json
 from utils.os_errors import reading, writing
 
 LOG = logging.getLogger("uniter")
@@ -137,9 +138,9 @@ def check_checkpoints(output_dir: Path, step: int) -> None:
     numbers = {int(match[1]) for path in (output_dir / "ckpt").glob("model_*.pt") if (match := _number(path))}
     if step and newest > step:
         LOG.warning("the newest checkpoint was of step %d; its train state cannot be used: back to %d", newest, step)
-    has_metrics = (output_dir / "log" / "metrics.jsonl").exists()
+    metrics = output_dir / "log" / "metrics.jsonl"
     # One weight file alone is what a run leaves that was killed while it wrote its first checkpoint.
-    has_lost = newest > 0 or len(numbers) > 1 or (numbers and not has_metrics)
+    has_lost = newest > 0 or len(numbers) > 1 or (numbers and not metrics.exists()) or _went_on(metrics)
     if step or not has_lost:
         return
     remains = ", ".join(sorted(path.name for path in (output_dir / "ckpt").glob("*.pt"))[:5])
@@ -151,6 +152,16 @@ def check_checkpoints(output_dir: Path, step: int) -> None:
         remedy="put the files back; or start anew in another --output_dir, with weights of this run as --checkpoint if "
         "any are left",
     )
+
+
+def _went_on(metrics: Path) -> bool:
+    """Whether a run went on after a validation, by its records: then it had saved a checkpoint."""
+    records = []
+    for line in read_bytes(metrics).splitlines() if metrics.exists() else ():
+        with contextlib.suppress(ValueError):  # the last line of a killed run may be incomplete
+            records.append(json.loads(line))
+    validations = [record["step"] for record in records if "lr" not in record]
+    return bool(validations) and max(record["step"] for record in records) > min(validations)
 
 
 def _number(path: Path) -> re.Match[str] | None:
