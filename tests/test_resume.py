@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import pretrain
 from data.txt_writer import TextWriter
 from model.uniter import UniterConfig
-from optim.run_record import check_differences, differences, run_record
+from optim.run_record import check_differences, differences, fingerprint, run_record
 from optim.task import MicroBatches
 from scripts import kill_test
 from tests.tiny_world import META, MODEL, ROOT, TORCHRUN, make_world, pretrain_options, run_script
@@ -293,3 +294,27 @@ def test_a_file_system_without_locks_is_said(
     with output_dir.claimed(tmp_path / "run", False):
         pass
     assert "no lock (No locks available), so a second run" in caplog.text
+
+
+def test_the_record_asks_a_dataset_for_units_only() -> None:
+    """A dataset of one's own needs `lens` for batching "release" alone."""
+
+    class Data:
+        def __len__(self) -> int:
+            return 3
+
+        def id(self, i: int) -> str:
+            return str(i)
+
+        def pairs(self, draws: np.ndarray) -> np.ndarray:
+            return np.zeros((len(draws), 2), np.int32)
+
+        def units(self, pairs: np.ndarray) -> np.ndarray:
+            return np.arange(len(pairs)) + self.longer
+
+        longer = 0
+
+    data: Any = Data()
+    first = fingerprint(data)
+    data.longer = 1
+    assert first.startswith("3 examples, hash ") and fingerprint(data) != first
