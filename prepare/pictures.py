@@ -201,7 +201,7 @@ def _upright(image: Image.Image, orientation: int, size: tuple[int, int] | None)
 def _rgb(image: Image.Image) -> Image.Image:
     """A loaded picture of any mode as RGB."""
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_eight_bits(np.asarray(image), image.format == "PNG")).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode in ("RGBa", "La"):
             image = image.convert(image.mode.upper())
@@ -211,16 +211,18 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+def _eight_bits(pixels: np.ndarray, is_png: bool) -> np.ndarray:
     """Scale the grey values of a picture of more than 8 bits to 0..255, (height, width) uint8.
 
-    Whole numbers count to 65,535. Fractions count to 1, or, where one is larger, to 255 or to 65,535.
+    16 bits, of which a PNG is, count to 65,535. Fractions of a TIFF count to 1, its numbers of 32 bits to 255 or, where
+    one is larger, to 65,535.
     """
     low, high = float(pixels.min()), float(pixels.max())
     if not 0 <= low <= high <= 65535:  # also refuses NaN
         raise ValueError(f"grey values from {low:g} to {high:g}, not within 0..65535")
-    if pixels.dtype.kind == "f":
-        largest = next(limit for limit in (1, 255, 65535) if high <= limit)
+    if is_png or pixels.dtype.itemsize == 2:
+        limits = [65535]
     else:
-        largest = 65535
+        limits = [1, 255, 65535] if pixels.dtype.kind == "f" else [255, 65535]
+    largest = next(limit for limit in limits if high <= limit)
     return np.rint(pixels.astype(np.float64) * (255 / largest)).astype(np.uint8)

@@ -22,10 +22,7 @@ import signal
 import stat
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +34,7 @@ from tqdm import tqdm
 
 MAP_SIZE = 1 << 42  # an upper limit that LMDB needs, not the size on disk
 ARRAYS = ("features", "norm_bb", "conf")
-CHUNK, AHEAD = 16, 4  # files that a worker gets at a time; such portions in the queue for each worker
+CHUNK, AHEAD = 16, 2  # files that a worker gets at a time; such portions that it has before it is asked for answers
 COMMIT_EVERY = 200  # files
 OUTSIDE, SIZE_ERROR, CONF_ERROR, SUM_ERROR = 0.05, 2e-3, 1e-3, 0.01  # as in data/region_checks.py
 
@@ -143,8 +140,8 @@ def convert(path: Path, args: argparse.Namespace) -> tuple[bytes | str, dict[str
     return msgpack.packb(arrays, default=msgpack_numpy.encode, use_bin_type=True), notes
 
 
-def end_with_parent() -> None:
-    """Make a worker process end soon after its parent, however that ends."""
+def serve(pipe: Any, args: argparse.Namespace) -> None:
+    """Convert the portions of files that come through the pipe. Runs in a worker, and ends soon after its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent, parent_id = multiprocessing.parent_process(), os.getppid()
 
@@ -154,38 +151,44 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    while True:
+        pipe.send([convert(path, args) for path in pipe.recv()])
 
 
 def convert_all(files: list[Path], args: argparse.Namespace) -> Iterator[tuple[Path, bytes | str, dict[str, Any]]]:
-    """Convert files in worker processes: (file, record, notes), in order. `Problem` if a worker dies."""
-    queue: deque[tuple[list[Path], Future[list[tuple[bytes | str, dict[str, Any]]]]]] = deque()
-    pool = ProcessPoolExecutor(args.nproc, initializer=end_with_parent)
-    workers: list[multiprocessing.process.BaseProcess] = []
-    portions = deque(files[start : start + CHUNK] for start in range(0, len(files), CHUNK))
+    """Convert files in worker processes, which take portions in turn: (file, record, notes), in order.
+
+    Each worker has a pipe of its own, so that one that is killed in the middle of an answer is noticed.
+    """
+    portions = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    workers = []
+    for _ in range(min(args.nproc, len(portions))):
+        ours, theirs = multiprocessing.Pipe()
+        workers.append((multiprocessing.Process(target=serve, args=(theirs, args), daemon=True), ours))
+        workers[-1][0].start()
+        theirs.close()  # the worker alone holds this end, so its death ends the pipe
+    ahead = AHEAD * len(workers)
     try:
-        while portions or queue:
-            while portions and len(queue) <= AHEAD * args.nproc:
-                queue.append((portions[0], pool.submit(convert_some, portions.popleft(), args)))
-            workers = workers or multiprocessing.active_children()
-            some, future = queue.popleft()
-            while not wait([future], 60).done:
-                print(f"waiting for {some[0]} or a file after it", flush=True)
-            yield from ((path, *answer) for path, answer in zip(some, future.result()))
-    except BrokenProcessPool:
-        for worker in workers:
-            worker.join(1)
-        ends = sorted(f"process {worker.pid}: {worker.exitcode}" for worker in workers)
-        remedy = "if memory ran out, lower --nproc; the same command goes on where it stopped"
-        raise Problem(f"a worker process was killed (exit status, negative for a signal: {ends}); {remedy}") from None
+        for number in range(-ahead, len(portions)):
+            process, pipe = workers[number % len(workers)]
+            try:
+                if number + ahead < len(portions):
+                    pipe.send(portions[number + ahead])
+                if number < 0:
+                    continue
+                while not pipe.poll(60):
+                    print(f"waiting for {portions[number][0]} or one after it in process {process.pid}", flush=True)
+                answers = pipe.recv()
+            except (EOFError, OSError):
+                process.join(1)
+                remedy = "if memory ran out, lower --nproc; the same command goes on where it stopped"
+                end = f"worker process {process.pid} died at {portions[max(number, 0)][0]} or one after it"
+                raise Problem(f"{end} (exit status {process.exitcode}, negative: a signal); {remedy}") from None
+            yield from ((path, *answer) for path, answer in zip(portions[number], answers))
     finally:
-        for worker in workers:
-            worker.kill()
-        pool.shutdown(cancel_futures=True)
-
-
-def convert_some(paths: list[Path], args: argparse.Namespace) -> list[tuple[bytes | str, dict[str, Any]]]:
-    """Convert the files of a portion."""
-    return [convert(path, args) for path in paths]
+        for process, _ in workers:
+            process.kill()
+            process.join()
 
 
 def write(args: argparse.Namespace) -> str | None:
@@ -211,7 +214,8 @@ def write(args: argparse.Namespace) -> str | None:
             shutil.rmtree(hidden, ignore_errors=True)
         return str(problem)
     except (OSError, lmdb.Error) as error:
-        return f"{target} cannot be written: {error}; the same command goes on where it stopped"
+        space = f"{shutil.disk_usage(hidden).free:,} bytes are free" if hidden.is_dir() else "check --output"
+        return f"{target} cannot be written: {error}; {space}; the same command goes on where it stopped"
     return None
 
 
@@ -222,7 +226,7 @@ def write_variant(files: list[Path], target: Path, hidden: Path, args: argparse.
         with env.begin(buffers=True) as txn:  # what was committed, of files that have not changed
             kept = {path.name: done.get(path.name) for path in files if txn.get(path.name.encode()) is not None}
         done = {path.name: note for path in files if (note := kept.get(path.name)) and note["stamp"] == stamp(path)}
-        with open(hidden / "done.jsonl", "a", encoding="utf-8") as journal:
+        with open(hidden / "done.jsonl", "a", buffering=1, encoding="utf-8") as journal:
             bad = fill(env, files, done, journal, args)
         names = [path.name for path in files if path.name in done]
         if not names:
@@ -287,12 +291,14 @@ def fill(env: Any, files: list[Path], done: dict[str, Any], journal: Any, args: 
             done[path.name] = note | {"stamp": stamp(path)}
             journal.write(json.dumps([path.name, done[path.name]]) + "\n")
             if number % COMMIT_EVERY == 0:
-                journal.flush()
                 txn.commit()
                 txn = env.begin(write=True)
-    finally:
-        journal.flush()
+    except lmdb.Error:  # the transaction is lost, those before it are kept
+        raise
+    except BaseException:
         txn.commit()
+        raise
+    txn.commit()
     return bad
 
 
@@ -316,9 +322,8 @@ def report(target: Path, notes: list[dict[str, Any]], bad: dict[str, str]) -> No
 
 def save_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value))
-    os.replace(temporary, path)
+    path.with_name(f".{path.name}.tmp").write_text(json.dumps(value))
+    os.replace(path.with_name(f".{path.name}.tmp"), path)
 
 
 def number(kind: type, low: float, high: float, other: float | None = None) -> Callable[[str], float]:

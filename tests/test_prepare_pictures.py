@@ -37,6 +37,12 @@ def test_fractions_count_to_1_or_to_255(tmp_path, values, expected):
     assert opened(path)[0, :, 0].tolist() == expected
 
 
+@pytest.mark.parametrize(("values", "expected"), [([0, 7, 255], [0, 7, 255]), ([0, 257, 65535], [0, 1, 255])])
+def test_whole_numbers_of_32_bits_count_to_255_or_to_65535(tmp_path, values, expected):
+    path = save(tmp_path, Image.fromarray(np.array([values], np.int32)), "a.tif")
+    assert opened(path)[0, :, 0].tolist() == expected
+
+
 @pytest.mark.parametrize("values", [[0, np.nan], [-1, 0], [0, 1e6]])
 def test_grey_values_of_an_unknown_range_are_refused(tmp_path, values):
     with pytest.raises(InputError, match="grey values"):

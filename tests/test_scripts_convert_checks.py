@@ -178,5 +178,5 @@ def test_a_killed_worker_is_noticed(tmp_path, monkeypatch):
     files(tmp_path, arrays())
     with monkeypatch.context() as patch:
         patch.setattr(convert_imgdir, "load", lambda path: os.kill(os.getpid(), 9))
-        assert ": -9'" in (problem := convert(tmp_path)) and "--nproc" in problem
+        assert "exit status -9" in (problem := convert(tmp_path)) and "--nproc" in problem
     assert convert(tmp_path) is None

@@ -134,7 +134,7 @@ def test_a_killed_worker_is_named_and_the_next_run_goes_on(tmp_path, pictures, m
 
     with monkeypatch.context() as patch:
         patch.setattr(describe_regions, "describe_picture", describe_picture)
-        with pytest.raises(InputError, match=r"a worker process was killed[\s\S]*SIGKILL[\s\S]*--nproc"):
+        with pytest.raises(InputError, match=r"a worker process died[\s\S]*SIGKILL[\s\S]*--nproc"):
             describe(pictures, tmp_path / "npz")
     describe(pictures, tmp_path / "npz")
     describe(pictures, tmp_path / "whole")
@@ -183,5 +183,5 @@ def test_the_screen_says_what_a_stopped_worker_makes_it_wait_for():
     code = WORKERS.replace("list(", "from utils import workers; workers.PATIENCE = 0.3\nlist(")
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         waiting = next(text for text in parent.stdout if text.startswith("waiting"))
-        assert waiting.startswith("waiting for 0 or one of the 3 after it; worker processes: ")
+        assert waiting.startswith("waiting for 0 or one of the 3 after it in process ")
         parent.kill()
