@@ -66,7 +66,7 @@ def _error(setting: Setting, spans: Spans, dtype: torch.dtype) -> float:
     output = attend(q, k, v, spans)
     gradients = torch.autograd.grad(output, (q, k, v), weight)
     pairs = [(output, expected), *zip(gradients, expected_gradients)]
-    return max(float((a.double() - b).abs().max() / b.abs().max()) for a, b in pairs)
+    return max(float((a.detach().double() - b).abs().max() / b.detach().abs().max()) for a, b in pairs)
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
