@@ -15,7 +15,7 @@ from data.img_index import announced_counts, no_such_variant, picture_keys
 from data.index_cache import columns
 from data.lmdb_io import Reader
 from data.records import decode
-from data.region_checks import as_half, label_problem, region_problem
+from data.region_checks import as_half, conf_problem, label_problem, region_problem
 from utils.errors import InputError
 
 SAMPLE = 64  # records that `ImageStore.check` reads by default
@@ -147,7 +147,7 @@ class ImageStore:
             if "soft_labels" not in record:
                 raise self._bad(key, "the record has no soft labels", ", ".join(record), "soft_labels (MRC, MRC-kl)")
             arrays["soft_labels"] = labels = as_half(record["soft_labels"][:n])
-        if conf is not None:
+        if conf is not None and n < len(conf):  # else it changes nothing: `check_record` looks at it
             arrays["conf"] = conf
         problem = region_problem(arrays, read=None if self.blind else n)  # blind: the region that is read is hidden
         if problem is not None:
@@ -231,7 +231,12 @@ class ImageStore:
 
     def check_record(self, row: int, soft_labels: bool = False) -> Regions:
         """Read and check one record, with `soft_labels` also those that it has, and return its regions."""
-        return self.read(row, soft_labels and "soft_labels" in self._decode(bytes(self._names[row])))
+        key = bytes(self._names[row])
+        regions = self.read(row, soft_labels and "soft_labels" in self._decode(key))
+        problem = conf_problem(regions.conf)
+        if problem is not None:
+            raise self._bad(key, *problem)
+        return regions
 
     def close(self) -> None:
         """Close the LMDB in this process; a later read opens it again."""

@@ -124,16 +124,18 @@ def label_problem(labels: np.ndarray, classes: int | None = None) -> Problem | N
         expected = f"{classes or 'C'} classes, background first"
         title = "soft labels have another number of classes than the model"
         return Problem(title, f"soft_labels {labels.shape}{background}", expected, "soft_labels")
-    problem = finite_problem("soft_labels", labels)
-    if problem is not None or not labels.size:
-        return problem
+    if not labels.size:
+        return None
     half = labels.dtype == np.float16
     sums = _sums_of_half(labels) if half else labels.sum(1, dtype=np.float32)
-    wrong = np.abs(sums - 1) > SUM_ERROR
+    wrong = ~(np.abs(sums - 1) <= SUM_ERROR)  # ~: NaN is wrong too
     if not half or labels.view(np.int16).min() < 0:  # a sign bit is set; comparing float16 numbers is slow
         wrong |= labels.min(1) < 0
     if not wrong.any():
         return None
+    problem = finite_problem("soft_labels", labels)
+    if problem is not None:
+        return problem
     row = int(wrong.argmax())
     found = f"region {row}: from {labels[row].min():.4g} to {labels[row].max():.4g}, sum {sums[row]:.4g}"
     found += f"; {int(wrong.sum())} such regions"
