@@ -83,8 +83,12 @@ class ReferringExpressions(TextImage):
         return expression_field(record)
 
     def record(self, text: int) -> dict[str, Any]:
-        """Read the record of a text; `InputError` also when its true box does not lie in its image."""
+        """Read the record of a text; `InputError` also when its true box does not lie in its image, or in another."""
         record = super().record(text)
+        name = self.texts.pictures(text)[0]
+        number = re.search(r"(\d+)\.npz$", name)
+        if number and int(number[1]) in self._pictures_by_id and int(number[1]) != int(record["image_id"]):
+            raise bad_field(self.texts, text, record, Field("image_id", f"the number of its image, {name}"))
         _, width, height = self._picture(text, record)
         x, y, w, h = record["bbox"]
         if min(x / width, y / height) < -OUTSIDE or max((x + w) / width, (y + h) / height) > 1 + OUTSIDE:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from data.img_store import ImageStore
+from data.lmdb_io import Reader
 from data.record_checks import (
     KINDS,
     Field,
@@ -93,7 +94,11 @@ class RecordCheck:
     def summary(self) -> str:
         """What the records are, in one line."""
         kinds = ", ".join(KINDS[kind] for kind in self.kinds)
-        return f"records: those of {kinds}; {len(self.texts) - len(self.unlabelled):,} with labels"
+        unlisted = sum(1 for _ in Reader(self.texts.path).items()) - len(self.texts)
+        labelled = len(self.texts) - len(self.unlabelled)
+        return (
+            f"records: {kinds}; {labelled:,} with labels; {unlisted:,} are not in {self.texts.lengths} and are not read"
+        )
 
 
 def check_side_files(texts: TextStore) -> None:

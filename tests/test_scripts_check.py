@@ -34,6 +34,7 @@ def test_a_report(stores, capsys):
     report = capsys.readouterr().out
     for part in ("20 texts about 8 images, 2 per text", "205 word pieces", "8 images, features of width 24"):
         assert part in report
+    assert "NLVR2; 20 with labels; 0 are not in id2len.json" in report
     assert "6 to 79" in report and "13 classes" in report and "no errors found" in report
     check.main(["--img_db", f"{stores}/img_db/re_coco_gt", "--conf_th", "-1", "--num_bb", "100", "--img_dim", "24"])
     assert "4 images" in capsys.readouterr().out

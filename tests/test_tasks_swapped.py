@@ -140,6 +140,14 @@ def test_regions_that_are_not_the_true_boxes(world, tmp_path):
     all_in(text, "images.json", "sent_id", "whose box is", "the true box is", "iid_to_ann_ids")
 
 
+def test_an_expression_about_another_image_than_its_own(world, tmp_path):
+    odd = world / "txt_db" / "other_image.db"
+    shutil.copytree(world / "txt_db" / "refcoco_val.db", odd)
+    edit_text(odd, "500", lambda record: record | {"image_id": 7})
+    text = refusal(world, tmp_path / "run", "re", **store_options("re", odd.stem, STORES["re"][1]))
+    all_in(text, odd.name, "500: image_id", "found:    7", "visual_grounding_coco_gt_000000000000.npz")
+
+
 def test_questions_of_which_none_has_an_answer_are_not_trained_on(world, tmp_path):
     odd = world / "txt_db" / "no_answers.db"
     shutil.copytree(world / "txt_db" / "vqa_raw.db", odd)
