@@ -23,10 +23,10 @@ from optim.infer import LOG, InferenceFlags, parse_and_join, read_run_config
 from optim.precision import Precision
 from optim.predict import Predictor
 from train_itm import ItmConfig, ItmTask
-from utils.checksums import file_checksum, sample_checksum
 from utils.distributed import World, launch
 from utils.errors import InputError
 from utils.files import write_json
+from utils.fingerprints import file_checksum, sample_checksum
 from utils.options import MOST_UNITS, option
 
 REGION_OPTIONS = ("conf_th", "max_bb", "min_bb", "num_bb")

@@ -10,6 +10,7 @@ from data.referring import Boxes, box_source
 from optim.infer import Inference, InferenceConfig
 from train_re import BOXES_HELP, ReConfig, ReTask
 from utils.distributed import launch
+from utils.files import append_line
 from utils.options import MOST_UNITS, option
 
 
@@ -43,8 +44,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
         accuracy = inference.task.score(predictions, dataset)["acc"]
         accuracies += f"{split_name(txt_db)}-acc({'gt' if boxes == 'gt' else 'det'}): {100 * accuracy:.2f}% "
     if flags.tmp_file and inference.world.is_main:
-        with open(flags.tmp_file, "a", encoding="utf-8") as stream:
-            stream.write(accuracies + "\n")
+        append_line(flags.tmp_file, accuracies)
     return paths
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from data.lmdb_io import Reader
-from utils.checksums import file_checksum, sample_checksum
 from utils.errors import InputError
 from utils.files import atomic_file, read_json, whole_folder, write_json
+from utils.fingerprints import file_checksum, sample_checksum
 
 VERSION = 2  # raise it when the arrays of an index change their meaning
 

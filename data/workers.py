@@ -4,6 +4,7 @@ import atexit
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -20,7 +21,7 @@ LOG = logging.getLogger("uniter")
 
 SLICE = 5.0  # seconds of one wait
 NOTE_AFTER = 20.0  # seconds without a result after which the log says what is waited for
-STALL_LIMIT = 900.0  # seconds without a result after which the run stops
+STALL_LIMIT = 600.0  # seconds without a result after which the run stops
 STATES = {
     "T": "it is stopped: continue it with kill -CONT",
     "t": "a debugger holds it",
@@ -192,6 +193,8 @@ def _serve(channel: socket.socket, job: Job, inherited: list[socket.socket]) -> 
         copy.close()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard_limit, hard_limit))  # it counts shared memory too
     torch.set_num_threads(1)
     try:
         while True:

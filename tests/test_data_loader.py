@@ -206,7 +206,7 @@ def test_too_few_files_for_the_processes_or_their_batches():
         assert "open files" in str(error.value) and "ulimit -n" in str(error.value) and "n_workers" in str(error.value)
 
 
-def test_a_limit_of_file_sizes_that_a_batch_exceeds():
+def test_a_limit_of_file_sizes_that_a_task_exceeds():
     with limit(resource.RLIMIT_FSIZE, 100), pytest.raises(InputError, match=r"File too large[\s\S]*ulimit -f"):
         list(batches(1))
 

@@ -11,7 +11,7 @@ Read in this order:
     output_dir.py                      the output folder of a run: its lock, and a new start in it
     files.py, checkpoint.py, npz.py    files written whole or not at all; weights and train states; arrays
     os_errors.py, json_text.py         what the operating system and the parser of JSON say, as `InputError`
-    checksums.py                       how a changed file is noticed
+    fingerprints.py                    how a changed file is noticed
     unpickle.py, formats.py            pickles read without running code; numbers of the release's formats
 Every room may import `utils`. It imports no other room: the lowest floor of docs/DESIGN.md section 3.
 """

@@ -62,6 +62,15 @@ def atomic_file(path: str | Path, needed: int | None = None) -> Iterator[BinaryI
                 temporary.unlink()
 
 
+def append_line(path: str | Path, line: str) -> None:
+    """Append a line to a text file, which is made if needed; `InputError` when that fails."""
+    with writing(path):
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError("not a regular file", file=path, found=kind_of(path), remedy="name another file")
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
 @contextlib.contextmanager
 def whole_folder(path: str | Path, temporary: Path | None = None) -> Iterator[Path]:
     """Make a folder to write into. It is renamed to `path` when the block ends without an error, and removed otherwise.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from utils.files import atomic_write, make_folder, read_bytes, read_json, write_json
+from utils.files import append_line, atomic_write, make_folder, read_bytes, read_json, write_json
 from utils.os_errors import write_error, writing
 from utils.paths import CHECKOUT
 from utils.run_config import RunConfig
@@ -125,8 +125,7 @@ class Metrics:
         if self._board is None:
             return
         values = {key: None if _not_finite(value) else value for key, value in record.items()}
-        with writing(self.path), open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values, ensure_ascii=False, default=float) + "\n")
+        append_line(self.path, json.dumps(values, ensure_ascii=False, default=float))
         with writing(self.path.parent):
             for key, value in values.items():
                 if key not in ("step", "final") and isinstance(value, (int, float)):
