@@ -137,13 +137,7 @@ def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World
         chunk_rows=config.chunk_texts,
     )
     precision = Precision(config.precision, config.fp16, world.device)
-    unscored: list[range] | None = None
-    if world.is_main:
-        unscored = chunks.begin(fingerprint(config, task, captions, precision))
-    unscored = world.broadcast_object(unscored)
-    if not unscored:
-        return chunks
-    predictor = Predictor(
+    predictor = Predictor(  # before anything is written: the checkpoint may be refused
         task,
         precision.cast(ranking_model(task, config.score)),
         batch_size=config.batch_units,
@@ -152,7 +146,11 @@ def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World
         n_workers=config.n_workers,
         pin_mem=config.pin_mem,
     )
-    for texts in unscored:
+    unscored: list[range] | None = None
+    if world.is_main:
+        unscored = chunks.begin(fingerprint(config, task, captions, precision))
+    unscored = world.broadcast_object(unscored)
+    for texts in unscored or ():
         matrix = RetrievalMatrix(captions, config.batch_units, config.batch_size, texts)
         scores = matrix.table(predictor.predict(matrix))
         if world.is_main:

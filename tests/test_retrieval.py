@@ -429,8 +429,8 @@ def test_interrupted_inference_goes_on(world, runs, tmp_path, monkeypatch):
     chunks[1].unlink()
     inf_itm.main(flags)
     assert chunks[1].read_bytes() == lost and chunks[0].stat().st_mtime_ns == kept
-    with pytest.raises(InputError, match=r"key: +score, batch_size\n"):
-        inf_itm.main([*flags, "--batch_size", "4", "--score", "difference"])
+    with pytest.raises(InputError, match=r"key: +batch_size, batch_units\n"):
+        inf_itm.main([*flags, "--batch_size", "4", "--batch_units", "300"])
     other = json.loads((world / "model.json").read_text()) | {"hidden_act": "relu"}
     (tmp_path / "model.json").write_text(json.dumps(other))
     with pytest.raises(InputError, match=r"key: +model_config\n"):

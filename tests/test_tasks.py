@@ -171,6 +171,23 @@ def spoken(run):
     return heard.getvalue()
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_no_inference_with_weights_that_lack_the_head_or_of_other_depth(world, runs, tmp_path, name):
+    (file,) = (runs[name] / "ckpt").glob("model_*_best.pt")
+    state = torch.load(file, weights_only=True)
+    body = {key: value for key, value in state.items() if key.startswith("uniter.")}
+    deep = {key.replace("layer.1", "layer.2"): value for key, value in state.items() if "encoder.layer.1" in key}
+    head = {"ve": "vqa_output", "itm": "itm_output"}.get(name, f"{name}_output")
+    missing_head = rf"lacks weights of the model[\s\S]*without [\s\S]*{head if name != 'nlvr2' else 'attn1'}"
+    for weights, words in ((body, missing_head), (state | deep, "its encoder: 3 layers")):
+        torch.save(weights, tmp_path / "weights.pt")
+        flags, path = inference(name, world, runs[name], tmp_path / "out" if name in ("itm", "nlvr2") else None)
+        path = path.with_name(path.name.replace("best", "weights"))
+        with pytest.raises(InputError, match=words):
+            SCRIPTS[name][1].main([*flags, "--checkpoint", str(tmp_path / "weights.pt")])
+        assert not path.exists()
+
+
 @pytest.mark.parametrize("name", ["nlvr2", "ve", "re", "vcr", "vqa"])
 def test_weights_that_are_not_finite_leave_no_file(world, runs, tmp_path, name):
     saves = "epoch" if name == "re" else "step"
