@@ -18,6 +18,7 @@ from data.dataset import Dataset, Draw
 from data.sampler import Entry
 from model.uniter import UniterConfig
 from optim.task import MicroBatches
+from utils.distributed import World
 from utils.errors import InputError
 from utils.files import read_json
 from utils.options import field_metadata, is_read
@@ -30,6 +31,7 @@ ALIASES = {  # options that are compared as what they come to
     "model_config": MODEL,
     "train_datasets": DATA,
 }
+OWN = ("data_root", "train_datasets", "val_datasets", "num_threads", "n_workers", "pin_mem")  # each rank its own
 SAMPLE = 1000  # ids of a dataset that are compared
 SHOWN = 12  # differences that an error shows
 
@@ -129,6 +131,23 @@ def check_differences(
 def _is_longer(name: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether `name` is the number of steps and the run is made longer: a usual wish, of which the log warns."""
     return name == LENGTH and bool(new["options"][LENGTH] > old["options"][LENGTH])
+
+
+def check_ranks(record: dict[str, Any], config: RunConfig, world: World) -> None:
+    """`InputError` on every rank unless all ranks have the same record, and options but for paths and speed."""
+    metadata = field_metadata(type(config))
+    options = {k: v for k, v in _plain(asdict(config)).items() if k not in OWN and not metadata[k].get("path")}
+    records = world.gather_objects(record | {"options": options})
+    for rank, other in enumerate(records):
+        lines = differences(records[0], other)
+        if lines:
+            raise InputError(
+                "the ranks do not have the same options or data",
+                key=", ".join(dict.fromkeys(name for name, _ in lines)),
+                found="\n            ".join(f"{name}: {text}" for name, text in lines[:SHOWN]),
+                expected=f"the same on all ranks; here rank 0 -> rank {rank}",
+                remedy="give the same flags, config and stores to every machine",
+            )
 
 
 def check_names(config: RunConfig) -> None:

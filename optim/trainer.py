@@ -21,7 +21,7 @@ from optim.log_window import LogWindow
 from optim.precision import Precision
 from optim.predict import Predictor
 from optim.prefetch import to_device
-from optim.run_record import run_record
+from optim.run_record import check_ranks, run_record
 from optim.task import Task
 from optim.train_state import Checkpoints, TrainState
 from optim.update import Updater
@@ -82,20 +82,22 @@ class Trainer:
     def _checkpoints(self) -> Checkpoints:
         """The checkpoint files of this run, with the record of what decides its numbers."""
         config, task = self.config, self.task
+        record = run_record(
+            config,
+            micro_batches=self.micro_batches,
+            ranks=self.world.size,
+            precision=self.precision.name,
+            model_config=task.model_config,
+            entries=self.entries,
+        )
+        check_ranks(record, config, self.world)
         return Checkpoints(
             Path(config.output_dir) / "ckpt",
             numbered_by=task.numbered_by,
             final_weights=task.final_weights,
             valid_steps=self.state.valid_steps,
             keep_states=config.keep_states,
-            record=run_record(
-                config,
-                micro_batches=self.micro_batches,
-                ranks=self.world.size,
-                precision=self.precision.name,
-                model_config=task.model_config,
-                entries=self.entries,
-            ),
+            record=record,
         )
 
     def _resume(self) -> None:

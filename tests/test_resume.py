@@ -1,5 +1,6 @@
 """Resuming: what may differ from the interrupted run, what is refused, and what is never lost."""
 
+import dataclasses
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 import pretrain
 from data.txt_writer import TextWriter
 from model.uniter import UniterConfig
-from optim.run_record import check_differences, differences, fingerprint, run_record
+from optim.run_record import check_differences, check_ranks, differences, fingerprint, run_record
 from optim.task import MicroBatches
 from scripts import kill_test
 from tests.tiny_world import META, MODEL, ROOT, TORCHRUN, make_world, pretrain_options, run_script
@@ -168,6 +170,25 @@ def test_ranks_times_micro_batches_is_compared() -> None:
         assert [name for name, _ in differences(one, two)] == names
 
 
+def test_ranks_with_other_options_or_data_are_refused() -> None:
+    """As on two machines that read other config files. Paths and what only speed depends on may differ."""
+    config = pretrain.PretrainConfig(output_dir="o", model_config="m")
+    micro_batches, sizes = MicroBatches(160, 1, "mean"), UniterConfig(**MODEL)
+    record = run_record(config, micro_batches=micro_batches, ranks=2, precision="fp32", model_config=sizes, entries=[])
+
+    def check(other: pretrain.PretrainConfig, **changes: Any) -> None:
+        options = json.loads(json.dumps(dataclasses.asdict(other)))
+        world: Any = SimpleNamespace(gather_objects=lambda mine: [mine, mine | {"options": options} | changes])
+        check_ranks(record, config, world)
+
+    check(dataclasses.replace(config, output_dir="elsewhere", n_workers=0))
+    for changes, key in (({"valid_steps": 7}, "valid_steps"), ({"seed": 7}, "seed")):
+        with pytest.raises(InputError, match=rf"key: +{key}\n[\s\S]*rank 0 -> rank 1"):
+            check(dataclasses.replace(config, **changes))
+    with pytest.raises(InputError, match=r"key: +precision\n  found: +precision: fp32 -> bf16"):
+        check(config, precision="bf16")
+
+
 @pytest.mark.slow
 def test_another_number_of_ranks_is_refused_by_all_ranks_in_one_message(world: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -223,6 +244,19 @@ def test_older_states_than_the_newest_are_mentioned(world: Path, run: Path, caps
     output_dir.mark_checkpoint(run, 4)
     resume(world, run)
     assert "the newest checkpoint was of step 4; its train state cannot be used: back to 2" in capsys.readouterr().err
+
+
+def test_damaged_weights_lead_back_to_the_state_before(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    whole = pretrain.main(["--config", str(pretrain_options(world, run, **PLAIN))])
+    content = bytearray((run / "ckpt" / "model_step_4.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "ckpt" / "model_step_4.pt").write_bytes(content)
+    assert resume(world, run) == whole
+    error = capsys.readouterr().err
+    assert re.search(r"WARNING skipped .*train_state_4\.pt: [\s\S]*model_step_4\.pt", error) and "back to 2" in error
 
 
 def test_a_run_that_fails_at_the_start_leaves_no_folder(world: Path, tmp_path: Path) -> None:

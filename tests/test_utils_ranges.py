@@ -17,7 +17,7 @@ from utils.errors import InputError
 from utils.options import field_metadata, field_types, option
 from utils.ranges import check_ranges, in_range, number, spell_range
 from utils.run_config import RunConfig
-from utils.store_options import DataEntry
+from utils.store_options import DataEntry, check_lists
 
 BAD = (-(10**12), 10**400, float("nan"), float("inf"), -float("inf"))
 
@@ -165,6 +165,11 @@ def test_ranges_are_spelt_and_held() -> None:
     assert [in_range(v, bounds) for v in (-1, -0.5, 0, 0.99, 1)] == [True, False, True, True, False]
     assert in_range(10**400, {}) and not in_range(float("nan"), {})
     check_ranges(RunConfig(output_dir="o", model_config="m"), {})
+
+
+def test_the_name_of_a_dataset_is_not_that_of_a_control() -> None:
+    with pytest.raises(InputError, match=r"key: +name\n  found: +coco@2"):
+        check_lists([DataEntry(name="coco@2", db=["a"], tasks=["mlm"])])
 
 
 def test_a_mix_of_nothing_is_refused(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def train_states(ckpt_dir: str | Path) -> list[tuple[int, Path]]:
 def newest_train_state(
     ckpt_dir: str | Path, weights_path: Callable[[int], Path], logger: logging.Logger | None = None
 ) -> tuple[int, Path] | None:
-    """Find the newest train state that can be read and whose weight file, `weights_path(step)`, exists.
+    """Find the newest train state that can be read, and whose weight file, `weights_path(step)`, can be too.
 
     Returns (step, path), or None where there is no train state. The log names the states that are skipped. Raises
     `InputError` where there are train states and none can be used.
@@ -115,6 +115,7 @@ def newest_train_state(
             try:
                 _check_sums(path)
                 load(path, mmap=True)
+                load(weights_path(step))  # its checksum
                 return step, path
             except InputError as error:
                 reason = str(error)

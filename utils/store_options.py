@@ -117,6 +117,13 @@ def check_paired(lists: Mapping[str, Sequence[Any]]) -> None:
 def check_lists(sources: Sequence[DataEntry]) -> None:
     """`InputError` unless the lists of each dataset fit: an image store for a text store, a ratio for a task."""
     for source in sources:
+        if "@" in source.name:
+            raise InputError(
+                "the name of a dataset has an @, which marks controls in scores",
+                key="name",
+                found=source.name,
+                remedy="choose another name",
+            )
         images: list[Any] = source.img or [None] * len(source.db)
         ratios: list[Any] = source.mix_ratio or [1] * len(source.tasks)
         check_paired({f"db of {source.name}": source.db, f"img of {source.name}": images})
