@@ -75,7 +75,7 @@ def check(command):
     if script in CONFIGS:
         parse(CONFIGS[script], flags)
     elif script == "prepro.py":
-        prepro.command_line().parse_args(flags)
+        prepro.command_line("").parse_args(flags)
     return script
 
 
