@@ -5,6 +5,7 @@ python inf_vqa.py --txt_db … --img_db … --output_dir FOLDER_OF_A_RUN --check
 
 from pathlib import Path
 
+from evaluation.submission import question_numbers
 from optim.infer import Inference, InferenceConfig
 from train_vqa import VqaConfig, VqaTask
 from utils.distributed import launch
@@ -12,7 +13,8 @@ from utils.distributed import launch
 
 def main(argv: list[str] | None = None) -> Path:
     """Write `results_test/results_{checkpoint}_all.json` to the run's folder; returns its path."""
-    return Inference(InferenceConfig, VqaTask, VqaConfig, argv, answer_vocabulary).predict_split()
+    inference = Inference(InferenceConfig, VqaTask, VqaConfig, argv, answer_vocabulary)
+    return inference.predict_split(check_ids=question_numbers)
 
 
 def answer_vocabulary(flags: InferenceConfig) -> dict[str, str]:

@@ -184,8 +184,8 @@ class TextStore:
             self.check_record(int(i))
         self.close()
 
-    def check_record(self, i: int) -> None:
-        """Check that text `i` can be read, and has the length and images of the side files; `InputError` otherwise.
+    def check_record(self, i: int) -> dict[str, Any]:
+        """Read text `i` and check that it has the length and images of the side files; `InputError` otherwise.
 
         The lengths of VCR are not compared: they count more than `input_ids`.
         """
@@ -210,6 +210,7 @@ class TextStore:
                 expected=f"{n} word pieces, as in data.mdb",
                 remedy="copy the whole folder again, or prepare it again",
             )
+        return record
 
     def close(self) -> None:
         """Close the LMDB in this process; a later read opens it again."""

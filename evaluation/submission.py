@@ -37,7 +37,22 @@ def vqa_predictions(ids: Sequence[Id], scores: np.ndarray, answers: Sequence[str
             remedy="use the ans2label.json that the checkpoint was trained with",
         )
     check_finite(ids, scores)
-    return [(int(id_), answers[column]) for id_, column in zip(ids, scores.argmax(axis=1))]
+    return [(number, answers[column]) for number, column in zip(question_numbers(ids), scores.argmax(axis=1))]
+
+
+def question_numbers(ids: Iterable[Id]) -> list[int]:
+    """Question ids as the whole numbers that VQA's server expects; `InputError` when one is something else."""
+    numbers = []
+    for id_ in ids:
+        if not (isinstance(id_, int) or (isinstance(id_, str) and id_.isascii() and id_.isdigit())):
+            raise InputError(
+                "a question's id is not a number, which VQA's submission needs",
+                key=id_,
+                expected="a whole number, as in the official question_id",
+                remedy="predict for a text store of VQA, which prepro.py vqa makes",
+            )
+        numbers.append(int(id_))
+    return numbers
 
 
 def write_vqa(

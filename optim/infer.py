@@ -1,7 +1,7 @@
 """Inference with a finished run, shared by every `inf_*.py`: flags, the run's options and weights, predictions."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,12 +132,17 @@ class Inference(Generic[F, T]):
         """The release's path for the predictions of a split: `results_{split}/results_{checkpoint}_all.json`."""
         return self.flags.run_dir / f"results_{split}" / f"results_{self.flags.name}_all.json"
 
-    def predict_split(self, path: Path | None = None) -> Path:
+    def predict_split(
+        self, path: Path | None = None, check_ids: Callable[[Sequence[str]], object] | None = None
+    ) -> Path:
         """Predict for the stores in the flags and write the submission file; returns its path.
 
-        `path`: the file to write. Default: `results("test")`.
+        `path`: the file to write. Default: `results("test")`. `check_ids`: raises `InputError` for ids that the
+        submission cannot hold, before anything is computed.
         """
         dataset = self.task.dataset(self.flags.txt_db, self.flags.img_db)
+        if check_ids is not None:
+            check_ids([dataset.id(i) for i in range(len(dataset))])
         return self.publish(self.predict(dataset), dataset, path or self.results("test"))
 
     def publish(self, predictions: dict[str, np.ndarray], dataset: Dataset, path: Path) -> Path:

@@ -45,8 +45,7 @@ class RecordCheck:
 
     def __call__(self, text: int) -> None:
         """Check a record; `InputError` when it is wrong or contradicts a side file."""
-        self.texts.check_record(text)
-        record = self.texts.read(text)
+        record = self.texts.check_record(text)
         kind, _ = kind_of(record)
         self.kinds[kind] += 1
         if kind == "text" or (kind == "vcr" and -1 in (record.get("qa_target", -1), record.get("qar_target", -1))):

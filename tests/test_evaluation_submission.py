@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evaluation.submission import (
+    question_numbers,
     write_logits_npz,
     write_nlvr2_csv,
     write_re,
@@ -176,3 +177,10 @@ def test_npz_readers_name_what_is_wrong(tmp_path: Path) -> None:
             read_array(file, "a", tmp_path / "objects.npz")
         with pytest.raises(InputError, match=r"missing[\s\S]*key: +b"):
             read_array(file, "b", tmp_path / "objects.npz")
+
+
+@pytest.mark.parametrize("id_", ["0.jpg#1", "", "1.5", "²", "dev-1"])
+def test_ids_of_questions_are_numbers(id_):
+    assert question_numbers(["7", 8]) == [7, 8]
+    with pytest.raises(InputError, match="not a number"):
+        question_numbers(["7", id_])
