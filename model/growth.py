@@ -28,11 +28,11 @@ class GrownConfig(UniterConfig):
 
 
 def grown_config(config: UniterConfig, types: int, words: int = 0, source_type: int = 0) -> GrownConfig:
-    """`config` with `types` token types in total and `words` additional words; new types are copies of `source_type`.
+    """`config` with at least `types` token types and `words` additional words; new types are copies of `source_type`.
 
     NLVR2: 3 types, the new one a copy of the image type 1. VCR: 4 types, copies of the text type 0, and 81 words.
     """
-    new_sizes = {"type_vocab_size": types, "vocab_size": config.vocab_size + words}
+    new_sizes = {"type_vocab_size": max(types, config.type_vocab_size), "vocab_size": config.vocab_size + words}
     old_sizes = {"old_types": config.type_vocab_size, "old_words": config.vocab_size}
     return GrownConfig(**{**vars(config), **new_sizes, **old_sizes, "source_type": source_type})
 

@@ -108,6 +108,14 @@ def test_nlvr2_grows_a_type_that_copies_the_picture(kind, tmp_path, caplog):
     assert load_checkpoint(NLVR2_MODELS[kind](tiny_config(), IMG_DIM), tmp_path / "finetuned.pt").grown_keys == []
 
 
+def test_a_model_with_more_types_than_its_task_needs_keeps_them():
+    config = UniterConfig(**{**vars(tiny_config()), "type_vocab_size": 5})
+    state = UniterForPretraining(config, IMG_DIM, IMG_LABEL_DIM).state_dict()
+    model = NLVR2_MODELS["triplet"](config, IMG_DIM)
+    assert load_weights(model, state, "model.pt").grown_keys == []
+    assert torch.equal(model.state_dict()[TYPES], state[TYPES])
+
+
 def test_vcr_grows_types_and_words_as_the_reference():
     model = UniterForVisualCommonsenseReasoning(tiny_config(), IMG_DIM, special_tokens=5)
     initial, after = model.state_dict()[WORDS].clone(), surgery("vcr", "after")
