@@ -9,6 +9,7 @@ from torch import Tensor
 
 from utils import checkpoint
 from utils.errors import InputError
+from utils.os_errors import open_input
 
 # Keys under which some files keep the state dict, tried in this order; one may lie in another.
 WRAPPERS = ("model_state", "model_state_dict", "model", "state_dict", "module")
@@ -56,6 +57,8 @@ def _no_state_dict(path: Path, content: str, key: str = "checkpoint") -> InputEr
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
+    if path.exists():
+        open_input(path).close()  # refuses a pipe, which would be waited for
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own, OSError, and KeyError for an unknown number format

@@ -15,6 +15,7 @@ import numpy as np
 from prepare.left_out import bad_entry
 from prepare.pictures import SUFFIXES
 from utils.errors import InputError
+from utils.os_errors import open_input
 
 # Columns in the order of files without a header line; the number of columns tells which layout it is.
 _BUTD = ("img_id", "img_w", "img_h", "num_boxes", "boxes", "features")
@@ -64,7 +65,7 @@ def read_tsv(path: Path) -> Iterator[Row]:
     """
     number, layout = 0, None
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+        with open_input(path) as file, gzip.open(file) if path.suffix == ".gz" else file as stream:
             for number, line in enumerate(_lines(stream, path), 1):
                 if not line.strip():
                     continue

@@ -10,6 +10,7 @@ alone and needs only Python.
 import argparse
 import gzip
 import json
+import os
 import sys
 import zlib
 
@@ -59,6 +60,8 @@ def read_labels(path: str) -> dict[str, bool]:
 
 def lines(path: str) -> list[tuple[int, str]]:
     """Read a text file: (number from 1, line) of every line that is not blank."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: not a file")  # a pipe would be waited for
     with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as stream:
         return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
 

@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model import weight_files
+from prepare.feature_rows import read_tsv
+from prepare.tokenizer import read_vocab
+from scripts import eval_nlvr2
 from utils import checkpoint, unpickle
 from utils.errors import InputError
 from utils.files import open_text, read_json, read_text
@@ -110,3 +114,17 @@ def test_an_npz_that_is_a_pipe_or_damaged_is_refused(tmp_path: Path) -> None:
     for name in ("pipe", "cut", "empty", "text"):
         with pytest.raises(InputError, match=rf"{name}\.npz"), open_npz(tmp_path / f"{name}.npz"):
             pass
+
+
+def test_commands_do_not_wait_for_a_pipe(tmp_path: Path) -> None:
+    for name in ("a.tsv", "a.csv", "w.safetensors", "vocab.txt"):
+        os.mkfifo(tmp_path / name)
+    for read in (
+        lambda: list(read_tsv(tmp_path / "a.tsv")),
+        lambda: weight_files.read_weights(tmp_path / "w.safetensors"),
+        lambda: read_vocab(tmp_path / "vocab.txt"),
+    ):
+        with pytest.raises(InputError, match="a pipe"):
+            read()
+    with pytest.raises(SystemExit):
+        eval_nlvr2.main([str(tmp_path / "a.csv")] * 2)
