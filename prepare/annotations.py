@@ -16,6 +16,7 @@ from utils.files import read_json
 
 COCO_NAME = re.compile(r"COCO_([a-z]+20\d\d)_(\d{12})$", re.IGNORECASE)  # the stem of a 2014 image
 COCO_NUMBER = re.compile(r"\d{12}$")  # the stem of a 2017 image
+SPLIT = re.compile(r"[\w.-]+")
 COCO_FOLDER = re.compile(r"/([a-z]+20\d\d)/")  # in a coco_url
 
 
@@ -101,7 +102,9 @@ def vqa_questions(path: str | Path) -> list[Text]:
     path = Path(path)
     content = read_json(path, half_pairs=True)
     split = content.get("data_subtype") if isinstance(content, dict) else None
-    if isinstance(split, str):
+    if split is not None:
+        if not isinstance(split, str) or not SPLIT.fullmatch(split):
+            raise bad_field(Location(path, "data_subtype"), split, "the name of a split, such as train2014")
         split = re.sub("^test-(dev|std)", "test", split)  # test-dev and test-std are parts of test2015
     texts = []
     for index, entry in enumerate(take(content, "questions", list, Location(path))):

@@ -13,6 +13,7 @@ import numpy as np
 
 from prepare.annotations import Text
 from prepare.entries import (
+    MOST_PIXELS,
     Location,
     bad_field,
     check_inside,
@@ -106,8 +107,8 @@ def vcr_boxes(path: Path, text: VcrText) -> tuple[np.ndarray, tuple[int, int]]:
     """Read an image's metadata: boxes (n, 4) x1, y1, x2, y2 of the objects of `text`; (width, height); in pixels."""
     content = read_json(path, half_pairs=True)
     size = take(content, "width", int, Location(path)), take(content, "height", int, Location(path))
-    if min(size) < 1:
-        raise bad_field(Location(path, "width, height"), size, "at least 1 pixel each")
+    if min(size) < 1 or max(size) > MOST_PIXELS:
+        raise bad_field(Location(path, "width, height"), size, f"1 to {MOST_PIXELS:,} pixels each")
     rows = take(content, "boxes", list, Location(path))
     if len(rows) != len(text.objects):
         raise InputError(

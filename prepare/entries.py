@@ -21,6 +21,7 @@ KINDS = {str: "texts", int: "whole numbers", float: "numbers", bool: "truth valu
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # line ends, NUL, lone surrogates
 MAX_ID_BYTES = 511  # LMDB's limit for a key
 MAX_NUMBER = 2**63  # msgpack and int64 arrays hold smaller whole numbers
+MOST_PIXELS = 1_000_000  # of a side of an image
 MAX_SHOWN = 80  # characters of a wrong value in an error
 MAX_KEYS = 8  # of an object in an error
 

@@ -20,6 +20,7 @@ from utils.files import read_json, read_text
 # Names of columns of a csv: of numbers, then of file names.
 COLUMNS = ["image_id", "img_id", "imageid", "coco_id", "cocoid", "flickr30k_id", "file_name", "filename", "image"]
 COLUMNS += ["img", "img_fn", "image_name", "img_fname", "image_file", "name", "id"]
+NO_NAME = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|[\[{].*[:,]?|.*[\]}]|null|none|nan|true|false", re.IGNORECASE)
 EXPECTED = "a number, a file name, or a file name and its number"
 
 
@@ -186,7 +187,7 @@ def split_entry(text: str) -> tuple[str | None, int | None]:
         return None, int(text)
     if len(re.findall(SUFFIX.pattern + r"(?=\s|$)", text, re.IGNORECASE)) > 1 or not text.isprintable():
         return None, None
-    if not stem_of(text) or re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|[\[{].*[:,]?|.*[\]}]", text, re.IGNORECASE):
+    if not stem_of(text) or NO_NAME.fullmatch(text):
         return None, None  # such as -1, 42.0, [42 or {"image_id": 42}
     name, *number = text.rsplit(None, 1)
     if number and NUMBER.fullmatch(number[0]):

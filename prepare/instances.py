@@ -7,7 +7,7 @@ from typing import Any
 from toolz import isdistinct
 
 from prepare.annotations_tasks import plain
-from prepare.entries import Location, bad_field, contradiction, take, take_file_name
+from prepare.entries import MOST_PIXELS, Location, bad_field, contradiction, take, take_file_name
 from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
@@ -39,10 +39,7 @@ def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
         location = Location(path, "images", index)
         with bad_entry(location):
             if take(image, "id", int, location) in image_ids:
-                take_file_name(image, "file_name", location)
-                for key in ("height", "width"):
-                    if take(image, key, int, location) < 1:
-                        raise bad_field(location.child(key), image[key], "a number of pixels, at least 1")
+                check_image(image, location)
                 add_new(images, {key: image[key] for key in IMAGE_KEYS}, location)
     for index, entry in enumerate(take(content, "annotations", list, Location(path))):
         location = Location(path, "annotations", index)
@@ -67,8 +64,27 @@ def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
         path=path,
         images=list(images.values()),
         annotations=list(annotations.values()),
-        categories=take(content, "categories", list, Location(path)),
+        categories=[
+            read_category(entry, Location(path, "categories", index))
+            for index, entry in enumerate(take(content, "categories", list, Location(path)))
+        ],
     )
+
+
+def read_category(entry: Any, location: Location) -> dict[str, Any]:
+    """A category, with all of its fields; `InputError` unless it has an id and a name."""
+    take(entry, "id", int, location)
+    take(entry, "name", str, location)
+    category: dict[str, Any] = plain(entry, location)
+    return category
+
+
+def check_image(image: dict[str, Any], location: Location) -> None:
+    """`InputError` unless an image has a file name and a size."""
+    take_file_name(image, "file_name", location)
+    for key in ("height", "width"):
+        if not 1 <= take(image, key, int, location) <= MOST_PIXELS:
+            raise bad_field(location.child(key), image[key], f"1 to {MOST_PIXELS:,} pixels")
 
 
 def add_new(entries: dict[int, dict[str, Any]], entry: dict[str, Any], location: Location) -> None:

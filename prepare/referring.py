@@ -13,8 +13,8 @@ from typing import Any
 from data.txt_writer import TextWriter
 from prepare.annotations import Text
 from prepare.annotations_tasks import plain
-from prepare.entries import Location, bad_field, check_inside, contradiction, take
-from prepare.image_names import RE_IMG_NAME
+from prepare.entries import Location, bad_field, check_inside, contradiction, described, take
+from prepare.image_names import RE_IMG_NAME, number_of, stem_of
 from prepare.instances import Instances, read_box_orders, read_instances
 from prepare.left_out import bad_entry
 from prepare.preparation import Preparation
@@ -59,7 +59,8 @@ def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
     content = unpickle.load(path)
     if not isinstance(content, list):
         raise bad_field(Location(path, "the whole file"), content, "a list of references")
-    refs, splits, ref_ids = [], set(), set()
+    refs, splits = [], set()
+    ref_ids: set[int] = set()
     for index, ref in enumerate(content):
         location = Location(path, "", index)
         with bad_entry(location):
@@ -68,17 +69,13 @@ def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
                 continue
             for key in ("ref_id", "ann_id", "image_id"):
                 take(ref, key, int, location)
-            if ref["ref_id"] in ref_ids:
-                raise contradiction(location.child("ref_id"), f"{ref['ref_id']}, for the second time", "one entry each")
-            ref_ids.add(ref["ref_id"])
             for rank, sentence in enumerate(take(ref, "sentences", list, location)):
                 take(sentence, "sent_id", int, location.child("sentences", rank))
                 take(sentence, "sent", str, location.child("sentences", rank))
-                if sentence["sent_id"] not in ref.get("sent_ids", [sentence["sent_id"]]):
-                    raise contradiction(
-                        location.child("sentences", rank), f"sent_id {sentence['sent_id']}", f"one of {ref['sent_ids']}"
-                    )
-            refs.append(plain(ref, location))
+            ref = plain(ref, location)
+            check_ref(ref, ref_ids, location)
+            ref_ids.add(ref["ref_id"])
+            refs.append(ref)
     if not refs:
         raise InputError(
             "the file has no reference of that split",
@@ -88,6 +85,20 @@ def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
             remedy="name a split that the file has; RefCOCOg's refs(umd).p has train, val, test",
         )
     return refs
+
+
+def check_ref(ref: dict[str, Any], ref_ids: set[int], location: Location) -> None:
+    """`InputError` for a reference that comes twice, or has sentences that are not its own.
+
+    `ref_ids`: the references before this one.
+    """
+    if ref["ref_id"] in ref_ids:
+        raise contradiction(location.child("ref_id"), f"{ref['ref_id']}, for the second time", "one entry each")
+    sent_ids = ref.get("sent_ids")
+    for rank, sentence in enumerate(ref["sentences"]):
+        if isinstance(sent_ids, list) and sentence["sent_id"] not in sent_ids:
+            place = location.child("sentences", rank)
+            raise contradiction(place, f"sent_id {sentence['sent_id']}", f"one of {described(sent_ids)}")
 
 
 def with_region(
@@ -112,7 +123,11 @@ def with_region(
                     expected=f"one of the boxes of image {image_id} in {instances.path} and in iid_to_ann_ids",
                     remedy="give references, instances and iid_to_ann_ids of the same dataset",
                 )
-            check_region(annotations[ann_id], image_id, sizes[image_id], Location(path, f"ref_id {ref['ref_id']}"))
+            location, name = Location(path, f"ref_id {ref['ref_id']}"), ref.get("file_name")
+            number, is_coco = number_of(stem_of(name)) if isinstance(name, str) else (None, False)
+            if is_coco and number != image_id:
+                raise contradiction(location.child("file_name"), str(name), f"that of image_id {image_id}")
+            check_region(annotations[ann_id], image_id, sizes[image_id], location)
             complete_refs.append(ref)
     return complete_refs
 

@@ -14,7 +14,7 @@ from data.txt_writer import TextWriter
 from evaluation.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
 from prepare.annotations import Text, caption_lines, coco_captions, vqa_annotations, vqa_questions
 from prepare.annotations_tasks import karpathy_captions, nlvr2_examples, ve_examples
-from prepare.entries import Location, contradiction
+from prepare.entries import Location, contradiction, encodable
 from prepare.image_names import COCO_IMG_NAME, FLICKR_IMG_NAME, NLVR2_IMG_NAME, OWN_IMG_NAME
 from prepare.left_out import bad_entry
 from prepare.preparation import Preparation
@@ -41,6 +41,8 @@ def prepare_ve(args: argparse.Namespace) -> None:
     """Write a store of SNLI-VE's hypotheses about Flickr30k images, from `args.annotations`."""
     texts, undecided_count = ve_examples(args.annotations)
     write_with_sentences(texts, Preparation(args, FLICKR_IMG_NAME))
+    if all(text.id.isdecimal() for text in texts):
+        print("  ids are running numbers, because some lines have no pairID, or one pairID comes twice")
     print(f"  {undecided_count:,} examples without a label (-) were also left out")
 
 
@@ -110,7 +112,7 @@ def read_answers(paths: Sequence[str]) -> dict[str, Answers]:
     for path in paths:
         for entry in vqa_annotations(path):
             id_ = str(entry["question_id"])
-            annotator_answers = [answer["answer"] for answer in entry["answers"]]
+            annotator_answers = [encodable(answer["answer"]) for answer in entry["answers"]]
             with bad_entry(f"question_id {id_}"):
                 if id_ in answers:
                     raise InputError(
@@ -119,7 +121,7 @@ def read_answers(paths: Sequence[str]) -> dict[str, Answers]:
                         key=f"question_id {id_}",
                         remedy="give each annotations file once",
                     )
-                majority = entry.get("multiple_choice_answer") or majority_answer(annotator_answers)
+                majority = encodable(entry.get("multiple_choice_answer", "")) or majority_answer(annotator_answers)
                 answers[id_] = Answers(
                     answers=annotator_answers, majority=majority, image_id=entry.get("image_id"), source=path
                 )

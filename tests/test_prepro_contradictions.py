@@ -96,8 +96,12 @@ CASES = [
     ("re", re_box(5, 6, 7, 8, image_id=10), r"annotation 12, which is of image 10|ref_id 7"),
     ("re", {"instances": more(INSTANCES, "annotations", INSTANCES["annotations"][0] | {"id": 12})}, r"\[3\]\.id"),
     ("re", {"refs": [*REFS, REFS[0] | {"sentences": []}]}, r"\[2\]\.ref_id"),
+    ("re", {"refs": variant(REFS, 0, "file_name", to="COCO_train2014_000000000010_12.jpg")}, r"ref_id 7\.file_name"),
     ("re", {"refs": variant(REFS, 0, "sent_ids", to=[70])}, r"\[0\]\.sentences\[1\][\s\S]*sent_id 71"),
     ("re", {"orders": {"iid_to_ann_ids": ORDERS["iid_to_ann_ids"] | {"9": [12, 10, 12]}}}, r"iid_to_ann_ids\.9"),
+    ("re", {"instances": variant(INSTANCES, "images", 0, "width", to=2**62)}, r"images\[0\]\.width[\s\S]*1,000,000"),
+    ("re", {"instances": variant(INSTANCES, "categories", 1, "name", to=5)}, r"categories\[1\]\.name"),
+    ("vqa", (QUESTIONS | {"data_subtype": {}}, ANNOTATIONS), r"q\.json[\s\S]*data_subtype"),
     ("vcr", {"metadata": variant(METADATA, "names", 0, to="dog")}, r"names\[0\][\s\S]*person"),
     ("vcr", {"metadata": variant(METADATA, "boxes", 0, to=[100, 40, 80, 50, 1])}, r"boxes\[0\][\s\S]*x1 not above x2"),
     ("vcr", {"metadata": variant(METADATA, "boxes", 0, to=[800, 40, 900, 50, 1])}, r"boxes\[0\][\s\S]*180 × 90"),
@@ -163,3 +167,13 @@ def test_ordinary_names_stay_allowed(tmp_path: Path) -> None:
     assert prepare(tmp_path, *files_of(tmp_path, "captions", line))["1\u00a0é"]["img_fname"] == "Bild\u202f1 (ä).npz"
     content = more(CAPTIONS, "images", IMAGE)
     assert len(prepare(tmp_path, *files_of(tmp_path, "coco", content), name="y.db")) == 3
+
+
+def test_half_of_a_surrogate_pair_is_dropped_from_answers_and_categories(tmp_path: Path) -> None:
+    """JSON can hold it, files cannot; the texts of questions and captions lose it too."""
+    answers = variant(ANNOTATIONS, "annotations", 1, "answers", 0, "answer", to="yes\ud800")
+    records = prepare(tmp_path, *files_of(tmp_path, "vqa", (QUESTIONS, answers)))
+    assert len(records) == 3 and "yes" in json.loads((tmp_path / "x.db" / "ans2label.json").read_text())
+    change = {"instances": variant(INSTANCES, "categories", 1, "name", to="dog\ud800")}
+    prepare(tmp_path, *files_of(tmp_path, "re", change), name="y.db")
+    assert json.loads((tmp_path / "y.db" / "categories.json").read_text())[1]["name"] == "dog"
