@@ -192,6 +192,12 @@ class TrainStream:
             newest = self._epochs[entry.name] = (epoch, batches, pairs)
         return newest[1], newest[2]
 
+    def plan_epochs(self) -> None:
+        """Plan the present epoch of every entry that can be drawn: `InputError` now, not at its first step."""
+        for entry in self.entries:
+            if entry.weight > 0:
+                self.epoch(entry, self.position[entry.name][0])
+
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch of the only entry; `InputError` when there are several entries."""
         if len(self.entries) != 1:
@@ -227,6 +233,13 @@ class TrainStream:
         self.position[entry.name] = [epoch, number + 1] if number + 1 < len(batches) else [epoch + 1, 0]
         key = (self.seed, entry.name, epoch)
         return BatchPlan(source=source, indices=indices, pairs=pairs[indices], key=key, step=self.step, micro=micro)
+
+
+def check_eval(dataset: Dataset, budget: int) -> None:
+    """`InputError` as in `eval_plans`, without a random number for each example: a check when a run starts."""
+    order = np.arange(len(dataset))
+    pairs = dataset.pairs(np.full((len(dataset), len(Draw)), 0.5))
+    make_batches(dataset, pairs, order, budget=budget, batching="full", name=f"{dataset.task} evaluation")
 
 
 def eval_plans(dataset: Dataset, budget: int, rank: int = 0, size: int = 1) -> list[BatchPlan]:

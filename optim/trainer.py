@@ -16,7 +16,7 @@ import torch
 from data.batch import PackedBatch
 from data.loader import BatchBuilder, load_batches
 from data.rng import torch_seed
-from data.sampler import BatchPlan, TrainStream
+from data.sampler import BatchPlan, TrainStream, check_eval
 from optim.log_window import LogWindow
 from optim.precision import Precision
 from optim.predict import Predictor
@@ -77,6 +77,11 @@ class Trainer:
         self.checkpoints = self._checkpoints()
         if config.resume:
             self._resume()
+        self.first_stream: TrainStream | None = self._stream()
+        if config.num_train_steps > self.state.step:
+            self.first_stream.plan_epochs()
+        for dataset in (*self.eval_sets.values(), *self.final_sets.values()):
+            check_eval(dataset, config.val_batch_size)
         self.window = LogWindow()
 
     def _checkpoints(self) -> Checkpoints:
@@ -164,7 +169,8 @@ class Trainer:
     def _batches(self) -> Batches:
         """This rank's micro-batches on the device, each with its plan, from the current step on."""
         builder = BatchBuilder([entry.dataset for entry in self.entries], by_id=False)
-        batches = load_batches(builder, self._stream(), self.config.n_workers, self.config.pin_mem)
+        stream, self.first_stream = self.first_stream or self._stream(), None
+        batches = load_batches(builder, stream, self.config.n_workers, self.config.pin_mem)
         return to_device(batches, self.world.device)
 
     def _train_step(self, batches: Batches) -> None:

@@ -268,6 +268,22 @@ def test_a_run_that_fails_at_the_start_leaves_no_folder(world: Path, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_batch_size": 5}, r"larger than a batch\n  key: +batch size of mlm_tiny"),
+        ({"batching": "release", "train_batch_size": 30}, "batching makes no batch"),
+        ({"val_batch_size": 5, "val_datasets": [SOURCE]}, r"larger than a batch\n  key: +batch size of mlm evaluation"),
+    ],
+)
+def test_batches_that_cannot_be_made_are_found_before_anything_is_written(
+    world: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        pretrain.main(["--config", str(pretrain_options(world, tmp_path / "run", **PLAIN | changes))])
+    assert not list(tmp_path.iterdir())
+
+
 HOLDER = """
 import sys, time
 from utils.output_dir import claimed
