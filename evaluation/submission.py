@@ -7,6 +7,7 @@ Then no file is written; an old one stays.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def question_numbers(ids: Iterable[Id]) -> list[int]:
     """Question ids as the whole numbers that VQA's server expects; `InputError` when one is something else."""
     numbers = []
     for id_ in ids:
-        if not (isinstance(id_, int) or (isinstance(id_, str) and id_.isascii() and id_.isdigit())):
+        if not (isinstance(id_, Integral) or (isinstance(id_, str) and id_.isascii() and id_.isdigit())):
             raise InputError(
                 "a question's id is not a number, which VQA's submission needs",
                 key=id_,
