@@ -69,11 +69,11 @@ def read_tsv(path: Path) -> Iterator[Row]:
             for number, line in enumerate(_lines(stream, path), 1):
                 if not line.strip():
                     continue
+                columns = line.rstrip(b"\r\n").split(b"\t")
+                if header := _header(columns):
+                    layout = checked_header(header, path, number)  # never left out: it decides about all lines
+                    continue
                 with bad_entry(f"{path}: line {number}"):
-                    columns = line.rstrip(b"\r\n").split(b"\t")
-                    if header := _header(columns):
-                        layout = checked_header(header, path, number)
-                        continue
                     yield _row(columns, layout, path, number, zlib.crc32(line))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         with bad_entry(f"{path}: all after line {number}"):

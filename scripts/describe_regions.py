@@ -207,6 +207,8 @@ def write_notes(config: DescribeConfig, described: list[Picture], job: Job) -> N
         orders = {str(image.image_id): annotation_ids(image, indices) for image, indices in true_boxes}
         if all(orders.values()):
             write_json(job.folder / "iid_to_ann_ids.json", {"iid_to_ann_ids": orders})
+        else:
+            print("  iid_to_ann_ids.json is not written: some annotations have no id, or the id of another one")
         n_cut = sum(len(image.rows) - len(indices) for image, indices in true_boxes)
         if n_cut:
             print(f"  {n_cut:,} boxes left out: less than a pixel of them lies in their image")

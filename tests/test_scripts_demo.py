@@ -133,3 +133,12 @@ def test_a_difference_and_its_error(tmp_path, monkeypatch, capsys):
     comparison.compare()
     error = np.std([3, 1, 5], ddof=1) / np.sqrt(3)
     assert f"62.0   59.0   +3.0 ± {error:.1f}" in capsys.readouterr().out
+
+
+def test_a_conversion_that_failed_is_repeated(tmp_path, typed):
+    made = runner.DemoRunner(tmp_path)
+    (tmp_path / "img_db" / "x").mkdir(parents=True)  # as a conversion that failed leaves it
+    for _ in range(2):
+        made.make_image_store("x", pictures=[tmp_path], boxes=[], naming=[], selection=runner.DETECTED_BOXES)
+    assert [command[0] for command in typed].count("scripts/convert_imgdir.py") == 1
+    assert (tmp_path / "img_db" / "x" / "feat_th0.2_max12_min3").exists()
