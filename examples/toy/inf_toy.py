@@ -1,11 +1,5 @@
 """Predict for a split of the toy task with a finished run, and log the score (docs/ADD_A_TASK.md)."""
 
-import runpy
-from pathlib import Path
-
-if __name__ == "__main__" and not __package__:  # started by its path
-    runpy.run_path(str(Path(__file__).parents[2] / "scripts/by_path.py"))
-
 from examples.toy.train_toy import ToyConfig, ToyTask
 from optim.infer import Inference, InferenceConfig
 from utils.distributed import launch

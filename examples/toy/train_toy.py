@@ -1,13 +1,8 @@
 """Train UNITER on the toy task: name the last word of a caption (docs/ADD_A_TASK.md)."""
 
-import runpy
-from pathlib import Path
-
-if __name__ == "__main__" and not __package__:  # started by its path
-    runpy.run_path(str(Path(__file__).parents[2] / "scripts/by_path.py"))
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch.nn.functional as F
