@@ -18,9 +18,9 @@ from data.dataset import Dataset, Draw
 from data.sampler import Entry
 from model.uniter import UniterConfig
 from optim.task import MicroBatches
+from utils.config import read_object
 from utils.distributed import World
 from utils.errors import InputError
-from utils.files import read_json
 from utils.options import field_metadata, is_read
 from utils.run_config import RunConfig
 
@@ -82,7 +82,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 def record_of_hps(path: Path) -> dict[str, Any]:
     """What `log/hps.json` says of the run, for train states that have no record; {} where there is none."""
-    return {"options": read_json(path)} if path.exists() else {}
+    return {"options": read_object(path)} if path.exists() else {}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str]]:

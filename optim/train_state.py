@@ -21,6 +21,7 @@ from utils.errors import InputError
 from utils.output_dir import check_checkpoints, mark_checkpoint
 
 LOG = logging.getLogger("uniter")
+NEEDED = ("stream", "best", "num_threads", "optimizer", "scaler", "skipped")  # keys of every train state
 
 
 @dataclass(kw_only=True)
@@ -111,7 +112,11 @@ class Checkpoints:
         if newest is None:
             return None
         step, path = newest
-        contents = checkpoint.load(path)
+        contents = checkpoint.load_train_state(path)
+        missing = [key for key in NEEDED if key not in contents]
+        if missing:
+            remedy = "start a new run in another output_dir, with the weights beside it as --checkpoint"
+            raise InputError("the train state is not complete", file=path, key=", ".join(missing), remedy=remedy)
         self._load_weights(model, self.weights_path(step))
         updater.load_state_dict(contents)
         LOG.info("resumed from %s", path)
@@ -156,7 +161,7 @@ class Checkpoints:
         """
         for step, path in checkpoint.train_states(self.folder):
             try:
-                contents = checkpoint.load(path, mmap=True)
+                contents = checkpoint.load_train_state(path, mmap=True)
             except InputError:
                 continue  # `newest_train_state` skips it later, with a log line
             old = contents.get("record") or record_of_hps(self.folder.parent / "log" / "hps.json")

@@ -259,6 +259,39 @@ def test_damaged_weights_lead_back_to_the_state_before(
     assert re.search(r"WARNING skipped .*train_state_4\.pt: [\s\S]*model_step_4\.pt", error) and "back to 2" in error
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("log/newest_checkpoint.json", "{}", r"not the note of a checkpoint\n  file: .*newest_checkpoint\.json"),
+        ("log/newest_checkpoint.json", '{"step": "2"}', "not the note of a checkpoint"),
+        ("log/hps.json", "[1]", r"not a JSON object[\s\S]*hps\.json"),
+        ("log/metrics.jsonl", '7\n[]\n{"step": null}\n{"st', None),
+    ],
+)
+def test_files_of_the_folder_that_are_not_ours_any_more(
+    world: Path, run: Path, name: str, text: str, message: str | None
+) -> None:
+    (run / name).write_text(text)
+    if message is None:
+        resume(world, run)
+        assert [record["step"] for record in kill_test.metrics(run)] == [3, 4, 4]
+    else:
+        with pytest.raises(InputError, match=message):
+            resume(world, run)
+
+
+def test_train_states_that_are_not_ours_are_named(world: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that was renamed is passed over; one without its parts is an error."""
+    for kind in ("model", "train_state"):
+        shutil.copyfile(run / "ckpt" / f"{kind}{'_step' * (kind == 'model')}_2.pt", run / "ckpt" / f"{kind}_3.pt")
+    (run / "ckpt" / "model_3.pt").rename(run / "ckpt" / "model_step_3.pt")
+    resume(world, run)
+    assert re.search(r"skipped .*train_state_3.pt: not the train state of this step", capsys.readouterr().err)
+    checkpoint.save(run / "ckpt" / "train_state_4.pt", {"step": 4}, old_format=False)
+    with pytest.raises(InputError, match=r"not complete\n  file: .*train_state_4.pt\n  key: +stream, best"):
+        resume(world, run)
+
+
 def test_a_run_that_fails_at_the_start_leaves_no_folder(world: Path, tmp_path: Path) -> None:
     options = pretrain_options(
         world, tmp_path / "new" / "run", **PLAIN | {"train_datasets": [SOURCE | {"img": ["no"]}]}

@@ -99,6 +99,17 @@ def train_states(ckpt_dir: str | Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in matches if match), reverse=True)
 
 
+def load_train_state(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Read a train state; `InputError` as in `load`, and where it is not the state of the step in its name."""
+    contents = load(path, mmap)
+    step = int(path.stem.rpartition("_")[2])
+    if not isinstance(contents, dict) or contents.get("step") != step:
+        found = f"step {contents.get('step')}" if isinstance(contents, dict) else f"a {type(contents).__name__}"
+        remedy = "give the file its old name, or remove it: the train state before it is used then"
+        raise InputError("not the train state of this step", file=path, found=found, expected=step, remedy=remedy)
+    return contents
+
+
 def newest_train_state(
     ckpt_dir: str | Path, weights_path: Callable[[int], Path], logger: logging.Logger | None = None
 ) -> tuple[int, Path] | None:
@@ -114,7 +125,7 @@ def newest_train_state(
         else:
             try:
                 _check_sums(path)
-                load(path, mmap=True)
+                load_train_state(path, mmap=True)
                 load(weights_path(step))  # its checksum
                 return step, path
             except InputError as error:

@@ -67,7 +67,7 @@ def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]
     `InputError` for a file that is absent or not a JSON object, a wrong type and a missing required key.
     """
     hints = field_types(config_class)
-    options = _read_object(path)
+    options = read_object(path)
     values = {k: convert(v, hints[k], k, path, text_numbers=True) for k, v in options.items() if k in hints}
     missing = [f.name for f in dataclasses.fields(config_class) if is_required(f) and f.name not in values]  # type: ignore[arg-type]
     if missing:
@@ -125,7 +125,7 @@ def unread_options(config: RunConfig, files: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _read_object(path: str | Path) -> dict[str, Any]:
+def read_object(path: str | Path) -> dict[str, Any]:
     """Read the JSON object in a file; `InputError` where the file holds another kind of value."""
     options = read_json(path)
     if not isinstance(options, dict):
@@ -138,7 +138,7 @@ def _read_json_options(config_class: type, path: str) -> tuple[dict[str, Any], l
     """Read the options in a JSON file, converted to their types; returns them with a note for each of `DEAD_KEYS`."""
     hints = field_types(config_class)
     values, notes = {}, []
-    for key, value in _read_object(path).items():
+    for key, value in read_object(path).items():
         if key in hints:
             values[key] = convert(value, hints[key], key, path)
         elif key in DEAD_KEYS:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from utils.files import append_line, atomic_write, make_folder, read_bytes, read_json, write_json
+from utils.config import read_object
+from utils.files import append_line, atomic_write, make_folder, read_bytes, write_json
 from utils.os_errors import write_error, writing
 from utils.paths import CHECKOUT
 from utils.run_config import RunConfig
@@ -174,7 +175,7 @@ def write_run_files(output_dir: str | Path, config: RunConfig, model_config: dic
     """
     folder = Path(output_dir) / "log"
     options = json.loads(json.dumps(dataclasses.asdict(config)))
-    previous = read_json(folder / "hps.json") if (folder / "hps.json").exists() else options
+    previous = read_object(folder / "hps.json") if (folder / "hps.json").exists() else options
     write_json(folder / "hps.json", options, indent=4)
     write_json(folder / "model.json", model_config, indent=4)
     write_json(folder / "git_info.json", git_info(), indent=4)

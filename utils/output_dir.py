@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from utils.checkpoint import train_states
 from utils.errors import InputError
@@ -134,7 +135,10 @@ def check_checkpoints(output_dir: Path, step: int) -> None:
     run that was killed before its first checkpoint starts again, one whose checkpoints are gone does not.
     """
     marker = output_dir / "log" / MARKER
-    newest = read_json(marker)["step"] if marker.exists() else 0
+    newest = _step_of(read_json(marker)) if marker.exists() else 0
+    if newest is None:
+        remedy = "remove it, if ckpt/ has all that the run has saved"
+        raise InputError("not the note of a checkpoint", file=marker, expected='{"step": NUMBER, ...}', remedy=remedy)
     numbers = {int(match[1]) for path in (output_dir / "ckpt").glob("model_*.pt") if (match := _number(path))}
     if step and newest > step:
         LOG.warning("the newest checkpoint was of step %d; its train state cannot be used: back to %d", newest, step)
@@ -156,12 +160,20 @@ def check_checkpoints(output_dir: Path, step: int) -> None:
 
 def _went_on(metrics: Path) -> bool:
     """Whether a run went on after a validation, by its records: then it had saved a checkpoint."""
-    records = []
+    steps, validations = [0], []
     for line in read_bytes(metrics).splitlines() if metrics.exists() else ():
         with contextlib.suppress(ValueError):  # the last line of a killed run may be incomplete
-            records.append(json.loads(line))
-    validations = [record["step"] for record in records if "lr" not in record]
-    return bool(validations) and max(record["step"] for record in records) > min(validations)
+            record = json.loads(line)
+            if (step := _step_of(record)) is not None:
+                steps.append(step)
+                validations += [] if "lr" in record else [step]
+    return bool(validations) and max(steps) > min(validations)
+
+
+def _step_of(record: Any) -> int | None:
+    """The step of a record; None where it has none."""
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else None
 
 
 def _number(path: Path) -> re.Match[str] | None:
