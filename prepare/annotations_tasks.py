@@ -98,14 +98,17 @@ def ve_examples(paths: Sequence[str | Path]) -> tuple[list[Text], int]:
                     )
                 )
     if None not in pair_ids and isdistinct(pair_ids):
-        texts = [with_pair_id(text, str(pair_ids[int(text.id)])) for text in texts]
+        texts = list(with_pair_ids(texts, pair_ids))
     return texts, undecided_count
 
 
-def with_pair_id(text: Text, pair_id: str) -> Text:
-    """A copy of `text` whose id is its `pairID` and not its running number."""
-    assert text.source is not None
-    return replace(text, id=checked_id(pair_id, Location(text.source, f"pairID of example {text.id}")))
+def with_pair_ids(texts: list[Text], pair_ids: list[str | None]) -> Iterator[Text]:
+    """Copies of `texts` whose ids are their `pairID` and not their running numbers, which count in `pair_ids`."""
+    for text in texts:
+        assert text.source is not None
+        location = Location(text.source, f"pairID of example {text.id}")
+        with bad_entry(location):
+            yield replace(text, id=checked_id(str(pair_ids[int(text.id)]), location))
 
 
 def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:

@@ -11,6 +11,7 @@ from types import TracebackType
 from utils.errors import InputError
 from utils.files import atomic_write
 
+OTHERWISE = f"  {'or:':<10}give --skip_bad, to leave out such items and list them"
 HELP = "leave out bad items, count them and list them in OUTPUT.left_out.jsonl; default: the first one is an error"
 
 
@@ -28,8 +29,8 @@ class LeftOut:
 
     def add(self, item: object, error: InputError) -> None:
         """Note that `item` is bad. Without `--skip_bad` this raises `error`, and names the option."""
-        if not self.skip_bad:
-            raise InputError(f"{error}\n  {'or:':<10}give --skip_bad, to leave out such items and list them") from None
+        if not self.skip_bad:  # an entry in another one has named the option already
+            raise error if OTHERWISE in str(error) else InputError(f"{error}\n{OTHERWISE}") from None
         self._items.append((str(item), str(error)))
 
     @contextmanager

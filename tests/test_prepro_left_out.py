@@ -75,6 +75,18 @@ def test_a_question_whose_annotation_is_bad_or_missing_is_left_out(tmp_path):
     assert [row["item"] for row in left_out(tmp_path)] == items
 
 
+def test_a_bad_entry_in_another_one_is_left_out_alone_and_names_the_option_once(tmp_path):
+    sentences = [{"raw": "two dogs", "sentid": 1}, {"raw": 3, "sentid": 2}]
+    image = {"split": "val", "filename": "1.jpg", "cocoid": 1, "filepath": "val2014", "sentences": sentences}
+    (tmp_path / "k.json").write_text(json.dumps({"images": [image, {"split": "val"}]}))
+    flags = ["--karpathy", str(tmp_path / "k.json"), "--part", "val"]
+    with pytest.raises(InputError, match=r"images\[0\].sentences\[1\].raw") as raised:
+        prepare(tmp_path, "itm", *flags)
+    assert str(raised.value).count("--skip_bad") == 1
+    assert list(prepare(tmp_path, "itm", *flags, "--skip_bad")) == ["1"]
+    assert [row["item"] for row in left_out(tmp_path)] == ["images[0].sentences[1]", "images[1]"]
+
+
 def test_a_reference_whose_region_is_bad_is_left_out(tmp_path):
     sentence = {"sent_id": 1, "sent": "left dog"}
     refs = [
