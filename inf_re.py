@@ -38,9 +38,10 @@ def main(argv: list[str] | None = None) -> list[Path]:
     for txt_db in flags.txt_db.split(":"):
         boxes = box_source(flags.img_db, flags.boxes)
         dataset = inference.task.dataset(txt_db, flags.img_db, boxes=boxes)
-        predictions = inference.predict(dataset)
         name = f"results_{flags.name}_{Path(txt_db).stem}_on_{Path(flags.img_db).name}_all.json"
-        paths.append(inference.publish(predictions, dataset, flags.run_dir / "results_test" / name))
+        path = flags.run_dir / "results_test" / name
+        predictions = inference.predict(dataset, path)
+        paths.append(inference.publish(predictions, dataset, path))
         accuracy = inference.task.score(predictions, dataset)["acc"]
         accuracies += f"{split_name(txt_db)}-acc({'gt' if boxes == 'gt' else 'det'}): {100 * accuracy:.2f}% "
     if flags.tmp_file and inference.world.is_main:

@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> Path:
     inference = Inference(VcrInference, VcrTask, VcrConfig, argv, changes)
     flags = inference.flags
     dataset = inference.task.dataset(flags.txt_db, flags.img_db, choices="all")
-    return inference.publish(inference.predict(dataset), dataset, inference.results(flags.split))
+    path = inference.results(flags.split)
+    return inference.publish(inference.predict(dataset, path), dataset, path)
 
 
 def changes(flags: VcrInference) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from utils import distributed
 from utils.config import load_hps, parse
 from utils.distributed import World
 from utils.errors import InputError
+from utils.files import check_output
 from utils.options import MOST_UNITS, option
 from utils.run_config import RunConfig
 
@@ -119,11 +120,14 @@ class Inference(Generic[F, T]):
             pin_mem=self.flags.pin_mem,
         )
 
-    def predict(self, dataset: Dataset) -> dict[str, np.ndarray]:
+    def predict(self, dataset: Dataset, path: Path) -> dict[str, np.ndarray]:
         """The task's predictions for all examples of `dataset`, as arrays by name: see `Predictor.predict`.
 
-        `InputError` when only some of them have labels.
+        `path`: the file that `publish` will write. `InputError` when it could not be written, or when only some
+        examples have labels.
         """
+        if self.world.is_main:
+            check_output(path)
         if not dataset.has_labels:
             LOG.info("no labels: there will be predictions only")
         return self.predictor.predict(dataset)
@@ -143,7 +147,8 @@ class Inference(Generic[F, T]):
         dataset = self.task.dataset(self.flags.txt_db, self.flags.img_db)
         if check_ids is not None:
             check_ids([dataset.id(i) for i in range(len(dataset))])
-        return self.publish(self.predict(dataset), dataset, path or self.results("test"))
+        path = path or self.results("test")
+        return self.publish(self.predict(dataset, path), dataset, path)
 
     def publish(self, predictions: dict[str, np.ndarray], dataset: Dataset, path: Path) -> Path:
         """Write the submission file to `path`, and with --save_logits the logits in the same folder; log the metrics.

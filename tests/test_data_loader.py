@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from data import loader, workers
-from data.batch import Example, Image, Seq
+from data.batch import Example, Image, PackedBatch, Seq
 from data.loader import BatchBuilder, load_batches
 from data.sampler import BatchPlan
 from data.shared_memory import SharedMemory, receive, send
@@ -104,6 +104,20 @@ def test_the_thread_has_ended_when_its_batches_are_closed(taken):
         next(ahead)
     ahead.close()
     assert threading.active_count() == threads
+
+
+def test_page_locked_memory_is_asked_for_one_batch_ahead(monkeypatch):
+    gpu = SimpleNamespace(is_available=lambda: True, current_device=lambda: 0, set_device=lambda device: None)
+    monkeypatch.setattr(loader, "torch", SimpleNamespace(cuda=gpu))
+    pinned = []
+    monkeypatch.setattr(PackedBatch, "pin_memory", lambda batch: pinned.append(batch) or batch)
+    for n_workers in (0, 2):
+        pinned.clear()
+        result = list(load_batches(BatchBuilder([Toy()], by_id=False), plans(), n_workers, pin_memory=True))
+        assert [batch for _, batch in result] == pinned and len(pinned) == N
+    half = load_batches(BatchBuilder([Toy()], by_id=False), plans(), 2, pin_memory=True)
+    next(half)
+    half.close()
 
 
 def test_processes_end_when_the_loader_is_closed_or_forgotten():

@@ -14,7 +14,7 @@ import torch
 from data.txt_writer import TextWriter
 from utils import checkpoint, log
 from utils.errors import InputError, as_input_error
-from utils.files import atomic_write, new_folder, write_json
+from utils.files import append_line, atomic_write, check_output, new_folder, write_json
 from utils.npz import write_npz
 from utils.os_errors import write_error
 
@@ -93,6 +93,26 @@ def test_what_is_not_a_file_is_not_replaced(tmp_path: Path, name: str) -> None:
         with pytest.raises(InputError, match=rf"not a file[\s\S]*{path}[\s\S]*{kind}"):
             WRITERS[name](path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
+def test_an_output_that_could_not_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    for path, reason in [
+        (tmp_path / "file" / "out", "file is not a folder"),
+        (tmp_path / "pipe", "a pipe"),
+        (tmp_path, "a folder"),
+        (tmp_path / ("x" * 300), "name too long"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            check_output(path)
+        with pytest.raises(InputError, match=reason):
+            append_line(path, "text")
+    check_output(tmp_path / "new" / "out")
+    assert not list((tmp_path / "new").iterdir())
+    append_line(tmp_path / "new" / "out", "a")
+    append_line(tmp_path / "new" / "out", "b")
+    assert (tmp_path / "new" / "out").read_text() == "a\nb\n"
 
 
 def test_the_log_and_the_metrics_stop_the_run(tmp_path: Path) -> None:

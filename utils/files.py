@@ -43,13 +43,7 @@ def atomic_file(path: str | Path, needed: int | None = None) -> Iterator[BinaryI
     path = Path(path)
     temporary = temporary_path(path)
     with writing(path, needed):
-        if os.path.lexists(path) and path.exists() and not path.is_file():
-            raise InputError(
-                "the output exists already and is not a file",
-                file=path,
-                found=kind_of(path),
-                remedy="name another file",
-            )
+        _refuse_special(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as stream:
@@ -62,11 +56,30 @@ def atomic_file(path: str | Path, needed: int | None = None) -> Iterator[BinaryI
                 temporary.unlink()
 
 
+def _refuse_special(path: str | Path) -> None:
+    """`InputError` where something else than a file lies at `path`: a folder, a pipe, a device."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        problem, remedy = "the output exists already and is not a file", "name another file"
+        raise InputError(problem, file=path, found=kind_of(path), remedy=remedy)
+
+
+def check_output(path: str | Path) -> None:
+    """`InputError` where the file `path` could not be written; called before a long computation. Nothing is left."""
+    path = Path(path)
+    with writing(path):
+        _refuse_special(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(path)  # a name may be too long
+        temporary = temporary_path(path)
+        temporary.touch()
+        temporary.unlink()
+
+
 def append_line(path: str | Path, line: str) -> None:
     """Append a line to a text file, which is made if needed; `InputError` when that fails."""
     with writing(path):
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError("not a regular file", file=path, found=kind_of(path), remedy="name another file")
+        _refuse_special(path)
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 

@@ -37,8 +37,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     """Write `results_dev/results_{checkpoint}_all.json` in the run's folder; returns the scores."""
     inference = Inference(Nlvr1Inference, Nlvr1Task, Nlvr1Config, argv, lambda flags: {"copies": flags.copies})
     dataset = inference.task.dataset(inference.flags.txt_db, inference.flags.img_db)
-    predictions = inference.predict(dataset)
-    inference.publish(predictions, dataset, inference.results("dev"))
+    path = inference.results("dev")
+    predictions = inference.predict(dataset, path)
+    inference.publish(predictions, dataset, path)
     return inference.task.score(predictions, dataset)
 
 
