@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from data.region_checks import OUTSIDE
 from data.side_files import is_box, quoted
 from data.txt_store import SAMPLE, TextStore
 from utils.errors import InputError
@@ -105,6 +106,13 @@ def expression_field(record: dict[str, Any]) -> Field | None:
         if not _is_id(record.get(name)):
             return Field(name, "a whole number")
     return None if is_box(record.get("bbox")) else Field("bbox", "x, y, w, h in pixels: four numbers, w and h above 0")
+
+
+def outside_field(bbox: list[float], width: float, height: float) -> Field | None:
+    """The field `bbox` when the box x, y, w, h does not lie in an image of `width` × `height` pixels, or None."""
+    x, y, w, h = bbox
+    inside = min(x / width, y / height) >= -OUTSIDE and max((x + w) / width, (y + h) / height) <= 1 + OUTSIDE
+    return None if inside else Field("bbox", f"a box in its image of {width} × {height} pixels")
 
 
 def choices_field(record: dict[str, Any], require_labels: bool = False) -> Field | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from data.batch import Example, Seq
 from data.img_store import ImageStore
-from data.record_checks import Field, Kind, bad_field, expression_field, sample_records
+from data.record_checks import Field, Kind, bad_field, expression_field, outside_field, sample_records
 from data.region_checks import OUTSIDE
 from data.rng import generator
 from data.side_files import read_entries
@@ -90,9 +90,9 @@ class ReferringExpressions(TextImage):
         if number and int(number[1]) in self._pictures_by_id and int(number[1]) != int(record["image_id"]):
             raise bad_field(self.texts, text, record, Field("image_id", f"the number of its image, {name}"))
         _, width, height = self._picture(text, record)
-        x, y, w, h = record["bbox"]
-        if min(x / width, y / height) < -OUTSIDE or max((x + w) / width, (y + h) / height) > 1 + OUTSIDE:
-            raise bad_field(self.texts, text, record, Field("bbox", f"a box in its image of {width} × {height} pixels"))
+        field = outside_field(record["bbox"], width, height)
+        if field is not None:
+            raise bad_field(self.texts, text, record, field)
         return record
 
     def _check_counts(self, images: ImageStore) -> None:

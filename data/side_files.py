@@ -17,6 +17,7 @@ from utils.files import read_json
 MAX_KEY = 511  # bytes of a key in an LMDB
 MAX_LENGTH = 1_000_000  # word pieces of a text
 MAX_REGIONS = 10_000  # of an image
+MAX_SIDE = 1_000_000  # pixels of an image's side
 MAX_TOKEN = 10_000_000  # the largest id of a word piece
 COPY_AGAIN = "copy the whole folder of the store again, or prepare it again"
 
@@ -65,8 +66,8 @@ REGIONS = Rule(whole(1, MAX_REGIONS), f"a number of regions: a whole number, 1 t
 PICTURES = Rule(is_name, "the name of an image, or a list of such names")
 TEXTS = Rule(is_list(is_name_text), "a list of one or more text ids, each a text")
 TOKEN = Rule(whole(0, MAX_TOKEN), f"the id of a word piece: a whole number, 0 to {MAX_TOKEN:,}")
-NUMBER = Rule(whole(0), "a whole number, 0 or more")
-SIDE = Rule(lambda value: is_number(value) and value > 0, "pixels: a number above 0")
+NUMBER = Rule(whole(0, 2**63 - 1), "a whole number, 0 or more, of at most 64 bits")
+SIDE = Rule(lambda value: is_number(value) and 0 < value <= MAX_SIDE, f"pixels: a number above 0, at most {MAX_SIDE:,}")
 BOX = Rule(lambda value: is_box(value, empty=True), "x, y, w, h in pixels: four numbers, w and h not below 0")
 ANN_IDS = Rule(lambda value: value == [] or is_list(whole(0))(value), "a list of annotation ids, whole numbers")
 
@@ -174,9 +175,16 @@ def check_meta(file: Path, meta: Any) -> None:
         expected = "[low, high]: the id of the first ordinary word piece, and the larger size of the vocabulary"
         raise bad_value(file, "v_range", bounds, expected)
     _check_special_tokens(file, special, bounds)
-    digest = meta.get("vocab_sha256")
-    if digest is not None and not isinstance(digest, str):
-        raise bad_value(file, "vocab_sha256", digest, "the hash of vocab.txt, as text")
+    for name, kind in (
+        ("tokenizer", str),
+        ("toker", str),
+        ("bert", str),
+        ("vocab_sha256", str),
+        ("do_lower_case", bool),
+    ):
+        value = meta.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise bad_value(file, name, value, "text, or no such field" if kind is str else "true or false")
 
 
 def _check_special_tokens(file: Path, special: Mapping[str, int], bounds: list[int]) -> None:

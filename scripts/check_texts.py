@@ -1,6 +1,7 @@
 """What `scripts/check.py` checks of a text store beyond each record alone: its task's fields and its side files."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from data.record_checks import (
     choices_field,
     expression_field,
     kind_of,
+    outside_field,
     statement_field,
 )
 from data.referring import ReferringExpressions, box_source
@@ -25,6 +27,13 @@ from data.txt_store import LENGTH_FILES, TextStore
 from evaluation.vqa_answers import read_ans2label
 from utils.errors import InputError
 from utils.files import read_json
+
+# Which field of which side file is an id of which other one.
+REFERENCES = (
+    ("annotations.json", "image_id", "images.json"),
+    ("refs.json", "image_id", "images.json"),
+    ("refs.json", "ann_id", "annotations.json"),
+)
 
 
 class RecordCheck:
@@ -72,7 +81,7 @@ class RecordCheck:
             return Field("ann_id", f"one of the image's ann_ids in images.json: {image['ann_ids']}"[:200])
         if self.boxes and not np.allclose(record["bbox"], self.boxes.get(ann_id, [-1] * 4), atol=0.01):
             return Field("bbox", f"that of annotation {ann_id} in annotations.json: {self.boxes.get(ann_id)}")
-        return None
+        return outside_field(record["bbox"], image["width"], image["height"])
 
     def finish(self) -> None:
         """`InputError` when the records are of several tasks, or only some have labels."""
@@ -102,9 +111,8 @@ class RecordCheck:
 
 def check_side_files(texts: TextStore) -> None:
     """Check the values of the side files that no record is compared with; `InputError` when one is wrong."""
-    for name in FIELDS:
-        if (texts.path / name).exists():
-            read_entries(texts.path / name)
+    entries = {name: read_entries(texts.path / name) for name in FIELDS if (texts.path / name).exists()}
+    check_references(texts, entries)
     for name in LENGTH_FILES:
         if name != texts.lengths and (texts.path / name).exists():
             check_other_lengths(texts, TextStore(texts.path, lengths=name))
@@ -126,6 +134,29 @@ def check_side_files(texts: TextStore) -> None:
             expected="under each image the ids of its texts",
             remedy="copy the whole folder again, or prepare it again",
         )
+
+
+def check_references(texts: TextStore, entries: Mapping[str, list[dict[str, Any]]]) -> None:
+    """`InputError` when an entry of a side file names an image or an annotation that another side file lacks.
+
+    `entries`: those of each file that exists, by its name.
+    """
+    id_sets = {
+        name: {entry["id"] for entry in entries[name]}
+        for name in ("images.json", "annotations.json")
+        if name in entries
+    }
+    for name, key, other in REFERENCES:
+        wrong = [e[key] for e in entries.get(name, ()) if other in id_sets and e[key] not in id_sets[other]]
+        if wrong:
+            raise InputError(
+                "two files beside the store contradict each other",
+                file=texts.path / name,
+                key=key,
+                found=f"{len(wrong):,} entries with a {key} that {other} lacks, such as {wrong[0]}",
+                expected=f"an id of {other}",
+                remedy="copy the whole folder again, or prepare it again",
+            )
 
 
 def check_other_lengths(texts: TextStore, other: TextStore) -> None:

@@ -134,6 +134,8 @@ def test_names_of_images_that_an_index_would_change(tmp_path, key):
         ({"SEP": True}, "SEP|True"),
         ({"SEP": 10**30}, "SEP|10,000,000"),
         ({"vocab_sha256": [5]}, "vocab_sha256|[5]"),
+        ({"bert": 5}, "bert|5"),
+        ({"do_lower_case": "no"}, "do_lower_case|true or false"),
         ({"v_range": [10, 10**12]}, "v_range|1000000000000"),
         ({"v_range": [50, 10]}, "v_range|[50, 10]"),
         ({"v_range": [10, 10]}, "v_range|[10, 10]"),

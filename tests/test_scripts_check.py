@@ -106,6 +106,10 @@ def test_files_that_contradict_each_other(stores):
         ),
         (expressions / "images.json", lambda c: [*c, c[0]], "id 101|2 entries"),
         (expressions / "refs.json", lambda c: [e | {"ann_id": "1"} for e in c], "entry 1: ann_id|'1'"),
+        (expressions / "refs.json", lambda c: [e | {"ann_id": 99} for e in c], "ann_id|that annotations.json lacks|99"),
+        (expressions / "annotations.json", lambda c: [e | {"image_id": 5} for e in c], "image_id|images.json lacks|5"),
+        (expressions / "images.json", lambda c: [e | {"width": 50} for e in c], "bbox|50 × "),
+        (expressions / "images.json", lambda c: [e | {"width": 10**40} for e in c], "width|at most 1,000,000"),
         (expressions / "categories.json", lambda c: {"a": 1}, "the whole file|a list of entries"),
     ]
     for file, change, named in cases:
