@@ -96,8 +96,9 @@ def load_batches(
         batches = _from_workers(workers, builder, plans, n_workers * PREFETCH)
         if pin_memory:
             batches = _one_ahead((plan, batch.pin_memory()) for plan, batch in batches)
-        with closing(batches):
-            yield from batches
+        with closing(batches), closing(workers):  # a thread that waits for a worker ends with the worker
+            for planned in batches:  # noqa: UP028 (`yield from` would close `batches` before the workers)
+                yield planned
 
 
 def _from_workers(

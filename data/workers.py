@@ -140,12 +140,12 @@ class Workers:
     def __init__(self, job: Job, n: int):
         """Start `n` processes; `InputError` when the system refuses."""
         self._workers: list[Worker] = []
-        atexit.register(self.end)  # before multiprocessing waits for its children
+        atexit.register(self.close)  # before multiprocessing waits for its children
         try:
             for _ in range(n):
                 self._workers.append(Worker(job, self._workers))
         except OSError as error:
-            self.end()
+            self.close()
             raise InputError(
                 "a loader process cannot be started",
                 key="n_workers",
@@ -159,15 +159,15 @@ class Workers:
 
     def __exit__(self, *_: Any) -> None:
         """End all processes."""
-        self.end()
+        self.close()
 
     def __getitem__(self, number: int) -> Worker:
         """The process that does task `number`."""
         return self._workers[number % len(self._workers)]
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End all processes; a second call does nothing."""
-        atexit.unregister(self.end)
+        atexit.unregister(self.close)
         while self._workers:
             self._workers.pop().end()
 

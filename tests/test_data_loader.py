@@ -120,6 +120,19 @@ def test_page_locked_memory_is_asked_for_one_batch_ahead(monkeypatch):
     half.close()
 
 
+def test_a_thread_that_waits_for_a_stopped_process_ends_when_the_loader_is_closed(monkeypatch):
+    gpu = SimpleNamespace(is_available=lambda: True, current_device=lambda: 0, set_device=lambda device: None)
+    monkeypatch.setattr(loader, "torch", SimpleNamespace(cuda=gpu))
+    monkeypatch.setattr(PackedBatch, "pin_memory", lambda batch: batch)
+    deeds = {4: kill(signal.SIGSTOP)}
+    stalled = load_batches(BatchBuilder([Toy(deeds)], by_id=False), plans(), 1, pin_memory=True)
+    next(stalled)
+    time.sleep(0.2)
+    start = time.monotonic()
+    stalled.close()
+    assert time.monotonic() - start < 2
+
+
 def test_processes_end_when_the_loader_is_closed_or_forgotten():
     half = batches(3)
     next(half)
