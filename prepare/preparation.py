@@ -92,11 +92,17 @@ class Preparation:
             exclusions = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.exclusions.items())
             raise InputError(
                 "no text is left after selection",
+                file=", ".join(self._source_files()) or None,
                 found=f"{self.counts.texts:,} texts read; left out: {exclusions}",
                 remedy="check the annotation files, --image_list and --exclude_images",
             )
         if EXCLUDED in self._lists:
             self._lists[EXCLUDED].check_matched()
+
+    def _source_files(self) -> list[str]:
+        """The annotation files that the command line names."""
+        values = [self._options.get(key) or [] for key in ("annotations", "jsonl", "questions", "karpathy", "refs")]
+        return [str(file) for value in values for file in ([value] if isinstance(value, str) else value)]
 
     def _record(self, text: Text, encode: Callable[[Text], dict[str, Any]] | None) -> dict[str, Any] | None:
         """The record of a text, counted; None for a text that the options leave out."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers.models import WordPiece as WordPieceModel
 
-from prepare.tokenizer_settings import Settings, find_settings
+from prepare.tokenizer_settings import FAST, Settings, fast_pieces, find_settings
 from utils.errors import InputError
 from utils.files import read_text
 from utils.formats import TEXT_KEYS
@@ -47,7 +47,8 @@ class WordPiece:
         `do_lower_case`: None for what the folder says, or a guess by the vocabulary (`prepare/tokenizer_settings.py`).
         """
         self.path = find_vocab(vocab)
-        self.name = self.path.resolve().parent.name if self.path.name == "vocab.txt" else self.path.stem
+        is_folder = self.path.name in ("vocab.txt", FAST)
+        self.name = self.path.resolve().parent.name if is_folder else self.path.stem
         self.pieces = read_vocab(self.path)
         self.settings = find_settings(self.path, self.pieces, do_lower_case)
         self.sha256 = hashlib.sha256("".join(f"{piece}\n" for piece in self.pieces).encode()).hexdigest()
@@ -141,10 +142,13 @@ def without_accents(text: str) -> str:
 
 
 def find_vocab(path: str | Path) -> Path:
-    """The path of the vocabulary: `path`, or vocab.txt in the folder `path`. `InputError` if it does not exist."""
+    """The path of the vocabulary: `path`, or vocab.txt in the folder `path`, else tokenizer.json there.
+
+    `InputError` if there is none.
+    """
     path = Path(path)
     if path.is_dir():
-        path = path / "vocab.txt"
+        path = path / ("vocab.txt" if (path / "vocab.txt").exists() or not (path / FAST).exists() else FAST)
     if not path.is_file():
         raise InputError(
             "vocabulary not found",
@@ -157,11 +161,17 @@ def find_vocab(path: str | Path) -> Path:
 
 
 def read_vocab(path: Path) -> list[str]:
-    """Read the word pieces of a vocab.txt, in the order of their ids. `InputError` if it is not a BERT vocabulary."""
-    lines = read_text(path).split("\n")  # not splitlines(), because U+0085 and U+2028 are pieces
-    if lines[-1] == "":
-        lines.pop()
-    pieces = [line.strip() for line in lines]
+    """Read the word pieces of a vocab.txt or tokenizer.json, in the order of their ids.
+
+    `InputError` if it is not a BERT vocabulary.
+    """
+    if path.name == FAST:
+        pieces = fast_pieces(path)
+    else:
+        lines = read_text(path).split("\n")  # not splitlines(), because U+0085 and U+2028 are pieces
+        if lines[-1] == "":
+            lines.pop()
+        pieces = [line.strip() for line in lines]
     missing_pieces = [name for name in (*SPECIAL, FIRST_WORD) if name not in pieces]
     if missing_pieces:
         raise InputError(

@@ -38,7 +38,7 @@ def find_settings(vocab: Path, pieces: Sequence[str], do_lower_case: bool | None
 
     `InputError` where the files of the folder contradict each other or the flag, or ask for what is not known here.
     """
-    folder = vocab.parent if vocab.name == "vocab.txt" else None
+    folder = vocab.parent if vocab.name in ("vocab.txt", FAST) else None
     config = config_settings(folder / CONFIG) if folder else {}
     fast = fast_settings(folder / FAST, pieces) if folder else {}
     for key in config.keys() & fast.keys():
@@ -119,6 +119,16 @@ def fast_settings(file: Path, pieces: Sequence[str]) -> dict[str, bool]:
     if not set(names) <= set(STEPS):
         raise unknown(file, "normalizer", names, f"BertNormalizer, or of {', '.join(STEPS)}")
     return dict(zip(TEXT_KEYS, ("Lowercase" in names, "StripAccents" in names, False)))
+
+
+def fast_pieces(file: Path) -> list[str]:
+    """The word pieces in a tokenizer.json, in the order of their ids; `InputError` unless these are 0, 1, 2, …"""
+    model = read_object(file).get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    if not ids or any(type(id_) is not int for id_ in ids) or sorted(ids) != list(range(len(ids))):
+        raise unknown(file, "model.vocab", f"{len(ids)} ids", "word pieces with the ids 0, 1, 2, …, each once")
+    return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def read_object(file: Path) -> dict[str, Any]:

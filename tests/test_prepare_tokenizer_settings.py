@@ -121,3 +121,15 @@ def test_stores_that_say_nothing_about_capitals_go_with_both() -> None:
     old: Meta = meta_of(Path("meta.json"), content)
     for value in (True, False):
         check_same_vocabulary(replace(old, do_lower_case=value), Path("new"), old, Path("old"))
+
+
+def test_a_folder_with_tokenizer_json_alone(tmp_path: Path) -> None:
+    path = folder(tmp_path / "bert", normalizer=BERT | {"lowercase": True})
+    whole = WordPiece(path)
+    (path / "vocab.txt").unlink()
+    alone = WordPiece(path)
+    assert (alone.pieces, alone.sha256, alone.name) == (whole.pieces, whole.sha256, whole.name)
+    assert alone.tokenize("Two dogs") == ["two", "dog", "##s"]
+    put(path / "tokenizer.json", {"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 2}}})
+    with pytest.raises(InputError, match=r"tokenizer\.json[\s\S]*model\.vocab[\s\S]*each once"):
+        WordPiece(path)
