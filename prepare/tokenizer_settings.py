@@ -125,10 +125,11 @@ def fast_pieces(file: Path) -> list[str]:
     """The word pieces in a tokenizer.json, in the order of their ids; `InputError` unless these are 0, 1, 2, …"""
     model = read_object(file).get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    vocabulary = vocabulary if isinstance(vocabulary, dict) else {}
+    ids = list(vocabulary.values())
     if not ids or any(type(id_) is not int for id_ in ids) or sorted(ids) != list(range(len(ids))):
         raise unknown(file, "model.vocab", f"{len(ids)} ids", "word pieces with the ids 0, 1, 2, …, each once")
-    return sorted(vocabulary, key=vocabulary.__getitem__)
+    return [piece for piece, _ in sorted(vocabulary.items(), key=lambda item: int(item[1]))]
 
 
 def read_object(file: Path) -> dict[str, Any]:
