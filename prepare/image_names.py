@@ -1,7 +1,6 @@
 """Names of images: from the image of a text to its key in the image store."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
@@ -37,6 +36,7 @@ class ImageNames:
         self.split = split
         self._pictures: dict[str, object] = {}  # number or file name, or both, by key
         self._uses_number = "{image_id" in pattern
+        self._too_wide = is_too_wide(pattern)
 
     def img_fname(self, text: Text) -> str | list[str]:
         """The field `img_fname` of a record: the key of the text's image, or a list of keys for two images."""
@@ -81,7 +81,7 @@ class ImageNames:
         """The pattern with the values of `fields`; `InputError` where it cannot be made, or cannot be a key."""
         fields = {field: value for field, value in fields.items() if value is not None}
         try:
-            if any(int(width) > MAX_WIDTH for width in re.findall("[0-9]+", "".join(specs(self.pattern)))):
+            if self._too_wide:
                 raise ValueError(f"a field is wider than {MAX_WIDTH}")
             name = self.pattern.format(**fields)
             if CONTROL.search(name) or not name.strip() or len(name.encode()) > MAX_ID_BYTES:
@@ -91,16 +91,20 @@ class ImageNames:
                 "the image name cannot be made",
                 file=text.source,
                 key=f"id {text.id}",
-                found=f"--img_name {self.pattern!r}: {error!r}",
+                found=f"--img_name {described(self.pattern)}: {error!r}"[:300],
                 expected="a format string over " + ", ".join(fields),
                 remedy="give another --img_name, or give --split (such as val2014) if the split is unknown",
             ) from None
         return name
 
 
-def specs(pattern: str) -> Iterator[str]:
-    """The format specifications of a format string, such as 012."""
-    return (spec or "" for _, _, spec, _ in Formatter().parse(pattern))
+def is_too_wide(pattern: str) -> bool:
+    """Whether a field of a format string is wider than any name. False for a text that is no format string."""
+    try:
+        specs = [spec or "" for _, _, spec, _ in Formatter().parse(pattern)]
+    except ValueError:
+        return False
+    return any(len(width) > 3 or int(width) > MAX_WIDTH for spec in specs for width in re.findall("[0-9]+", spec))
 
 
 def base_name(name: str) -> str:

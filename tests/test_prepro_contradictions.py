@@ -177,3 +177,11 @@ def test_half_of_a_surrogate_pair_is_dropped_from_answers_and_categories(tmp_pat
     change = {"instances": variant(INSTANCES, "categories", 1, "name", to="dog\ud800")}
     prepare(tmp_path, *files_of(tmp_path, "re", change), name="y.db")
     assert json.loads((tmp_path / "y.db" / "categories.json").read_text())[1]["name"] == "dog"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{stem:>99999999999}", "{stem:" + "9" * 5000 + "}", "{stem", "{nothing}", "{0}", "{stem.x}", " "]
+)
+def test_formats_of_image_names_that_make_no_name(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(InputError, match=r"name cannot be made[\s\S]*--img_name"):
+        prepare(tmp_path, *files_of(tmp_path, "captions", CAPTION), "--img_name", pattern)
