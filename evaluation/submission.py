@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from evaluation.ids import split_order
+from evaluation.ids import check_numbers, split_order
 from utils.errors import InputError
 from utils.files import atomic_write, write_json
 from utils.formats import CHOICES, VE_LABELS
@@ -130,6 +130,8 @@ def write_re(path: str | Path, rows: Iterable[Mapping[str, Any]], expected_ids: 
 
     A box is `[x, y, w, h]` in pixels. `rows`: entries with these keys, boxes as any sequence of four numbers.
     """
+    rows = list(rows)
+    check_numbers((str(row["sent_id"]) for row in rows), path)
     entries: list[dict[str, Any]] = [
         {"sent_id": int(row["sent_id"])} | {key: checked_box(path, row, key) for key in ("pred_box", "tgt_box")}
         for row in rows

@@ -184,3 +184,9 @@ def test_ids_of_questions_are_numbers(id_):
     assert question_numbers(["7", 8]) == [7, 8]
     with pytest.raises(InputError, match="not a number"):
         question_numbers(["7", id_])
+
+
+def test_ids_of_expressions_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    box = [1, 2, 3, 4]
+    with pytest.raises(InputError, match=r"not a number[\s\S]*r\.json[\s\S]*x"):
+        write_re(tmp_path / "r.json", [{"sent_id": "x", "pred_box": box, "tgt_box": box}], ["x"])
