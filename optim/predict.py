@@ -1,7 +1,6 @@
 """Predictions and scores over whole datasets, on any number of ranks."""
 
 import logging
-import math
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -67,9 +66,6 @@ class Predictor:
             warn_of_nan(name, predictions)
             metrics = self.task.score(predictions, dataset)
             scores |= {f"{name}/{metric}": value for metric, value in metrics.items()}
-        not_finite = [name for name, value in scores.items() if not math.isfinite(value)]
-        if not_finite and self.world.is_main:
-            LOG.warning("these scores are not finite: %s", ", ".join(not_finite))
         return scores
 
 

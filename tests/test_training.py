@@ -104,16 +104,6 @@ def test_an_objective_that_is_never_finite_stops_the_run(world, tmp_path, monkey
     assert re.search(r"WARNING step 20: skipped (\d+) of \1 steps of mrfr_tiny since the last record, \1 in all", log)
 
 
-def test_scores_that_are_not_finite_are_named(world, tmp_path, monkeypatch):
-    def predict(task, model, batch):
-        return original(task, model, batch) | ({"loss": np.array([np.nan])} if batch.task == "mrfr" else {})
-
-    original = pretrain.Pretraining.predict
-    monkeypatch.setattr(pretrain.Pretraining, "predict", predict)
-    pretrain.main(["--config", str(pretrain_options(world, tmp_path / "run", num_train_steps=1))])
-    assert "WARNING these scores are not finite: mrfr_tiny/loss\n" in (tmp_path / "run" / "log" / "log.txt").read_text()
-
-
 @pytest.mark.slow
 def test_pretraining_learns_and_vqa_runs_on_it(tmp_path):
     """All objectives fall; finetuning starts from the checkpoint; the best checkpoint and its files are there."""
