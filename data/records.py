@@ -134,3 +134,16 @@ _SIZED: dict[int, tuple[str, int, Any]] = {
     0xDE: (">H", 2, _map),
     0xDF: (">I", 4, _map),
 }
+
+
+def positions(norm_bb: np.ndarray) -> np.ndarray:
+    """Location features (n, 7) float32 of boxes: x1, y1, x2, y2, w, h, w·h (paper section 3.1, footnote 3).
+
+    `norm_bb`: (n, 6), or (n, 4) without w and h, which are then computed. w·h is a product of float32 numbers.
+    """
+    pos = np.empty((len(norm_bb), 7), np.float32)
+    pos[:, : norm_bb.shape[1]] = norm_bb
+    if norm_bb.shape[1] == 4:
+        pos[:, 4:6] = pos[:, 2:4] - pos[:, :2]
+    np.multiply(pos[:, 4], pos[:, 5], out=pos[:, 6])
+    return pos

@@ -22,19 +22,16 @@ class Problem(NamedTuple):
     array: str = ""
 
 
-def region_problem(
-    arrays: dict[str, np.ndarray], *, read: int | None = None, classes: int | None = None
-) -> Problem | None:
+def region_problem(arrays: dict[str, np.ndarray], classes: int | None = None) -> Problem | None:
     """The first problem of an image's arrays `features`, `norm_bb` and, where they exist, `conf` and `soft_labels`.
 
-    `read`: the number of first regions that a store's reader takes; None: all. Only `conf` needs to hold the others
-    too. `classes`: the number of classes that soft labels must have; None: any.
+    `classes`: the number of classes that soft labels must have; None: any.
     """
-    features, conf, labels = arrays["features"], arrays.get("conf"), arrays.get("soft_labels")
+    conf, labels = arrays.get("conf"), arrays.get("soft_labels")
     return (
-        finite_problem("features", features)
+        finite_problem("features", arrays["features"])
         or box_problem(arrays["norm_bb"])
-        or (None if conf is None else conf_problem(conf) or order_problem(conf, len(conf) if read is None else read))
+        or (None if conf is None else conf_problem(conf))
         or (None if labels is None else label_problem(labels, classes))
     )
 

@@ -103,10 +103,12 @@ def check_images(args: argparse.Namespace) -> ImageStore:
         classes[None if regions.soft_labels is None else regions.soft_labels.shape[1]] += 1
 
     scan(store.folder / "data.mdb", "images", range(len(store)), check_record)
+    unsorted = store.check_order(range(len(store)))
     labels = number_of_classes(store, classes)
     print(f"{store.folder}: {len(store):,} images, features of width {store.img_dim}")
     print(f"  regions: {n_regions.mean():.1f} per image, {n_regions.min()} to {n_regions.max()}")
     print(f"  odd boxes: {', '.join(f'{n:,} {name}' for n, name in zip(odd.sum(0), OddBoxes._fields))}")
+    print(f"  {unsorted:,} images leave out a region that is more confident than one that is read")
     other = "" if labels == IMG_LABEL_DIM else f", but mrc and mrckl need {IMG_LABEL_DIM:,}"
     print(f"  soft labels: {f'{labels:,} classes{other}' if labels else 'none; mrc and mrckl need them'}")
     if args.conf_th > -1:

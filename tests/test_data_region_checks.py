@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.region_checks import label_problem, odd_boxes, region_problem
+from data.region_checks import label_problem, odd_boxes, order_problem, region_problem
 from tests.golden_data import GOLDEN
 
 
@@ -23,10 +23,11 @@ def regions(n: int = 6, classes: int = 1601, dtype: str = "float16") -> dict[str
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_regions_that_are_right(dtype):
     arrays = regions(60, dtype=dtype)
-    assert region_problem(arrays, read=10, classes=1601) is None
+    assert region_problem(arrays, classes=1601) is None
     assert region_problem(arrays | {"norm_bb": arrays["norm_bb"][:, :4], "conf": arrays["conf"][:, None]}) is None
     shuffled = arrays | {"conf": arrays["conf"][::-1]}
-    assert region_problem(shuffled) is None and region_problem(shuffled, read=60) is None  # all are read: any order
+    assert region_problem(shuffled) is None and order_problem(shuffled["conf"], 60) is None  # all are read: any order
+    assert order_problem(arrays["conf"], 10) is None and order_problem(arrays["conf"][:, None], 10) is None
     edge = np.array([[-0.01, 0, 1, 1.01, 1.01, 1.01], [0.5, 0.5, 0.5, 0.7, 0, 0.2]] * 30, dtype)
     assert region_problem(arrays | {"norm_bb": edge}) is None
     uniform = np.full((60, 1601), 1 / 1601, dtype)
@@ -39,7 +40,7 @@ def test_the_release_files_are_right():
     assert len(files) >= 12
     for file in files:
         with np.load(file) as stored:
-            assert region_problem(dict(stored), read=10, classes=13) is None
+            assert region_problem(dict(stored), classes=13) is None
 
 
 def box(*numbers: float) -> np.ndarray:
@@ -70,7 +71,6 @@ LABELS = regions()["soft_labels"]
         ("norm_bb", box(0, 0, np.nan, 0.5, 0.1, 0.1), "not relative"),
         ("norm_bb", np.zeros((6, 7)), "the area is computed"),
         ("norm_bb", np.zeros((6, 8)), "norm_bb (6, 8)"),
-        ("conf", np.linspace(0, 1, 6), "region 5 has confidence 1"),
         ("conf", np.linspace(99, 10, 6), "from 10 to 99"),
         ("conf", np.full(6, np.nan), "not probabilities"),
         ("conf", np.full(6, -1.0), "not probabilities"),
@@ -88,10 +88,17 @@ LABELS = regions()["soft_labels"]
 def test_a_problem_is_named(name, array, named, dtype):
     if dtype == "float16" and "too large" in named:
         pytest.skip("float16 cannot hold it")
-    problem = region_problem(regions(dtype=dtype) | {name: array.astype(dtype)}, read=3, classes=1601)
+    problem = region_problem(regions(dtype=dtype) | {name: array.astype(dtype)}, classes=1601)
     assert problem is not None
     for part in named.split("|"):
         assert part in " ".join(problem)
+
+
+def test_regions_that_are_left_out_are_not_more_confident():
+    problem = order_problem(np.linspace(0, 1, 6, dtype=np.float32), 3)
+    assert problem is not None and "region 5 has confidence 1; of the first 3 one has 0" in problem.value
+    near = np.array([0.5, 0.5, 0.5005], np.float16)  # equal before rounding
+    assert order_problem(near, 2) is None
 
 
 def test_sums_of_float16_are_exact():
