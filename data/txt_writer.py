@@ -12,7 +12,7 @@ import msgpack
 from data.txt_store import LENGTH_FILES
 from utils.errors import InputError
 from utils.files import whole_folder, write_json
-from utils.os_errors import writing
+from utils.os_errors import write_error, writing
 
 SIDES = (*LENGTH_FILES, "txt2img.json", "img2txts.json", "meta.json")  # files that the writer makes itself
 MAP_SIZE = 1 << 40  # bytes: the upper bound that LMDB asks for, not the size on disk
@@ -51,8 +51,10 @@ class TextWriter:
         if id in self._pictures:
             raise InputError("two texts have the same id", file=self.path, key=id)
         value = lz4.frame.compress(msgpack.packb(record, use_bin_type=True))
-        with self._writing():
+        try:  # without a context, which would cost more than the rest
             self._txn.put(id.encode(), value)
+        except lmdb.Error as error:
+            raise write_error(self.path, error) from error
         self._pictures[id] = record["img_fname"]
         for file, length in lengths_of(record).items():
             self._lens.setdefault(file, {})[id] = length

@@ -6,6 +6,7 @@ Each `InputError` names the file and the place in it.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,9 +113,14 @@ def take_file_name(entry: Any, key: str, location: Location) -> str:
     """The file name `entry[key]`; `InputError` for another value, and for one that cannot name a file."""
     take(entry, key, str, location)
     name: str = entry[key]
-    if not Path(name).stem or CONTROL.search(name):
+    if not _can_name(name):
         raise bad_field(location.child(key), name, "a file name")
     return name
+
+
+@lru_cache(maxsize=1 << 16)  # images have several texts
+def _can_name(name: str) -> bool:
+    return bool(Path(name).stem) and not CONTROL.search(name)
 
 
 def encodable(text: str) -> str:

@@ -1,6 +1,7 @@
 """Names of images: from the image of a text to its key in the image store."""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 
@@ -45,17 +46,17 @@ class ImageNames:
 
     def name(self, text: Text) -> str:
         """The key of the image of `text`. `InputError` if a field of the pattern is unknown for this image."""
-        stem = Path(text.file_name).stem if text.file_name else None
-        number = re.search(r"[0-9]{1,18}$", stem or "")
+        stem, last_number, whole_number, is_coco = (
+            parts_of(text.file_name) if text.file_name else (None, None, None, False)
+        )
         fields: dict[str, object] = {
             "split": self.split or text.split,
-            "image_id": int(number[0]) if text.image_id is None and number else text.image_id,
+            "image_id": last_number if text.image_id is None else text.image_id,
             "file_name": text.file_name,
             "stem": stem,
         }
         name = self._formatted(fields, text)
-        own, is_coco = number_of(stem_of(text.file_name)) if text.file_name else (None, False)
-        if self._uses_number and is_coco and text.image_id not in (None, own):
+        if self._uses_number and is_coco and text.image_id not in (None, whole_number):
             raise InputError(
                 "the number of an image is not that of its file name",
                 file=text.source,
@@ -105,6 +106,14 @@ def is_too_wide(pattern: str) -> bool:
     except ValueError:
         return False
     return any(len(width) > 3 or int(width) > MAX_WIDTH for spec in specs for width in re.findall("[0-9]+", spec))
+
+
+@lru_cache(maxsize=1 << 16)  # images have several texts
+def parts_of(file_name: str) -> tuple[str, int | None, int | None, bool]:
+    """Stem, number at its end, and what `number_of` says, of a file name."""
+    stem = Path(file_name).stem
+    last_number = re.search(r"[0-9]{1,18}$", stem)
+    return stem, int(last_number[0]) if last_number else None, *number_of(stem_of(file_name))
 
 
 def base_name(name: str) -> str:
