@@ -220,7 +220,8 @@ class Trainer:
         )
         LOG.info(line)
         for name, share in summary.skipped.items():
-            LOG.warning(
+            LOG.log(
+                logging.WARNING if self.world.is_main else logging.INFO,
                 "step %d: skipped %s steps of %s since the last record, %d in all: its loss or gradient was not finite",
                 step,
                 share,
