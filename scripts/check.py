@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.img_store import ImageStore
+from data.lmdb_pages import check_pages
 from data.region_checks import OddBoxes, label_problem, odd_boxes
 from data.txt_store import TextStore
 from scripts.check_texts import RecordCheck, check_expressions, check_side_files
@@ -68,6 +69,7 @@ def command_line() -> argparse.ArgumentParser:
 def check_texts(path: str) -> TextStore:
     """Check every record of a text store and its side files, and print a summary."""
     store = TextStore(path)
+    check_pages(store.path)
     check = RecordCheck(store)
     scan(store.path / "data.mdb", "texts", range(len(store)), check)
     check.finish()
@@ -92,6 +94,7 @@ def check_images(args: argparse.Namespace) -> ImageStore:
         num_bb=args.num_bb,
         compressed=args.compressed_db,
     )
+    check_pages(store.folder)
     store.check(sample=0, img_dim=args.img_dim)
     n_regions = np.zeros(len(store), np.int64)
     odd = np.zeros((len(store), len(OddBoxes._fields)), np.int64)

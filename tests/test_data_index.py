@@ -15,7 +15,9 @@ from data import lmdb_pages
 from data.img_store import ImageStore
 from data.lmdb_io import Reader
 from data.txt_store import TextStore
+from scripts import check
 from tests.test_data_store_faults import VARIANT, message, regions, write_store, write_texts
+from utils import fingerprints
 from utils.errors import InputError
 
 N = 60
@@ -183,6 +185,19 @@ def test_a_damaged_lmdb_is_refused_or_read_without_waiting(tmp_path, seed):
         assert "data.mdb" in str(error)
     finally:
         reader.close()
+
+
+def test_the_full_scan_checks_the_pages_of_a_store_that_has_an_index(texts, monkeypatch):
+    content(texts)
+    monkeypatch.setattr(fingerprints, "BLOCKS", 0)
+    content(texts)  # an index that does not notice what follows
+    layout, status = lmdb_pages.read_layout(texts), (texts / "data.mdb").stat()
+    data = bytearray((texts / "data.mdb").read_bytes())
+    struct.pack_into("<H", data, layout.root * layout.page_size + 12, 14)  # an impossible end of its entries
+    (texts / "data.mdb").write_bytes(data)
+    os.utime(texts / "data.mdb", ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(Reader, "has_sample", lambda self, keys: True)
+    assert f"page {layout.root} has a wrong header" in message(lambda: check.check_texts(str(texts)))
 
 
 def test_more_entries_than_the_header_says(tmp_path):
