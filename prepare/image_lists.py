@@ -99,11 +99,11 @@ class ImageList:
                 remedy=f"give a list of images of this dataset, or leave out {self.option}",
             )
 
-    def report(self) -> None:
-        """Print how many entries named none of the images."""
+    def summary(self) -> str:
+        """How many entries named none of the images, for the log and for errors."""
         unmatched = self.unmatched()
         few = f", such as {', '.join(unmatched[:3])}" if unmatched else ""
-        print(f"  {self.option}: {len(unmatched):,} of {len(self.entries):,} entries match no image{few}")
+        return f"{self.option}: {len(unmatched):,} of {len(self.entries):,} entries match no image{few}"
 
 
 def image_list(path: str | Path, option: str = "") -> ImageList:

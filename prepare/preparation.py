@@ -93,7 +93,10 @@ class Preparation:
             raise InputError(
                 "no text is left after selection",
                 file=", ".join(self._source_files()) or None,
-                found=f"{self.counts.texts:,} texts read; left out: {exclusions}",
+                found="; ".join(
+                    [f"{self.counts.texts:,} texts read; left out: {exclusions}"]
+                    + [images.summary() for images in self._lists.values()]
+                ),
                 remedy="check the annotation files, --image_list and --exclude_images",
             )
         if EXCLUDED in self._lists:
@@ -164,7 +167,7 @@ class Preparation:
         """Print a summary of the store: texts kept and left out, images, word pieces."""
         self.counts.report(self.output, len(self._picture_keys), self.tokenizer.unknown_words)
         for images in self._lists.values():
-            images.report()
+            print(f"  {images.summary()}")
 
 
 def piece_lists(piece_fields: dict[str, Any]) -> list[list[int]]:

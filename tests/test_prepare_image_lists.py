@@ -96,3 +96,16 @@ def test_numbers_of_the_annotations_come_before_those_of_file_names(tmp_path: Pa
     images = image_list(tmp_path / "list.txt")
     assert not images.has(Text(id="a", text="", image_id=7, file_name="42.jpg"), str)
     assert images.has(Text(id="a", text="", image_id=42, file_name="7.jpg"), str)
+
+
+def test_a_selection_of_nothing_says_what_the_list_matched(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"no text is left[\s\S]*mine\.jsonl[\s\S]*--image_list: 1 of 1 entries match no image, such as 77",
+    ):
+        exclude(tmp_path, b"42", "--image_list", str(_list(tmp_path / "only.txt", "77")))
+
+
+def _list(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
