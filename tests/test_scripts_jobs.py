@@ -160,7 +160,7 @@ import os, signal, sys, time
 from utils.workers import map_in_workers
 
 def work(item):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())
     time.sleep(60)
 
 list(map_in_workers(work, range(12), n_workers=3, name=str))

@@ -14,6 +14,13 @@ from utils import log
 from utils.run_config import RunConfig
 
 
+@pytest.fixture(autouse=True)
+def no_earlier_run() -> None:
+    """Drop what an earlier test logged: a failed run in this process leaves its lines to the next."""
+    for handler in list(logging.getLogger("uniter").handlers):
+        logging.getLogger("uniter").removeHandler(handler)
+
+
 def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log" / "metrics.jsonl").read_text().splitlines()]
 

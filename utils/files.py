@@ -68,12 +68,18 @@ def check_output(path: str | Path) -> None:
     path = Path(path)
     with writing(path):
         _refuse_special(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(path)  # a name may be too long
-        temporary = temporary_path(path)
-        temporary.touch()
-        temporary.unlink()
+        new_folders = [folder for folder in path.parents if not folder.exists()]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(path)  # a name may be too long
+            temporary = temporary_path(path)
+            temporary.touch()
+            temporary.unlink()
+        finally:
+            for folder in new_folders:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 def append_line(path: str | Path, line: str) -> None:
