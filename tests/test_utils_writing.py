@@ -110,6 +110,7 @@ def test_an_output_that_could_not_be_written_is_refused_before_the_work(tmp_path
             append_line(path, "text")
     check_output(tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
     append_line(tmp_path / "new" / "out", "a")
     append_line(tmp_path / "new" / "out", "b")
     assert (tmp_path / "new" / "out").read_text() == "a\nb\n"
