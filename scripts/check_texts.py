@@ -20,7 +20,6 @@ from data.record_checks import (
     outside_field,
     statement_field,
 )
-from data.referring import ReferringExpressions, box_source
 from data.rng import generator
 from data.side_files import FIELDS, TEXTS, check_values, read_entries
 from data.txt_store import LENGTH_FILES, TextStore
@@ -175,6 +174,8 @@ def check_other_lengths(texts: TextStore, other: TextStore) -> None:
 
 def check_expressions(texts: TextStore, images: ImageStore) -> None:
     """Check that the boxes of referring expressions are those of the image store; `InputError` otherwise."""
+    from data.referring import ReferringExpressions, box_source  # it imports torch, for over a second
+
     source = box_source(str(images.path))
     data = ReferringExpressions(texts, images, source)
     for text in range(len(texts)):
