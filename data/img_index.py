@@ -1,5 +1,6 @@
 """The images of an image LMDB and their region counts, from which the store's index is built."""
 
+from contextlib import closing
 from pathlib import Path
 
 from data.lmdb_io import Reader
@@ -43,6 +44,31 @@ def _listed_keys(content: bytes, file: Path) -> list[str]:
         expected = "a JSON list of image names, those of the LMDB; the entry may be left out"
         raise bad_value(file, KEYS.decode(), names, expected)
     return names
+
+
+def check_tables(folder: Path, counts: Path | None) -> None:
+    """`InputError` unless `__keys__` and the file of region counts, where they exist, list every image of the LMDB.
+
+    `folder`: that of the LMDB. `counts`: the file of region counts, None where the variant has none. Readers leave out images
+    without a count, so only the full scan asks for this.
+    """
+    with closing(Reader(folder)) as reader:
+        names = {key.decode() for key in picture_keys(reader)}
+        key_list, file = reader.get(KEYS), folder / "data.mdb"
+        tables = [] if key_list is None else [(file, KEYS.decode(), set(_listed_keys(bytes(key_list), file)))]
+    if counts is not None:
+        tables.append((counts, "", set(read_json(counts))))
+    for file, entry, keys in tables:
+        absent = sorted(names - keys)
+        if absent:
+            raise InputError(
+                "a list of the images lacks some of those in the LMDB",
+                file=file,
+                key=(entry and f"{entry}: ") + ", ".join(absent[:3]),
+                found=f"{len(keys):,} of {len(names):,} images",
+                expected=f"every image of {folder}",
+                remedy="copy the whole folder again, or make it again with scripts/convert_imgdir.py",
+            )
 
 
 def announced_counts(file: Path, keys: list[bytes], folder: Path) -> dict[str, int]:

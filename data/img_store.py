@@ -61,11 +61,11 @@ class ImageStore:
         self.conf_th, self.max_bb, self.min_bb, self.num_bb = conf_th, max_bb, min_bb, num_bb
         bounds = f"th{float(conf_th)}_max{max_bb}_min{min_bb}"
         counts = self.path / f"nbb_{bounds}.json"
-        self._counts = counts if conf_th > -1 and counts.exists() else None
+        self.counts = counts if conf_th > -1 and counts.exists() else None
         if conf_th <= -1:
             name = f"feat_numbb{num_bb}"
         else:
-            name = f"feat_{bounds}" if self._counts else "all"
+            name = f"feat_{bounds}" if self.counts else "all"
         self.folder = self.path / (name + ("_compressed" if compressed else ""))
         if not self.folder.is_dir():
             raise no_such_variant(self.folder, bounds if conf_th > -1 else f"numbb{num_bb}", compressed)
@@ -85,8 +85,8 @@ class ImageStore:
         """Build the index: `names` (images,) bytes, sorted, and `nbb` and `held`, the two counts of regions."""
         self._reader.check_pages()
         keys = picture_keys(self._reader)
-        if self._counts is not None:
-            counts = announced_counts(self._counts, keys, self.folder)
+        if self.counts is not None:
+            counts = announced_counts(self.counts, keys, self.folder)
             keys = [key for key in keys if key.decode() in counts]
             n_announced = np.array([counts[key.decode()] for key in keys], np.int32)
         elif self.conf_th <= -1:

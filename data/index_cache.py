@@ -48,7 +48,7 @@ def columns(
     stamp = [VERSION, variant, sample_checksum(reader.folder / "data.mdb"), *stamps]
     name = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:20]
     real = hashlib.sha256(os.path.realpath(store).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("UNITER_CACHE", "~/.cache/uniter")).expanduser() / real
+    cache = Path(os.environ.get("UNITER_CACHE") or "~/.cache/uniter").expanduser() / real
     folders = [store / ".index" / name, cache / name]
     for folder in folders:
         arrays = _load(folder)

@@ -33,8 +33,12 @@ class Itm(TextImage):
         negative: Negative = "image",
         neg_prob: float = 0.5,
     ):
-        """`negative`: which side of a negative is replaced. `neg_prob`: the share of negatives. See `TextImage`."""
+        """`negative`: which side of a negative is replaced. `neg_prob`: the share of negatives. See `TextImage`.
+
+        `InputError` when there are negatives, and all texts are about one image."""
         super().__init__(texts, images, wrong_picture=wrong_picture)
+        if neg_prob > 0:
+            self.check_other_pictures()
         self.negative, self.neg_prob = negative, neg_prob
         self._texts_by_picture = np.argsort(self.pictures, kind="stable").astype(np.int32)
         self._sorted_pictures = self.pictures[self._texts_by_picture]
@@ -43,7 +47,7 @@ class Itm(TextImage):
         """(n, 2) int32 texts and images, negatives included, from uniform `draws` (n, 3).
 
         With `wrong_picture` the image of every pair is replaced: the share predicted as a match is the false-positive
-        rate. `InputError` when all texts are about one image.
+        rate.
         """
         negative = (draws[:, Draw.NEGATIVE] < self.neg_prob) | self.wrong_picture
         by_text = negative & (draws[:, Draw.SIDE] < TEXT_SHARE[self.negative]) & (not self.wrong_picture)
@@ -58,7 +62,6 @@ class Itm(TextImage):
         """(n,) for every text a text about another image, drawn from all texts but those about the same image."""
         start = np.searchsorted(self._sorted_pictures, self.pictures, "left")
         size = np.searchsorted(self._sorted_pictures, self.pictures, "right") - start
-        self.other_pictures(uniform[:1].repeat(len(self)))  # raises `InputError` where there is only one image
         place = (uniform * (len(self) - size)).astype(np.int64)
         return self._texts_by_picture[place + np.where(place >= start, size, 0)]
 

@@ -45,8 +45,9 @@ class TextImage:
         """`images`: None for text without images. `wrong_picture`: pair every text with the image of another text (a
         control). `require_labels`: refuse records without `target`, as training does.
 
-        `InputError` when the task needs images and there are none, an image is missing, or a record in a sample is one
-        of another task or lacks its label where labels are required."""
+        `InputError` when the task needs images and there are none, an image is missing, `wrong_picture` is set and all
+        texts are about one image, or a record in a sample is one of another task or lacks its label where labels are
+        required."""
         if images is None and (self.needs_pictures or wrong_picture):
             raise InputError(
                 f"the task {self.task} needs images",
@@ -64,6 +65,8 @@ class TextImage:
             check_pictures(texts, self.title or self.task, self.picture_kinds)
             self.pictures = self.picture_rows(texts, images)
         self._picture_pool = np.unique(self.pictures)  # (m,) the distinct images, from which other images are drawn
+        if wrong_picture:
+            self.check_other_pictures()
         if self.kinds == ONE_TEXT and not self.labels_in_records and len(texts):
             say_other_kind(texts, self.task)
 
@@ -89,10 +92,13 @@ class TextImage:
         return np.stack([texts, pictures], axis=1)
 
     def other_pictures(self, uniform: np.ndarray) -> np.ndarray:
-        """(n,) for every text an image that is not its own, chosen by `uniform` (n,) random numbers in [0, 1).
+        """(n,) for every text an image that is not its own, chosen by `uniform` (n,) random numbers in [0, 1)."""
+        own_index = np.searchsorted(self._picture_pool, self.pictures)
+        other_index = (uniform * (len(self._picture_pool) - 1)).astype(np.int64)
+        return self._picture_pool[other_index + (other_index >= own_index)]  # skips the text's own image
 
-        `InputError` when all texts are about one image.
-        """
+    def check_other_pictures(self) -> None:
+        """`InputError` when all texts are about one image, so that no text can be paired with another image."""
         if len(self._picture_pool) < 2:
             raise InputError(
                 "all texts are about one image, so there is no other image to pair them with",
@@ -101,9 +107,6 @@ class TextImage:
                 expected="2 or more",
                 remedy="use a store with more images",
             )
-        own_index = np.searchsorted(self._picture_pool, self.pictures)
-        other_index = (uniform * (len(self._picture_pool) - 1)).astype(np.int64)
-        return self._picture_pool[other_index + (other_index >= own_index)]  # skips the text's own image
 
     def lens(self, pairs: np.ndarray) -> np.ndarray:
         """(n,) int64 units of every example without [CLS] and [SEP], as the release counts them."""

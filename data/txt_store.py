@@ -117,7 +117,7 @@ class TextStore:
     def _build(self) -> dict[str, np.ndarray]:
         self._reader.check_pages()
         keys = (key for key, _ in self._reader.items())
-        index = text_columns(self.path, self.lengths, keys, self._decode)
+        index = text_columns(self.path, self.lengths, keys, self.decode)
         self._reader.close()
         return index
 
@@ -141,7 +141,7 @@ class TextStore:
 
         `InputError` when the record cannot be decoded, or has word pieces outside the vocabulary.
         """
-        record = self._decode(self._key(i))
+        record = self.decode(self._key(i))
         high = self.meta.v_range[1] + (VCR_TOKENS if "input_ids_as" in record else 0)
         lists = [record["input_ids"]]
         for name in ("input_ids_as", "input_ids_rs"):
@@ -159,7 +159,8 @@ class TextStore:
             )
         return record
 
-    def _decode(self, key: bytes) -> dict[str, Any]:
+    def decode(self, key: bytes) -> dict[str, Any]:
+        """The record of a key, also of one that the file of lengths leaves out; `InputError` when it is damaged."""
         value = self._reader.get(key)
         try:
             record = msgpack.unpackb(lz4.frame.decompress(value), raw=False)

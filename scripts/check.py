@@ -15,13 +15,17 @@ if __name__ == "__main__" and not __package__:  # started by its path
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from data.img_index import check_tables
 from data.img_store import ImageStore
 from data.lmdb_pages import check_pages
+from data.record_checks import kind_of
 from data.region_checks import OddBoxes, label_problem, odd_boxes
+from data.stores import GT_VARIANT
 from data.txt_store import TextStore
 from scripts.check_texts import RecordCheck, check_expressions, check_side_files
 from utils.errors import InputError, exit_on_input_error
@@ -44,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             remedy="give --txt_db NAME.db, --img_db FOLDER or both",
         )
     texts = check_texts(args.txt_db) if args.txt_db else None
-    images = check_images(args) if args.img_db else None
-    if texts is not None and images is not None:
-        check_pair(texts, images)
+    for folder, variant, nth in image_folders(args, texts) if args.img_db else ():
+        images = check_images(folder, variant, args.img_dim)
+        if texts is not None:
+            check_pair(texts, images, nth)
     print("no errors found")
 
 
@@ -55,7 +60,7 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--txt_db", help="text store to check (NAME.db)")
-    add("--img_db", help="image store to check (the folder with feat_…)")
+    add("--img_db", help='image store to check (the folder with feat_…); for VCR "GT_DIR;DET_DIR" or one of them')
     threshold, count = number(float, at_least=0, at_most=1, or_value=-1), number(int, at_least=1, at_most=MOST)
     add("--conf_th", type=threshold, default=0.2, help="confidence threshold of the store's variant; -1: fixed num_bb")
     add("--max_bb", type=count, default=100, help="maximum number of boxes of the store's variant")
@@ -84,18 +89,39 @@ def check_texts(path: str) -> TextStore:
     return store
 
 
-def check_images(args: argparse.Namespace) -> ImageStore:
+def image_folders(args: argparse.Namespace, texts: TextStore | None) -> list[tuple[str, dict[str, Any], int | None]]:
+    """The image stores that `--img_db` names: the folder, the options of its variant, which image of a text it holds.
+
+    The last is a number from 0, or None: all images of a text. VCR has a store of ground-truth boxes and one of
+    detected boxes; each is opened as training opens it (`data.vcr.open_vcr`).
+    """
+    names = ("conf_th", "max_bb", "min_bb", "num_bb")
+    variant = {name: getattr(args, name) for name in names} | {"compressed": args.compressed_db}
+    is_pair, is_vcr = ";" in args.img_db, texts is not None and kind_of(texts.read(0))[0] == "vcr"
+    if not is_pair and not is_vcr:
+        return [(args.img_db, variant, None)]
+    if is_pair and texts is not None and not is_vcr:
+        raise InputError(
+            "only VCR has two image stores",
+            file=texts.path,
+            key="--img_db",
+            found=args.img_db,
+            expected="one folder, because these are no texts of VCR",
+            remedy="give the image store of these texts",
+        )
+    from data.vcr import region_folders  # it imports torch, for over a second
+
+    folders = region_folders(args.img_db, "gt" if not is_pair and args.conf_th <= -1 else None)
+    variants = (variant | GT_VARIANT, variant)
+    return [(folder, variants[nth], nth) for nth, folder in enumerate(folders) if folder is not None]
+
+
+def check_images(folder: str, variant: dict[str, Any], img_dim: int | None) -> ImageStore:
     """Check every record of an image store, soft labels included, and print a summary."""
-    store = ImageStore(
-        args.img_db,
-        conf_th=args.conf_th,
-        max_bb=args.max_bb,
-        min_bb=args.min_bb,
-        num_bb=args.num_bb,
-        compressed=args.compressed_db,
-    )
+    store = ImageStore(folder, **variant)
     check_pages(store.folder)
-    store.check(sample=0, img_dim=args.img_dim)
+    store.check(sample=0, img_dim=img_dim)
+    check_tables(store.folder, store.counts)
     n_regions = np.zeros(len(store), np.int64)
     odd = np.zeros((len(store), len(OddBoxes._fields)), np.int64)
     classes: Counter[int | None] = Counter()
@@ -114,7 +140,7 @@ def check_images(args: argparse.Namespace) -> ImageStore:
     print(f"  {unsorted:,} images leave out a region that is more confident than one that is read")
     other = "" if labels == IMG_LABEL_DIM else f", but mrc and mrckl need {IMG_LABEL_DIM:,}"
     print(f"  soft labels: {f'{labels:,} classes{other}' if labels else 'none; mrc and mrckl need them'}")
-    if args.conf_th > -1:
+    if store.conf_th > -1:
         fewer = int((n_regions < store.n_announced).sum())
         print(f"  {fewer:,} images hold fewer regions than the table of counts says; the smaller number is used")
     return store
@@ -149,18 +175,20 @@ def number_of_classes(store: ImageStore, classes: Counter[int | None]) -> int | 
     return labels
 
 
-def check_pair(texts: TextStore, images: ImageStore) -> None:
+def check_pair(texts: TextStore, images: ImageStore, nth: int | None) -> None:
     """Check that the image store holds every image that the texts name; `InputError` otherwise.
 
-    Referring expressions are compared with the regions too.
+    `nth`: it holds only this one of a text's images, counted from 0; None: all. Referring expressions are compared
+    with the regions too.
     """
     if (texts.path / "images.json").exists():
         check_expressions(texts, images)
         return
-    absent = texts.img_names[images.rows(texts.img_names) < 0]
+    names = texts.img_names if nth is None else texts.img_names[np.unique(texts.img_index[:, nth])]
+    absent = names[images.rows(names) < 0]
     if len(absent):
         raise InputError(
-            f"{len(absent):,} of {len(texts.img_names):,} images that the texts name are missing in the image store",
+            f"{len(absent):,} of {len(names):,} images that the texts name are missing in the image store",
             file=images.folder / "data.mdb",
             key=", ".join(name.decode() for name in absent[:MAX_SHOWN]),
             found=f"names such as {images.name(0)}",
@@ -168,7 +196,7 @@ def check_pair(texts: TextStore, images: ImageStore) -> None:
             remedy="give the image store that belongs to the text store, add the missing images, "
             "or prepare the texts with an --img_name that fits",
         )
-    print(f"  the image store holds all {len(texts.img_names):,} images that the texts name")
+    print(f"  the image store holds all {len(names):,} images that the texts name")
 
 
 def scan(file: Path, unit: str, rows: Iterable[int], check_record: Callable[[int], object]) -> None:

@@ -115,24 +115,51 @@ def check_side_files(texts: TextStore) -> None:
     for name in LENGTH_FILES:
         if name != texts.lengths and (texts.path / name).exists():
             check_other_lengths(texts, TextStore(texts.path, lengths=name))
+    if (texts.path / "img2txts.json").exists():
+        check_texts_by_picture(texts)
+
+
+def check_texts_by_picture(texts: TextStore) -> None:
+    """`InputError` unless `img2txts.json` lists every text once under each of its images.
+
+    Texts of the LMDB that the file of lengths leaves out may be listed too.
+    """
     file = texts.path / "img2txts.json"
-    if not file.exists():
-        return
     content = read_json(file)
     check_values(file, content, TEXTS)
     pictures = {texts.id(text): texts.pictures(text) for text in range(len(texts))}
-    wrong = [(name, id_) for name, ids in content.items() for id_ in ids if name not in pictures.get(id_, ())]
-    if wrong:
-        name, id_ = wrong[0]
-        named = " and ".join(pictures[id_]) if id_ in pictures else "not in the store"
-        raise InputError(
-            "img2txts.json and txt2img.json contradict each other",
-            file=file,
-            key=f"{name}: {id_}",
-            found=f"{len(wrong):,} texts under an image that is not theirs; the image of this one: {named}",
-            expected="under each image the ids of its texts",
-            remedy="copy the whole folder again, or prepare it again",
-        )
+    others = pictures_of_others(texts) if any(id_ not in pictures for ids in content.values() for id_ in ids) else {}
+    listed = Counter((name, id_) for name, ids in content.items() for id_ in ids)
+    due = {(name, id_) for id_, names in pictures.items() for name in names}
+    wrong = [pair for pair in listed if pair not in due and pair[0] not in others.get(pair[1], ())]
+    repeated, absent = [pair for pair, count in listed.items() if count > 1], sorted(due - listed.keys())
+    for pairs, problem in (
+        (wrong, "under an image that is not theirs"),
+        (repeated, "more than once under one image"),
+        (absent, "not under their image"),
+    ):
+        if pairs:
+            name, id_ = pairs[0]
+            named = " and ".join(pictures.get(id_) or others.get(id_) or ["not in the store"])
+            raise InputError(
+                "img2txts.json and txt2img.json contradict each other",
+                file=file,
+                key=f"{name}: {id_}",
+                found=f"{len(pairs):,} texts {problem}; the image of this one: {named}",
+                expected="under each image the ids of its texts, once",
+                remedy="copy the whole folder again, or prepare it again",
+            )
+
+
+def pictures_of_others(texts: TextStore) -> dict[str, list[str]]:
+    """The images of each text of the LMDB, also of those that the file of lengths leaves out, by id."""
+    file = texts.path / "txt2img.json"
+    named = read_json(file) if file.exists() else {}
+    images = {}
+    for key, _ in Reader(texts.path).items():
+        names = named.get(key.decode()) if named else texts.decode(key).get("img_fname", ())
+        images[key.decode()] = [names] if isinstance(names, str) else list(names or ())
+    return images
 
 
 def check_references(texts: TextStore, entries: Mapping[str, list[dict[str, Any]]]) -> None:

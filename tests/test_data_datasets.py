@@ -124,8 +124,14 @@ def test_wrong_picture_is_always_another():
 
 
 def test_one_picture_alone_has_no_negative():
-    with pytest.raises(InputError, match="no other image"):
-        Itm(Texts([3, 4], [0, 0]), Images([0], [4])).pairs(np.zeros((2, 3)))
+    """It is refused when it is opened, so that validation does not fail after training; also a single text."""
+    for texts in (Texts([3, 4], [0, 0]), Texts([3], [0])):
+        with pytest.raises(InputError, match="no other image"):
+            Itm(texts, Images([0], [4]))
+        with pytest.raises(InputError, match="no other image"):
+            Mlm(texts, Images([0], [4]), wrong_picture=True)
+        positives = Itm(texts, Images([0], [4]), neg_prob=0)
+        assert positives.pairs(uniform(len(texts)))[:, 1].tolist() == positives.pictures.tolist()
 
 
 def test_a_picture_missing_from_the_store_is_named():

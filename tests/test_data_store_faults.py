@@ -317,3 +317,22 @@ def test_where_the_store_cannot_be_written_the_index_goes_to_the_cache(tmp_path,
     assert {file.stem for file in made} == {"ids", "lens", "img_names", "img_index"}
     monkeypatch.setattr(TextStore, "_build", lambda self: pytest.fail("built again"))
     assert TextStore(path).id(7) == "t7"
+
+
+def test_an_empty_name_of_the_cache_is_none(tmp_path, monkeypatch):
+    """The working directory is no cache."""
+    path, real = write_texts(tmp_path / "t.db"), index_cache.tempfile.mkdtemp
+
+    def refuse(dir, prefix):
+        if dir.is_relative_to(path):
+            raise PermissionError
+        return real(dir=dir, prefix=prefix)
+
+    monkeypatch.setattr(index_cache.tempfile, "mkdtemp", refuse)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("UNITER_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert len(TextStore(path)) == 25
+    assert list((tmp_path / "home" / ".cache" / "uniter").rglob("ids.npy"))
+    assert not list((tmp_path / "work").iterdir())

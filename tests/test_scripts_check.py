@@ -9,10 +9,12 @@ import msgpack_numpy
 import numpy as np
 import pytest
 
+from data.img_store import ImageStore
 from data.lmdb_io import Reader
 from scripts import check
 from tests.golden_data import GOLDEN
 from tests.test_data_meaning import edit_text
+from tests.tiny_tasks_vcr import make_vcr_world
 from tests.tiny_world import run_script
 from utils.errors import InputError
 
@@ -92,6 +94,8 @@ def test_files_that_contradict_each_other(stores):
         ),
         (questions / "img2txts.json", lambda c: c | {"x.npz": ["nobody"]}, "x.npz: nobody|not in the store"),
         (questions / "img2txts.json", lambda c: c | {"x.npz": 5}, "x.npz|5|text ids"),
+        (questions / "img2txts.json", lambda c: dict(list(c.items())[1:]), "nlvr2_dev-0-0-img0.npz: 1000|3 texts not"),
+        (questions / "img2txts.json", lambda c: {k: [*v, v[0]] for k, v in c.items()}, ": 1000|8 texts more than once"),
         (questions / "txt2img.json", lambda c: c | {"1000": c["1001"]}, "1000: img_fname|as in txt2img.json"),
         (questions / "id2len.json", lambda c: c | {"1000": 7}, "1000|7 word pieces|3 word pieces"),
         (choices / "id2len_qa.json", lambda c: dict(list(c.items())[1:]), "val-0|different texts|id2len_qar.json"),
@@ -121,6 +125,56 @@ def test_files_that_contradict_each_other(stores):
             assert part in str(error.value), f"{part!r} not in:\n{error.value}"
         file.write_text(content)
     check.main(["--txt_db", str(questions)])
+
+
+def test_texts_that_the_file_of_lengths_leaves_out_may_stay_in_the_other_files(stores, capsys):
+    path = stores / "txt_db" / "vqa_like.db"
+    lengths, by_picture = (json.loads((path / name).read_text()) for name in ("id2len.json", "img2txts.json"))
+    (path / "id2len.json").write_text(json.dumps({id_: n for id_, n in lengths.items() if id_ > "1003"}))
+    check.main(["--txt_db", str(path)])
+    assert "4 are not in id2len.json" in capsys.readouterr().out
+    (path / "txt2img.json").rename(path / "none")  # the records name the images too
+    check.main(["--txt_db", str(path)])
+    names = list(by_picture)
+    (path / "img2txts.json").write_text(json.dumps(by_picture | {names[0]: [*by_picture[names[0]], "1001"]}))
+    with pytest.raises(InputError, match=rf"{names[0]}: 1001[\s\S]*1 texts under an image that is not theirs"):
+        check.main(["--txt_db", str(path)])
+
+
+@pytest.mark.parametrize("table", ["nbb", "__keys__"])
+def test_a_list_of_images_names_all_of_the_lmdb(stores, table):
+    path = stores / "img_db" / "re_coco_det"
+    counts, name = path / "nbb_th0.2_max100_min10.json", "visual_grounding_det_coco_000000000022.npz"
+    if table == "nbb":
+        content = json.loads(counts.read_text())
+        counts.write_text(json.dumps({key: value for key, value in content.items() if key != name}))
+    else:
+        folder, names = path / "feat_th0.2_max100_min10", [key for key in json.loads(counts.read_text()) if key != name]
+        with lmdb.open(str(folder), lock=False, map_size=1 << 26) as env, env.begin(write=True) as txn:
+            txn.put(b"__keys__", json.dumps(names).encode())
+    ImageStore(path).check()  # readers leave it out, or do not need the list
+    with pytest.raises(InputError, match=rf"{name}[\s\S]*3 of 4 images"):
+        check.main(["--img_db", str(path)])
+
+
+def test_vcr_is_checked_with_both_of_its_image_stores(tmp_path, capsys):
+    """Each store has the variant that training reads, and the images of its own column."""
+    world = make_vcr_world(tmp_path, texts=8, pictures=4)
+    texts, gt, detected = (
+        world / "txt_db" / "vcr_val.db",
+        world / "img_db" / "vcr_gt_tiny",
+        world / "img_db" / "vcr_tiny",
+    )
+    for folders, count in ((f"{gt};{detected}", 2), (f"{detected};{gt}", 2), (gt, 1), (detected, 1)):
+        check.main(["--txt_db", str(texts), "--img_db", str(folders), "--min_bb", "2"])
+        assert capsys.readouterr().out.count("the image store holds all 4 images") == count
+    check.main(["--img_db", f"{gt};{detected}", "--min_bb", "2"])
+    assert "feat_numbb100: 4 images" in capsys.readouterr().out
+    other = make_vcr_world(tmp_path / "other", texts=8, pictures=3)
+    with pytest.raises(InputError, match=r"1 of 4 images[\s\S]*key: +vcr_3.npz"):
+        check.main(["--txt_db", str(texts), "--img_db", f"{gt};{other}/img_db/vcr_tiny", "--min_bb", "2"])
+    with pytest.raises(InputError, match=r"only VCR[\s\S]*vqa_like.db"):
+        check.main(["--txt_db", f"{GOLDEN}/data_formats/txt_db/vqa_like.db", "--img_db", f"{gt};{detected}"])
 
 
 def test_the_boxes_of_expressions_are_the_regions(stores, capsys):
