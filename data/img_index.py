@@ -49,8 +49,8 @@ def _listed_keys(content: bytes, file: Path) -> list[str]:
 def check_tables(folder: Path, counts: Path | None) -> None:
     """`InputError` unless `__keys__` and the file of region counts, where they exist, list every image of the LMDB.
 
-    `folder`: that of the LMDB. `counts`: the file of region counts, None where the variant has none. Readers leave out images
-    without a count, so only the full scan asks for this.
+    `folder`: that of the LMDB. `counts`: the file of region counts, None where the variant has none. Readers leave out
+    images without a count, so only the full scan asks for this.
     """
     with closing(Reader(folder)) as reader:
         names = {key.decode() for key in picture_keys(reader)}
