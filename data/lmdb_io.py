@@ -38,7 +38,7 @@ class Reader:
             for inherited in [k for k in Reader._open if k[1] == self._real]:
                 Reader._open.pop(inherited)[0].close()  # closes this process's copy; the parent's stays open
             try:
-                env = lmdb.open(self._real, readonly=True, lock=False, readahead=False, max_readers=1)
+                env = lmdb.open(os.fsencode(self._real), readonly=True, lock=False, readahead=False, max_readers=1)
             except lmdb.Error as error:
                 raise InputError(
                     "the LMDB cannot be opened",

@@ -38,7 +38,7 @@ class TextWriter:
             raise InputError("the output exists already", file=self.path, remedy="remove it, or name another")
         self._folder = self._whole.__enter__()
         with self._writing():
-            self._env = lmdb.open(str(self._folder), map_size=MAP_SIZE, lock=False)
+            self._env = lmdb.open(os.fsencode(self._folder), map_size=MAP_SIZE, lock=False)
             self._txn = self._env.begin(write=True)
         return self
 

@@ -7,14 +7,15 @@ import gzip
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from prepare.image_names import stem_of
 from prepare.left_out import bad_entry
-from prepare.pictures import SUFFIXES
 from utils.errors import InputError
+from utils.npz import open_npz, read_array
 from utils.os_errors import open_input
 
 # Columns in the order of files without a header line; the number of columns tells which layout it is.
@@ -52,6 +53,7 @@ class Row:
     """The features of one image, not yet decoded. `place`: the line or file, for messages; `checksum`: of its bytes."""
 
     file: Path
+    is_tsv: bool
     place: str
     img_id: str
     fields: dict[str, Any]
@@ -97,7 +99,8 @@ def _lines(stream: Any, path: Path) -> Iterator[bytes]:
 
 def _header(columns: Sequence[bytes]) -> list[str] | None:
     """The names of the columns, if the line is a header: one of its fields is a known name."""
-    names = [column.decode(errors="replace").strip().strip('"').lower() for column in columns if len(column) < 100]
+    texts = [column.decode(errors="replace").strip().strip('"').lower() for column in columns if len(column) < 100]
+    names = [text.removeprefix("#").strip() for text in texts]  # as some write before the first name
     return names if len(names) == len(columns) and NAMES.intersection(names) else None
 
 
@@ -118,8 +121,17 @@ def checked_header(names: list[str], path: Path, number: int) -> tuple[str, ...]
 
 
 def _row(columns: list[bytes], layout: tuple[str, ...] | None, path: Path, number: int, checksum: int) -> Row:
-    layout = layout or LAYOUTS.get(len(columns), ())
-    if len(layout) != len(columns):
+    if layout and len(layout) != len(columns):
+        raise InputError(
+            "the line has another number of columns than the header",
+            file=path,
+            key=f"line {number}",
+            found=f"{len(columns)} columns",
+            expected=f"{len(layout)}: {', '.join(layout)}",
+            remedy="correct the header line, or write the line again",
+        )
+    layout = layout or LAYOUTS.get(len(columns))
+    if not layout:
         raise InputError(
             "the line is not one of a known tsv of features",
             file=path,
@@ -130,7 +142,9 @@ def _row(columns: list[bytes], layout: tuple[str, ...] | None, path: Path, numbe
         )
     fields = dict(zip(layout, columns))
     img_id = fields["img_id"].decode(errors="replace").strip()
-    return Row(file=path, place=f"line {number}, {img_id}", img_id=img_id, fields=fields, checksum=checksum)
+    return Row(
+        file=path, is_tsv=True, place=f"line {number}, {img_id}", img_id=img_id, fields=fields, checksum=checksum
+    )
 
 
 def _known_kind(columns: list[bytes]) -> str:
@@ -145,12 +159,10 @@ def read_npz(path: Path) -> Row:
 
     Its member `info` is a pickle with classes and confidences; it is never read. `InputError` for another layout.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = set(file.files)
-            arrays = {name: file[name] for name in names & {"x", "bbox", "num_bbox", *_NPZ_SIDES}}
-    except Exception as error:  # zipfile, numpy and the operating system each raise their own exceptions
-        raise InputError("the file cannot be read", file=path, found=error) from None
+    with open_npz(path) as file:
+        names = set(file.files)
+        wanted = names & {"x", "bbox", "num_bbox", *_NPZ_SIDES}
+        arrays = {name: read_array(file, name, path) for name in sorted(wanted)}
     width, height = (next((arrays[name] for name in _NPZ_SIDES[k::2] if name in arrays), None) for k in range(2))
     if "x" not in arrays or "bbox" not in arrays or width is None or height is None:
         ours = {"features", "norm_bb"} <= names
@@ -161,12 +173,11 @@ def read_npz(path: Path) -> Row:
             expected="x, bbox, image_w, image_h",
             remedy="it has our layout already: give it to convert_imgdir.py" if ours else "see docs/DATA.md",
         )
-    n = arrays.get("num_bbox", np.array(len(arrays["bbox"])))
+    n = arrays.get("num_bbox", np.array(arrays["bbox"].shape[:1] or 0))
     fields = {"img_w": width, "img_h": height, "num_boxes": n, "boxes": arrays["bbox"], "features": arrays["x"]}
-    name = PurePosixPath(path.name).stem
-    img_id = name.removesuffix(suffix) if (suffix := PurePosixPath(name).suffix).lower() in SUFFIXES else name
+    img_id = stem_of(path.name.removesuffix(".npz"))
     checksum = zlib.crc32(repr((path.stat().st_size, path.stat().st_mtime_ns)).encode())
-    return Row(file=path, place=img_id, img_id=img_id, fields=fields, checksum=checksum)
+    return Row(file=path, is_tsv=False, place=img_id, img_id=img_id, fields=fields, checksum=checksum)
 
 
 _NPZ_SIDES = ("image_w", "image_h", "width", "height")  # MILVLG's, then OpenVQA's

@@ -39,6 +39,10 @@ class LeftOut:
         token = _list.set(self)
         try:
             yield
+        except InputError:
+            if self._items:  # they are the reason, or a part of it
+                self.report()
+            raise
         finally:
             _list.reset(token)
         self.report()
@@ -53,6 +57,13 @@ class LeftOut:
         counts = Counter(reason.partition("\n")[0] for _, reason in self._items)
         reasons = "; ".join(f"{count:,} × {title}" for title, count in counts.most_common())
         print(f"{len(self):,} bad items left out ({reasons}), listed in {self.path}")
+
+    def first(self) -> str | None:
+        """How many items are bad and what is wrong with the first one, for messages; None if none is."""
+        if not self._items:
+            return None
+        item, reason = self._items[0]
+        return f"{len(self):,} bad items; the first, {item}: " + "; ".join(map(str.strip, reason.splitlines()))
 
 
 _list: ContextVar[LeftOut | None] = ContextVar("left_out", default=None)  # of the command that is running
@@ -80,3 +91,10 @@ class bad_entry:
             return False
         collector.add(self.item, error)
         return True
+
+
+def nothing_left(problem: str, file: object = None) -> InputError:
+    """The error of a command that is left without an item. If all are bad, it says why the first one is."""
+    collector = _list.get()
+    first = collector.first() if collector else None
+    return InputError(problem, file=file, found=first, remedy="repair the items" if first else "check the files")

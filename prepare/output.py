@@ -3,18 +3,21 @@
 from pathlib import Path
 
 from prepare.annotations import COCO_NAME, COCO_NUMBER, Text
-from prepare.image_names import COCO_IMG_NAME, OWN_IMG_NAME, ImageNames
+from prepare.image_names import COCO_IMG_NAME, NUMBER, OWN_IMG_NAME, ImageNames
 from utils.errors import InputError
 
 
 class NpzNames:
     """Names `.npz` files as `prepro.py` names images: COCO images by their number, all others `{stem}.npz`.
 
-    `pattern`: another format string over `split`, `image_id`, `file_name`, `stem`.
+    `pattern`: another format string over `split`, `image_id`, `file_name`, `stem`. `numbers_are_coco`: with a `split`,
+    a name that is only a number is COCO's, as in files of features, which give COCO images by their id.
     """
 
-    def __init__(self, pattern: str | None = None, split: str | None = None):
+    def __init__(self, pattern: str | None = None, split: str | None = None, *, numbers_are_coco: bool = False):
         self.pattern, self.split = pattern, split
+        self._coco_number = NUMBER if numbers_are_coco else COCO_NUMBER
+        self._n_without_split = 0
         self._sources: dict[str, object] = {}  # by file name
 
     def name(self, picture: str, image_id: int | None, source: object) -> str:
@@ -25,8 +28,9 @@ class NpzNames:
         """
         stem = Path(picture).stem
         coco = COCO_NAME.match(stem)
-        is_coco = coco or (self.split and COCO_NUMBER.match(stem))
+        is_coco = coco or (self.split and self._coco_number.fullmatch(stem))
         pattern = self.pattern or (COCO_IMG_NAME if is_coco else OWN_IMG_NAME)
+        self._n_without_split += "{split" not in pattern
         split = coco.group(1) if coco else None
         text = Text(id=picture, text="", image_id=image_id, file_name=picture, split=split, source=Path(str(source)))
         name = ImageNames(pattern, self.split).name(text)
@@ -47,3 +51,9 @@ class NpzNames:
             )
         self._sources[name] = source
         return name
+
+    def report_split(self) -> None:
+        """Say for how many images the split of the command line did nothing."""
+        if self.split and self._n_without_split:
+            remedy = f"give an --img_name with {{split}}, such as '{COCO_IMG_NAME}'"
+            print(f"--split {self.split} has no effect on {self._n_without_split:,} names: {remedy}")

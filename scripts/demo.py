@@ -10,7 +10,7 @@ import runpy
 from pathlib import Path
 
 if __name__ == "__main__" and not __package__:  # started by its path
-    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+    runpy.run_path(str(Path(__file__).resolve().with_name("by_path.py")))
 
 import time
 from dataclasses import dataclass

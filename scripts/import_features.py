@@ -13,20 +13,20 @@ import runpy
 from pathlib import Path
 
 if __name__ == "__main__" and not __package__:  # started by its path
-    runpy.run_path(str(Path(__file__).with_name("by_path.py")))
+    runpy.run_path(str(Path(__file__).resolve().with_name("by_path.py")))
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 from tqdm import tqdm
 
-from data.region_checks import Problem, conf_problem, label_problem
+from data.region_checks import Problem
 from prepare.feature_rows import Row, read_npz, read_tsv
-from prepare.left_out import HELP, LeftOut, bad_entry
+from prepare.feature_values import Regions, bad_row, read_regions
+from prepare.image_names import stem_of
+from prepare.left_out import HELP, LeftOut, bad_entry, nothing_left
 from prepare.output import NpzNames
 from prepare.regions import soft_labels
 from utils.config import parse
@@ -36,9 +36,11 @@ from utils.formats import IMG_LABEL_DIM
 from utils.job_folder import Job, job_folder
 from utils.options import option
 
-UNKNOWN_CONFIDENCE = 0.5  # for layouts without classes, whose boxes have passed the detector's own threshold
-HALF_MAX = float(np.finfo(np.float16).max)
-SLACK_PIXELS, SLACK_SHARE = 5, 0.02  # how far a box may reach outside the image; it is cut there
+NOTES = {  # what is counted, and how the screen says it
+    "reordered": "images had boxes that were not in order: now the most confident comes first",
+    "transposed": "images had features as (D, n): they are transposed",
+    "empty": "boxes have no area",
+}
 
 
 @dataclass(kw_only=True)
@@ -62,7 +64,10 @@ def read_rows(config: ImportConfig) -> Iterator[Row]:
     for path in map(Path, config.tsv):
         yield from read_tsv(path)
     for path in map(Path, config.npz):
-        files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+        found = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+        files = [file for file in found if not file.name.startswith(".")]  # macOS puts such beside each file
+        if len(files) < len(found):
+            print(f"{len(found) - len(files):,} hidden files of {path} are not read")
         if not files:
             raise InputError("the folder holds no .npz files", file=path, remedy="check --npz")
         for file in files:
@@ -70,105 +75,46 @@ def read_rows(config: ImportConfig) -> Iterator[Row]:
                 yield read_npz(file)
 
 
-def convert(row: Row) -> tuple[dict[str, np.ndarray], bool]:
-    """Convert one row: `features`, `norm_bb`, `conf`, `soft_labels`, most confident box first; whether this is new.
+def convert(row: Row) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Convert one row: `features`, `norm_bb`, `conf`, `soft_labels`, most confident box first; and notes on it.
 
     `InputError` if a value is wrong.
     """
-    fields, classes, labels = row.fields, None, None
-    try:
-        n, width, height = int(fields["num_boxes"]), float(fields["img_w"]), float(fields["img_h"])
-        if n < 1:
-            raise InputError("the image has no boxes", file=row.file, key=row.place, remedy="remove its line")
-        boxes = _array(fields["boxes"], np.float32).reshape(n, 4)
-        features = _array(fields["features"], np.float32).reshape(n, -1)
-        conf = np.full(n, UNKNOWN_CONFIDENCE, np.float32)
-        if "cls_prob" in fields:
-            labels = _array(fields["cls_prob"], np.float32).reshape(n, -1)
-            conf = labels[:, 1:].max(1, initial=0)
-        if "objects_id" in fields:
-            classes = _array(fields["objects_id"], np.int64).reshape(n) + 1  # background is class 0
-            conf = _array(fields["objects_conf"], np.float32).reshape(n)
-    except InputError:
-        raise
-    except (ValueError, OverflowError, TypeError) as error:
-        expected = "num_boxes × 4 numbers of boxes, num_boxes × D features, as float32 in base64"
-        raise InputError(
-            "the row cannot be decoded", file=row.file, key=row.place, found=error, expected=expected
-        ) from None
-    _check(row, boxes, features, conf, width=width, height=height)
-    if labels is None:
-        labels = _labels(row, classes, conf)
-    elif problem := label_problem(labels, IMG_LABEL_DIM):
-        raise _bad(row, problem)
-    order = np.argsort(-conf, kind="stable")
-    corners = np.clip(boxes / np.array([width, height] * 2), 0, 1)
+    regions = read_regions(row)
+    order = np.argsort(-regions.conf, kind="stable")
+    corners = np.clip(regions.boxes / np.array([regions.width, regions.height] * 2), 0, 1)
     arrays = {
-        "features": features[order].astype(np.float16),
+        "features": regions.features[order].astype(np.float16),
         "norm_bb": np.concatenate([corners, corners[:, 2:] - corners[:, :2]], 1)[order].astype(np.float16),
-        "conf": conf[order].astype(np.float16),
-        "soft_labels": labels[order].astype(np.float16),
+        "conf": regions.conf[order].astype(np.float16),
+        "soft_labels": _labels(regions)[order].astype(np.float16),
     }
-    return arrays, bool((order != np.arange(n)).any())
+    notes = {
+        "width": regions.features.shape[1],
+        "reordered": bool((order != np.arange(len(order))).any()),
+        "transposed": regions.is_transposed,
+        "empty": int((corners[:, 2:] <= corners[:, :2]).any(1).sum()),
+    }
+    return arrays, notes
 
 
-def _array(value: Any, dtype: DTypeLike) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return value.astype(dtype)
-    value = value.strip()
-    if value.startswith((b"b'", b'b"')):  # as Python 3 writes bytes
-        value = value[2:-1]
-    return np.frombuffer(base64.b64decode(value, validate=True), dtype)
-
-
-def _bad(row: Row, problem: Problem) -> InputError:
-    return InputError(problem.title, file=row.file, key=row.place, found=problem.value, expected=problem.expected)
-
-
-def _labels(row: Row, classes: np.ndarray | None, conf: np.ndarray) -> np.ndarray:
-    """Soft labels from the best class of each box, or equal ones; `InputError` for a class out of range."""
-    if classes is None:
-        return np.full((len(conf), IMG_LABEL_DIM), 1 / IMG_LABEL_DIM)
-    wrong = classes[(classes < 1) | (classes >= IMG_LABEL_DIM)] - 1
-    if len(wrong):
-        raise _bad(row, Problem("a class is out of range", str(wrong[0]), f"0..{IMG_LABEL_DIM - 2}"))
-    return soft_labels(classes, conf.clip(0, 1))
-
-
-def _check(row: Row, boxes: np.ndarray, features: np.ndarray, conf: np.ndarray, *, width: float, height: float) -> None:
-    """Check the values of a row; `InputError` if one is wrong. A box may lie a little outside the image: it is cut."""
-    if not (0 < width < np.inf and 0 < height < np.inf):
-        raise _bad(row, Problem("the size of the image is wrong", f"{width} × {height}", "a width and a height"))
-    for name, array, largest in (("boxes", boxes, np.inf), ("features", features, HALF_MAX)):
-        wrong = array[~(np.abs(array) <= largest) | np.isinf(array)]
-        if len(wrong):
-            raise _bad(row, Problem(f"{name} is out of range", str(wrong[0]), f"numbers up to {largest:g}"))
-    if problem := conf_problem(conf):
-        raise _bad(row, problem)
-    size = np.array([width, height])
-    if boxes.max() <= 1.01 and size.min() > 10:
-        expected = f"x1, y1, x2, y2 in pixels of an image of {width:g} × {height:g}"
-        raise _bad(row, Problem("the boxes are shares of the image", str(boxes[0].tolist()), expected))
-    slack = SLACK_PIXELS + SLACK_SHARE * size
-    usable = (boxes[:, :2] < boxes[:, 2:]) & (boxes[:, :2] < size) & (boxes[:, 2:] > 0)
-    usable &= (boxes[:, :2] >= -slack) & (boxes[:, 2:] <= size + slack)
-    if not usable.all():
-        expected = f"x1 < x2 and y1 < y2, within {width:g} × {height:g} pixels"
-        turned = size[::-1] + slack[::-1]
-        if (boxes[:, 2:] <= turned).all() and (boxes[:, :2] < boxes[:, 2:]).all():
-            expected += "; they fit if width and height are exchanged: name the columns in a header line"
-        box = str(boxes[~usable.all(1)][0].round(1).tolist())
-        raise _bad(row, Problem("a box is empty or lies outside its image", box, expected))
+def _labels(regions: Regions) -> np.ndarray:
+    """Soft labels: those of the file, or made from the best class of each box, or equal ones."""
+    if regions.labels is not None:
+        return regions.labels
+    if regions.classes is not None:
+        return soft_labels(regions.classes, regions.conf.clip(0, 1))
+    return np.full((len(regions.conf), IMG_LABEL_DIM), 1 / IMG_LABEL_DIM)
 
 
 def import_row(row: Row, name: str, job: Job, widths: dict[int, str]) -> None:
     """Write one image as the file `name`, unless an earlier run has done so. `widths`: feature widths, and where."""
     note = job.done.get(name)
     if note is None or note["checksum"] != row.checksum:
-        arrays, is_reordered = convert(row)
-        note = {"checksum": row.checksum, "width": arrays["features"].shape[1], "reordered": is_reordered}
+        arrays, notes = convert(row)
+        note = {"checksum": row.checksum, **notes}
         if widths and note["width"] not in widths:
-            raise _bad(row, Problem("the features have another width than others", str(note["width"]), str(widths)))
+            raise bad_row(row, Problem("the features have another width than others", str(note["width"]), str(widths)))
         np.savez(job.folder / name, **arrays)  # type: ignore[arg-type]
         job.finish(name, note)
     widths.setdefault(note["width"], f"{row.file}, {row.place}")
@@ -176,20 +122,22 @@ def import_row(row: Row, name: str, job: Job, widths: dict[int, str]) -> None:
 
 def import_rows(config: ImportConfig, job: Job) -> list[str]:
     """Write one `.npz` file for each row; returns their names."""
-    names = NpzNames((config.img_name or "").replace("{img_id", "{stem") or None, config.split)
+    pattern = (config.img_name or "").replace("{img_id", "{stem") or None
+    names = NpzNames(pattern, config.split, numbers_are_coco=True)
     files: list[str] = []
     widths: dict[int, str] = {}
     for row in tqdm(read_rows(config), unit="image", disable=None):
         place = f"{row.file}: {row.place}"
         with bad_entry(place):
-            if not row.img_id:
-                raise _bad(row, Problem("the image has no id", "nothing", "an id in the first column"))
+            if not (stem := stem_of(row.img_id)):
+                raise bad_row(row, Problem("the image has no id", repr(row.img_id), "an id in the first column"))
             # ".jpg" is added because NpzNames removes a suffix, and an id may contain a dot
-            name = names.name(f"{row.img_id}.jpg", None, place)
+            name = names.name(f"{stem}.jpg", None, place)
             import_row(row, name, job, widths)
             files.append(name)
     if not files:
-        raise InputError("the files hold no images", file=", ".join(config.tsv + config.npz))
+        raise nothing_left("the files hold no images", file=", ".join(config.tsv + config.npz))
+    names.report_split()
     job.remove_others(set(files))
     return files
 
@@ -199,15 +147,16 @@ def main(argv: list[str] | None = None) -> None:
     config, _ = parse(ImportConfig, argv)
     if not config.tsv and not config.npz:
         raise InputError("nothing to import", key="--tsv, --npz", remedy="name files of features")
-    with LeftOut(config.output, config.skip_bad).collecting(), job_folder(config.output, {"version": 1}) as job:
+    with LeftOut(config.output, config.skip_bad).collecting(), job_folder(config.output, {"version": 2}) as job:
         files = import_rows(config, job)
-        reordered_count = sum(job.done[name]["reordered"] for name in files)
+        counts = {note: sum(job.done[name][note] for name in files) for note in NOTES}
         sources, labels = config.tsv + config.npz, "class probabilities of the file, or made from the best class"
         provenance = {"features": sources, "pictures": len(files), "soft_labels": labels}
         write_json(job.folder / "provenance.json", provenance, indent=2)
     print(f"{len(files)} images written to {config.output}")
-    if reordered_count:
-        print(f"  boxes of {reordered_count:,} images were not in order: now the most confident comes first")
+    for note, text in NOTES.items():
+        if counts[note]:
+            print(f"  {counts[note]:,} {text}")
 
 
 if __name__ == "__main__":

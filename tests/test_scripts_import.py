@@ -123,7 +123,7 @@ BAD = {
     "NaN": (line(GOOD | {"features": spoilt(GOOD["features"], (2, 7), np.nan)}), r"features is out of range[\s\S]*nan"),
     "beyond half precision": (line(GOOD | {"features": spoilt(GOOD["features"], 0, 1e6)}), "features is out of range"),
     "an infinite box": (line(GOOD | {"boxes": spoilt(GOOD["boxes"], 0, np.inf)}), "boxes is out of range"),
-    "a box inside out": (line(GOOD | {"boxes": GOOD["boxes"][:, [2, 3, 0, 1]]}), "a box is empty"),
+    "a box inside out": (line(GOOD | {"boxes": GOOD["boxes"][:, [2, 3, 0, 1]]}), "a box is inside out"),
     "boxes of another size": (line(GOOD | {"boxes": GOOD["boxes"] + 600}), "lies outside its image"),
     "no size": (line(GOOD | {"img_w": 0}), "the size of the image is wrong"),
     "a class too many": (

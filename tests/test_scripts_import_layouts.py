@@ -54,7 +54,12 @@ def test_boxes_in_shares_are_noticed(tmp_path):
 @pytest.mark.parametrize("layout", [[*BUTD, "cls_prob"], [*LXMERT, "cls_prob", "attrs", "classes"]])
 def test_class_probabilities_of_the_file_become_soft_labels(tmp_path, layout):
     probabilities = np.random.default_rng(0).dirichlet(np.ones(1601) / 50, 5).astype(np.float32)
-    row = picture(1) | {"cls_prob": probabilities, "attrs": np.ones((5, 401), np.float32), "classes": probabilities}
+    best = {"objects_id": probabilities[:, 1:].argmax(1)}
+    row = (
+        picture(1)
+        | best
+        | {"cls_prob": probabilities, "attrs": np.ones((5, 401), np.float32), "classes": probabilities}
+    )
     (record,) = run(tmp_path, line(row, layout)).values()
     conf = row["objects_conf"] if "objects_id" in layout else probabilities[:, 1:].max(1)
     order = np.argsort(-conf, kind="stable")

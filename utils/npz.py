@@ -45,7 +45,7 @@ def open_npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
     try:
         file = np.load(path, allow_pickle=False)
     except DAMAGE as error:
-        raise InputError("not an npz file", file=path, found=error, remedy="copy or write it again") from None
+        raise InputError("not an npz file", file=path, found=_cause(error), remedy="copy or write it again") from None
     if not isinstance(file, np.lib.npyio.NpzFile):
         found, expected = "a single array without a name", "named arrays, as numpy.savez writes them"
         raise InputError("not an npz file", file=path, found=found, expected=expected)
@@ -65,4 +65,11 @@ def read_array(file: Mapping[str, np.ndarray], name: str, path: str | Path) -> n
             "an array is missing in the npz file", file=path, key=name, found=", ".join(list(file)[:5])
         ) from None
     except DAMAGE as error:
-        raise InputError("an array of the npz file cannot be read", file=path, key=name, found=error) from None
+        found = _cause(error)
+        raise InputError("an array of the npz file cannot be read", file=path, key=name, found=found) from None
+
+
+def _cause(error: Exception) -> str:
+    """What an error says, without numpy's advice to run the code of a pickle."""
+    is_pickle = "allow_pickle" in str(error)
+    return "Python objects, or no arrays at all; objects are not read" if is_pickle else str(error) or repr(error)

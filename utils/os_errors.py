@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import stat
 import zlib
@@ -61,6 +62,9 @@ def write_error(path: str | Path, error: Exception, needed: int | None = None) -
         reasons, remedy = [f"{parents[0]} is not a folder"], "remove that file, or name another folder"
     with contextlib.suppress(OSError):
         reasons.append(f"{shutil.disk_usage(parents[0]).free:,} bytes are free in {parents[0]}")
+    if (limit := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) != resource.RLIM_INFINITY:
+        reasons.append(f"a file may have at most {limit:,} bytes (ulimit -f)")
+        remedy = remedy or f"{REMEDIES[errno.EFBIG]}, or free some disk space"  # LMDB does not give the reason
     return InputError(
         "the file cannot be written",
         file=path,

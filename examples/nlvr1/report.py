@@ -7,7 +7,7 @@ import runpy
 from pathlib import Path
 
 if __name__ == "__main__" and not __package__:  # started by its path
-    runpy.run_path(str(Path(__file__).parents[2] / "scripts/by_path.py"))
+    runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts/by_path.py"))
 
 from collections import Counter
 from dataclasses import dataclass
