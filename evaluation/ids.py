@@ -7,12 +7,23 @@ from pathlib import Path
 from utils.errors import InputError
 
 
-def check_ids(ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str, file: object = None) -> None:
+def check_ids(
+    ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str, file: object = None, split_file: object = None
+) -> None:
     """Raise `InputError` unless `ids` and `expected` hold the same ids, at least one. The error names up to five.
 
-    `noun`: what an id stands for ("question"), `file`: where `ids` are from, both for the error.
+    `noun`: what an id stands for ("question"), `file`: where `ids` are from, `split_file`: where `expected` are from;
+    all for the error.
     """
     ids, expected = set(ids), set(expected)
+    if not expected:
+        raise InputError(
+            f"there are no {noun}s",
+            file=split_file or file,
+            found="an empty split",
+            expected=f"at least one {noun}",
+            remedy="give the annotations of the split that was predicted" if split_file else None,
+        )
     for name, wrong_ids in (("unknown", ids - expected), ("missing", expected - ids)):
         if wrong_ids:
             few = ", ".join(map(str, sorted(wrong_ids, key=str)[:5]))
@@ -24,8 +35,6 @@ def check_ids(ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str, 
                 expected=f"exactly the {len(expected)} {noun}s of the split",
                 remedy="check that the predictions were made for this split",
             )
-    if not expected:
-        raise InputError(f"there are no {noun}s", file=file, found="an empty split", expected=f"at least one {noun}")
 
 
 def split_order(path: str | Path, ids: Sequence[Hashable], expected: Iterable[Hashable], noun: str) -> list[int]:
@@ -49,4 +58,11 @@ def check_numbers(ids: Iterable[str], file: object) -> None:
     for id_ in ids:
         if not re.fullmatch("-?[0-9]{1,18}", id_):
             expected = "a whole number, as ids of VQA and referring expressions are"
-            raise InputError("an id is not a number", file=file, key=id_[:80], expected=expected)
+            raise InputError(
+                "an id is not a number",
+                file=file,
+                key=id_[:80],
+                found=repr(id_[:80]),
+                expected=expected,
+                remedy="predict for a text store that prepro.py made from the official files",
+            )

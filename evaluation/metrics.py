@@ -55,7 +55,7 @@ def evaluate_vqa(
     """
     predictions = by_question(results, "answered", file)
     truth = by_question(annotations, "annotated", annotation_files)
-    check_ids(predictions, truth, "question", file)
+    check_ids(predictions, truth, "question", file, annotation_files)
     accuracies = {
         id_: official_vqa_accuracy(predictions[id_]["answer"], [answer["answer"] for answer in entry["answers"]])
         for id_, entry in truth.items()
@@ -74,8 +74,14 @@ def by_question(entries: Iterable[Entry], verb: str, file: object = None) -> dic
     for entry in entries:
         id_ = entry["question_id"]
         if id_ in entry_by_id:
-            expected = "one entry per question"
-            raise InputError(f"a question is {verb} twice", file=file, key=f"question_id {id_}", expected=expected)
+            raise InputError(
+                f"a question is {verb} twice",
+                file=file,
+                key=f"question_id {id_}",
+                found="a second entry for it",
+                expected="one entry per question",
+                remedy="remove one of them, or write the file again",
+            )
         entry_by_id[id_] = entry
     return entry_by_id
 

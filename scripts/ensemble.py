@@ -4,8 +4,9 @@
         --output ensemble.json --annotations val.jsonl
 
 `--logits`: files that `inf_*.py --save_logits` wrote, for the same examples and the same outputs (itm: `results.npz`;
-vcr: the results JSON works too). `--output`: the results file, in the format that `inf_*.py` writes. For vcr, a csv is
-written beside the JSON; for itm with annotations, `scores.json` beside the npz.
+vcr: the results JSON works too). `--output`: the results file, in the format that `inf_*.py` writes. For vcr, its name
+ends with .json or .csv, and both files are written; for itm with annotations, `scores.json` beside the npz. Nothing is
+written where scoring fails.
 
 By default probabilities are averaged, so that each run has the same weight: the scale of logits differs between runs,
 and a mean of logits would follow the most confident run. The probabilities are those of the task's training loss:
@@ -26,14 +27,13 @@ if __name__ == "__main__" and not __package__:  # started by its path
     runpy.run_path(str(Path(__file__).resolve().with_name("by_path.py")))
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from toolz import partition_all
 
-from evaluation.ids import check_numbers
 from evaluation.metrics import evaluate_vqa
 from evaluation.probabilities import PROBABILITIES
 from evaluation.submission import (
@@ -48,16 +48,16 @@ from evaluation.submission import (
 )
 from evaluation.vqa_answers import label2ans, read_ans2label
 from prepare.annotations import vqa_annotations, vqa_results
+from prepare.entries import Location
+from scripts.averages import ROWS, Rows, Runs, average_retrieval, averages, check_same_ids, open_run
 from scripts.eval_vqa import print_accuracies
 from scripts.evaluate import TASKS, check_file_count, evaluate, print_scores
-from scripts.read_results import read_vcr
+from scripts.read_results import check_same_box
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
-from utils.npz import open_npz, read_array
-
-Runs = list[tuple[Path, Mapping[str, np.ndarray]]]  # file and arrays by name, of each run
-Rows = Iterator[tuple[str, np.ndarray]]  # id, average (A,)
-ROWS = 1024  # rows to process at a time, because all rows may not fit into memory
+from utils.npz import read_array
+from utils.os_errors import open_input
+from utils.output_files import check_outputs, moved_together
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
@@ -75,82 +75,67 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--split", help="re, itm: split of the annotations to score by")
     parser.add_argument("--ans2label", default="release", help="vqa: JSON file of the answer vocabulary of the logits")
     args = parser.parse_args(argv)
-    if args.annotations and args.task in TASKS:
-        check_file_count(args.task, args.annotations)
-    with ExitStack() as stack:
-        runs = [(path, open_run(stack, path, args.task)) for path in args.logits]
-        if args.task == "itm":
-            average_retrieval(runs, args.output, args.average)
-        else:
-            check_same_ids(runs, args.task)
-            rows = averages(runs, args.task, args.average)
-            write_results(args.task, args.output, rows, runs=runs, ans2label=args.ans2label)
-    if not args.annotations:
-        return None
-    try:
-        return score(args.task, args.output, args.annotations, args.split)
-    except InputError:  # such as annotations of another split: leave no file that looks complete
-        for suffix in (args.output.suffix, *((".csv", ".json") if args.task == "vcr" else ())):
-            args.output.with_suffix(suffix).unlink(missing_ok=True)
-        raise
+    outputs = output_files(args.task, args.output, scored=bool(args.annotations))
+    check_outputs(outputs, [*args.logits, *args.annotations, args.ans2label])
+    check_annotations(args.task, args.annotations)
+    with moved_together(args.output.parent) as folder:
+        results = folder / outputs[0].name
+        with ExitStack() as stack:
+            runs = [(path, open_run(stack, path, args.task)) for path in args.logits]
+            write_average(args.task, results, runs, average=args.average, ans2label=args.ans2label)
+        scores = score(args.task, results, args.annotations, args.split) if args.annotations else None
+    if scores is not None:
+        (print_accuracies if args.task == "vqa" else print_scores)(scores)
+    return scores
 
 
-def open_run(stack: ExitStack, path: Path, task: str) -> Mapping[str, np.ndarray]:
-    """The arrays of one run's file by name; arrays of an npz are read when they are used."""
-    return read_vcr(path) if task == "vcr" and path.suffix == ".json" else stack.enter_context(open_npz(path))
+def output_files(task: str, output: Path, scored: bool) -> list[Path]:
+    """All files that an ensemble writes, the results to score first; `InputError` for an unfit `output`.
+
+    `scored`: whether there are annotations. An older `scores.json` that belongs to other results is not replaced.
+    """
+    if task == "vcr":
+        if output.suffix not in (".json", ".csv"):
+            expected = "a name that ends with .json or .csv; both files are written"
+            raise InputError("the output has no name for vcr", key="--output", found=output, expected=expected)
+        return [output.with_suffix(".json"), output.with_suffix(".csv")]
+    scores = output.with_name("scores.json")
+    if task != "itm" or not scored:
+        return [output]
+    other = output.with_name("results.npz") if output.name != "results.npz" else output
+    if scores.exists() and not (output.exists() and (output == other or not other.exists())):
+        raise InputError(
+            "the scores would replace those of other results",
+            file=scores,
+            found=f"scores that are older than {output.name}",
+            expected="a folder without scores.json",
+            remedy="name an --output in a folder of its own, or move the old scores",
+        )
+    return [output, scores]
 
 
-def check_same_ids(runs: Runs, task: str) -> None:
-    """Check that the files of all runs hold the same ids of `task`; `InputError` otherwise."""
-    first_path, first = runs[0]
-    if not len(first):
-        raise InputError("the file holds no logits", file=first_path)
-    if task in ("vqa", "re"):
-        check_numbers((name.rpartition("/")[2] for name in first), first_path)
-    for path, arrays in runs[1:]:
-        more, fewer = set(arrays) - set(first), set(first) - set(arrays)
-        if more or fewer:
-            raise InputError(
-                "the runs have different examples",
-                file=path,
-                key=min(more or fewer),
-                found=f"{len(more)} ids that are not in {first_path}; {len(fewer)} of its ids are missing",
-                remedy="give runs of the same task on the same split",
-            )
+def check_annotations(task: str, annotations: Sequence[Path]) -> None:
+    """`InputError` unless `annotations` are files, as many as `task` needs; before a long average is computed."""
+    if annotations and task in TASKS:
+        check_file_count(task, annotations)
+    for path in annotations:
+        open_input(path).close()
 
 
-def averages(runs: Runs, task: str, average: str) -> Rows:
-    """Yield each example's id and its average over all runs, (A,) fp64, in the order of the first file."""
-    to_probs, width = PROBABILITIES[task]
-    for id_ in runs[0][1]:
-        if task == "re" and id_.startswith(("boxes/", "tgt_box/")):
-            continue
-        total: np.ndarray | None = None
-        for path, arrays in runs:
-            row = read_array(arrays, id_, path)
-            row = row.astype(np.float64) if row.dtype.kind in "fiu" else np.empty(0)
-            expected = width or (row.size if total is None else len(total))
-            if row.shape != (expected,) or not row.size:
-                raise InputError(
-                    "the scores have the wrong shape",
-                    file=path,
-                    key=id_,
-                    found=row.shape,
-                    expected=f"{(expected,)}, as in {runs[0][0]}",
-                    remedy="give runs of the same task with the same outputs",
-                )
-            if not np.isfinite(row).all():
-                raise InputError("the scores are not finite", file=path, key=id_)
-            row = to_probs(row) if average == "probs" else row
-            total = row if total is None else total + row
-        assert total is not None
-        yield id_, total / len(runs)
+def write_average(task: str, results: Path, runs: Runs, *, average: str, ans2label: str) -> None:
+    """Average the runs of `task` and write the file `results`."""
+    if task == "itm":
+        return write_retrieval(results, *average_retrieval(runs, average))
+    check_same_ids(runs, task)
+    write_results(task, results, averages(runs, task, average), runs=runs, ans2label=ans2label)
 
 
 def write_results(task: str, output: Path, rows: Rows, *, runs: Runs, ans2label: str) -> None:
     """Write the task's results file: the best output of each example."""
     if task == "vqa":
-        predictions = list(best_answers(rows, label2ans(read_ans2label(ans2label))))
+        names = label2ans(read_ans2label(ans2label))
+        check_vocabulary(runs, names, ans2label)
+        predictions = list(best_answers(rows, names))
         return write_vqa(output, predictions, [id_ for id_, _ in predictions])
     if task == "re":
         entries = [best_box(id_, row, runs) for id_, row in rows]
@@ -164,6 +149,22 @@ def write_results(task: str, output: Path, rows: Rows, *, runs: Runs, ans2label:
     else:
         write_vcr_csv(output.with_suffix(".csv"), ids, scores, ids)
         write_vcr_json(output.with_suffix(".json"), ids, scores, ids)
+
+
+def check_vocabulary(runs: Runs, names: Sequence[str], ans2label: str) -> None:
+    """`InputError` unless the first run has a score for each of the answers `names`."""
+    path, arrays = runs[0]
+    id_ = next(iter(arrays))
+    shape = read_array(arrays, id_, path).shape
+    if shape != (len(names),):
+        raise InputError(
+            "the scores do not fit the answer vocabulary",
+            file=path,
+            key=id_,
+            found=f"scores of shape {shape}",
+            expected=f"{(len(names),)}, the answers of --ans2label {ans2label}",
+            remedy="give --ans2label the ans2label.json that the runs were trained with (ckpt/ans2label.json)",
+        )
 
 
 def best_answers(rows: Rows, names: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -192,43 +193,18 @@ def best_box(id_: str, row: np.ndarray, runs: Runs) -> dict[str, Any]:
                 expected=f"the {len(boxes)} boxes of {first_path}",
                 remedy="give runs on the same image store, with the same conf_th and num_bb",
             )
+        check_same_box(read_array(arrays, f"tgt_box/{id_}", path), target, Location(path, f"tgt_box/{id_}"), first_path)
     return {"sent_id": id_, "pred_box": boxes[row.argmax()], "tgt_box": target}
 
 
-def average_retrieval(runs: Runs, output: Path, average: str) -> None:
-    """Write the average of all runs' scores (texts, images); one run is in memory at a time."""
-    first_path, first = runs[0]
-    txt_ids = read_array(first, "txt_ids", first_path).tolist()
-    img_ids = read_array(first, "img_ids", first_path).tolist()
-    yes, no = np.full((2, len(txt_ids), len(img_ids)), -np.inf if average == "probs" else 0.0)
-    for path, arrays in runs:
-        scores = read_array(arrays, "scores", path)
-        for key, ids in (("txt_ids", txt_ids), ("img_ids", img_ids)):
-            if read_array(arrays, key, path).tolist() != ids or scores.shape != yes.shape:
-                raise InputError(
-                    "the runs have different examples", file=path, key=key, expected=f"the ids in {first_path}"
-                )
-        for rows in (slice(start, start + ROWS) for start in range(0, len(scores), ROWS)):
-            block = scores[rows].astype(np.float64)
-            if average == "probs":  # log of the sum of sigmoid(score), and of 1 - sigmoid(score)
-                yes[rows] = np.logaddexp(yes[rows], -np.logaddexp(0, -block))
-                no[rows] = np.logaddexp(no[rows], -np.logaddexp(0, block))
-            else:
-                yes[rows] += block / len(runs)
-    write_retrieval(output, yes - no, txt_ids, img_ids)
-
-
-def score(task: str, output: Path, annotations: Sequence[Path], split: str | None) -> dict[str, Any]:
-    """Score the results file that was written, print the scores and return them."""
+def score(task: str, results: Path, annotations: Sequence[Path], split: str | None) -> dict[str, Any]:
+    """Score the results file that was written; for retrieval, the scores are written beside it."""
     if task == "vqa":
         entries = [entry for path in annotations for entry in vqa_annotations(path)]
-        accuracies = evaluate_vqa(vqa_results(output), entries, output, ", ".join(map(str, annotations)))
-        print_accuracies(accuracies)
-        return accuracies
-    scores = evaluate(task, output.with_suffix(".json") if task == "vcr" else output, annotations, split)
-    print_scores(scores)
+        return evaluate_vqa(vqa_results(results), entries, results, ", ".join(map(str, annotations)))
+    scores = evaluate(task, results, annotations, split)
     if task == "itm":
-        write_json(output.with_name("scores.json"), scores, indent=1)
+        write_json(results.with_name("scores.json"), scores, indent=1)
     return scores
 
 

@@ -21,6 +21,7 @@ from evaluation.metrics import evaluate_vqa
 from prepare.annotations import vqa_annotations, vqa_questions, vqa_results
 from utils.errors import exit_on_input_error
 from utils.files import write_json
+from utils.output_files import check_outputs
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--questions", metavar="JSON", help="score only the questions of this questions file")
     parser.add_argument("--json", metavar="OUT", help="also write the accuracies, in percent, to this file")
     args = parser.parse_args(argv)
+    inputs = [args.results, *args.annotations, *filter(None, [args.questions])]
+    check_outputs([args.json] if args.json else [], inputs)
     annotations = [entry for path in args.annotations for entry in vqa_annotations(path)]
     if args.questions:
         annotations = annotations_of(annotations, args.questions)

@@ -32,15 +32,18 @@ from evaluation.ids import check_ids
 from evaluation.metrics import accuracy, nlvr2_consistency, re_accuracy, vcr_accuracies
 from evaluation.recall import BLOCK_ROWS, picture_columns, retrieval_recalls
 from prepare.annotations_tasks import ve_examples
-from prepare.entries import Location, bad_field, json_lines, lines, take
+from prepare.entries import Location, bad_field, contradiction, lines, take
 from scripts.read_results import (
     add_new,
     check_box,
+    check_same_box,
     read_entries,
+    read_nlvr2_labels,
     read_re_targets,
     read_txt2img,
     read_vcr,
     read_vcr_labels,
+    refuse_repeated_pair_ids,
     text_by_id,
     truth_value,
 )
@@ -48,6 +51,7 @@ from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.formats import VE_LABELS
 from utils.npz import open_npz, read_array
+from utils.output_files import check_outputs
 
 Scores = dict[str, float]
 
@@ -63,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> Scores:
     parser.add_argument("--split", help="re, itm: split of the annotations to score by, such as val, testA, test")
     parser.add_argument("--json", metavar="OUT", help="also write the scores, as fractions, to this file")
     args = parser.parse_args(argv)
+    check_outputs([args.json] if args.json else [], [args.results, *args.annotations])
     scores = evaluate(args.task, args.results, args.annotations, args.split)
     print_scores(scores)
     if args.json:
@@ -112,7 +117,11 @@ def score_ve(results: Path, annotations: Sequence[Path], split: str | None) -> S
     for id_, label in answers.items():
         if label not in VE_LABELS:
             raise bad_field(Location(results, f"id {id_}"), label, " or ".join(VE_LABELS))
-    check_ids(answers, truth, "pair", results)
+    try:
+        check_ids(answers, truth, "pair", results, annotations[0])
+    except InputError:
+        refuse_repeated_pair_ids(annotations)  # the cause, where there are any: then pairs have running numbers
+        raise
     return {"accuracy": accuracy(np.array([answers[id_] for id_ in truth]), np.array(list(truth.values())))}
 
 
@@ -124,10 +133,15 @@ def score_nlvr2(results: Path, annotations: Sequence[Path], split: str | None) -
         truth = truth_value(answer.strip(), Location(results, f"line {number}"))
         add_new(answers, id_.strip(), truth, results)
     scores: Scores = {}
+    all_labels: dict[str, str] = {}  # those of the first file
     for path in annotations:
-        labels = text_by_id(json_lines(path), "identifier", "label")
-        labels = {id_: truth_value(label, Location(path, id_)) for id_, label in labels.items()}
-        check_ids(answers if not scores else [id_ for id_ in labels if id_ in answers], labels, "example", results)
+        labels = read_nlvr2_labels(path)
+        all_labels = all_labels or labels
+        given = answers if not scores else [id_ for id_ in labels if id_ in answers]
+        check_ids(given, labels, "example", results, path)
+        for id_, label in labels.items():
+            if all_labels[id_] != label:
+                raise contradiction(Location(path, id_), label, f"{all_labels[id_]}, as in {annotations[0]}")
         hits = [answers[id_] == label for id_, label in labels.items()]
         suffix = f"_{path.name.split('.')[0]}" if scores else ""
         if f"accuracy{suffix}" in scores:
@@ -142,7 +156,7 @@ def score_vcr(results: Path, annotations: Sequence[Path], split: str | None) -> 
     """Score VCR: the accuracies Q→A, QA→R and Q→AR by `answer_label` and `rationale_label`."""
     answers = read_vcr(results)
     truth = read_vcr_labels(annotations[0])
-    check_ids(answers, truth, "question", results)
+    check_ids(answers, truth, "question", results, annotations[0])
     qa_target, qar_target = np.array(list(truth.values())).T
     return vcr_accuracies(np.stack([answers[id_] for id_ in truth]), qa_target, qar_target)
 
@@ -150,16 +164,20 @@ def score_vcr(results: Path, annotations: Sequence[Path], split: str | None) -> 
 def score_re(results: Path, annotations: Sequence[Path], split: str | None) -> Scores:
     """Score referring expressions: accuracy at IoU > 0.5, by the inclusive IoU of publications and by the plain one."""
     predictions: dict[int, list[float]] = {}
-    targets: dict[int, list[float]] = {}
+    stored: dict[int, tuple[Location, list[float]]] = {}  # true boxes in the results: needed without annotations
     for location, entry in read_entries(results):
         predicted_box = check_box(entry.get("pred_box"), location.child("pred_box"))
-        target_box = check_box(entry.get("tgt_box"), location.child("tgt_box"), with_area=not annotations)
         id_ = take(entry, "sent_id", int, location)
         add_new(predictions, id_, predicted_box, results)
-        targets[id_] = target_box
+        if "tgt_box" in entry or not annotations:
+            place = location.child("tgt_box")
+            stored[id_] = place, check_box(entry.get("tgt_box"), place, with_area=not annotations)
+    targets = {id_: box for id_, (_, box) in stored.items()}
     if annotations:
         targets = read_re_targets(annotations[0], annotations[1], split)
-    check_ids(predictions, targets, "expression", results)
+    check_ids(predictions, targets, "expression", results, annotations[0] if annotations else None)
+    for id_, (location, box) in stored.items() if annotations else ():
+        check_same_box(box, targets[id_], location, annotations[1])
     boxes, truth = np.array([predictions[id_] for id_ in targets]), np.array(list(targets.values()))
     return {
         "accuracy": re_accuracy(boxes, truth),
@@ -173,9 +191,9 @@ def score_itm(results: Path, annotations: Sequence[Path], split: str | None) -> 
         scores, txt_ids, img_ids = (read_array(file, name, results) for name in ("scores", "txt_ids", "img_ids"))
     check_retrieval_arrays(scores, txt_ids, img_ids, results)
     truth = read_txt2img(annotations[0], img_ids.tolist(), split)
-    check_ids(txt_ids.tolist(), truth, "text", results)
+    check_ids(txt_ids.tolist(), truth, "text", results, annotations[0])
     columns = picture_columns(txt_ids.tolist(), img_ids.tolist(), truth, annotations[0])
-    check_ids(img_ids.tolist(), truth.values(), "image", results)
+    check_ids(img_ids.tolist(), truth.values(), "image", results, annotations[0])
     return retrieval_recalls(scores, columns)
 
 
@@ -193,7 +211,14 @@ def check_retrieval_arrays(scores: np.ndarray, txt_ids: np.ndarray, img_ids: np.
         bad_rows = np.flatnonzero(~np.isfinite(scores[start : start + BLOCK_ROWS]).all(axis=1))
         if len(bad_rows):
             key = f"scores of {txt_ids[start + bad_rows[0]]}"
-            raise InputError("scores are not finite", file=file, key=key, found="NaN or infinity")
+            raise InputError(
+                "scores are not finite",
+                file=file,
+                key=key,
+                found="NaN or infinity",
+                expected="finite numbers",
+                remedy="predict again, perhaps with --precision fp32",
+            )
 
 
 # task → (its function, allowed numbers of annotation files)

@@ -12,13 +12,14 @@ import numpy as np
 from data.side_files import TEXTS, check_values
 from evaluation.submission import VCR_COLUMNS
 from prepare.annotations_tasks import karpathy_captions
-from prepare.entries import Location, bad_field, contradiction, json_lines, take
+from prepare.entries import Location, bad_field, contradiction, described, json_lines, take
 from utils import unpickle
 from utils.errors import InputError
 from utils.files import read_json, read_text
 from utils.formats import CHOICES
 
 MOST_PIXELS = 1e6  # of a number of a box
+ROUNDING = 1.0  # pixels by which two copies of one box may differ
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -51,7 +52,14 @@ def text_by_id(entries: Iterable[tuple[Location, Any]], id_key: str, text_key: s
 def add_new(values: dict[Key, Value], id_: Key, value: Value, path: Path) -> None:
     """Set `values[id_] = value`. `InputError` if the id is in `values` already; `path`: the file, for the error."""
     if id_ in values:
-        raise InputError("an id occurs twice", file=path, key=id_)
+        raise InputError(
+            "an id occurs twice",
+            file=path,
+            key=id_,
+            found=f"a second entry, after {described(values[id_])}",
+            expected="one entry for each id",
+            remedy="remove one of them, or write the file again",
+        )
     values[id_] = value
 
 
@@ -60,6 +68,29 @@ def truth_value(answer: str, location: Location) -> str:
     if answer.lower() not in ("true", "false"):
         raise bad_field(location, answer, "True or False")
     return answer.lower()
+
+
+def read_nlvr2_labels(path: Path) -> dict[str, str]:
+    """Read NLVR2's annotations: identifier to "true" or "false". Labels may be JSON's truth values too."""
+    labels: dict[str, str] = {}
+    for location, entry in json_lines(path):
+        id_ = take(entry, "identifier", str, location)
+        value = entry.get("label")
+        label = str(value) if isinstance(value, bool) else take(entry, "label", str, location)
+        add_new(labels, id_, truth_value(label, location.child("label")), path)
+    return labels
+
+
+def refuse_repeated_pair_ids(paths: Sequence[Path]) -> None:
+    """`InputError` for the first pairID that visual entailment's annotations have twice."""
+    places: dict[str, Location] = {}
+    for path in paths:
+        for location, entry in json_lines(path):
+            pair_id = entry.get("pairID")
+            if isinstance(pair_id, str) and pair_id in places:
+                statement = f"{pair_id}, which {places[pair_id]} of {places[pair_id].path} has too"
+                raise contradiction(location.child("pairID"), statement, "one example for each pairID")
+            places[pair_id] = location
 
 
 def read_vcr(path: Path) -> dict[str, np.ndarray]:
@@ -114,9 +145,11 @@ def read_re_targets(refs: Path, instances: Path, split: str | None) -> dict[int,
     if isinstance(annotations, dict):
         annotations = take(annotations, "annotations", list, Location(instances))
     boxes: dict[int, list[float]] = {}
+    images: dict[int, Any] = {}
     for location, annotation in check_entries(instances, annotations):
         id_ = take(annotation, "id", int, location)
         box = check_box(annotation.get("bbox"), Location(instances, f"annotation {id_}"))
+        images[id_] = annotation.get("image_id")
         if boxes.setdefault(id_, box) != box:
             raise contradiction(location.child("id"), f"{id_}, which another box has too", "one box an id")
     targets: dict[int, list[float]] = {}
@@ -129,6 +162,8 @@ def read_re_targets(refs: Path, instances: Path, split: str | None) -> dict[int,
         if ann_id not in boxes:
             raise bad_field(location.child("ann_id"), ann_id, f"an annotation of {instances.name}")
         check_box(boxes[ann_id], Location(instances, f"annotation {ann_id}"), with_area=True)
+        if None not in (image := ref.get("image_id"), own := images[ann_id]) and image != own:
+            raise contradiction(location.child("image_id"), str(image), f"{own}, the image of annotation {ann_id}")
         for rank, sentence in enumerate(take(ref, "sentences", list, location)):
             sent_id = take(sentence, "sent_id", int, location.child("sentences", rank))
             add_new(targets, sent_id, boxes[ann_id], refs)
@@ -154,6 +189,13 @@ def check_box(value: Any, location: Location, with_area: bool = False) -> list[f
     if with_area and min(value[2:]) == 0:
         raise bad_field(location, value, "a true box with an area")
     return list(value)
+
+
+def check_same_box(box: Any, true_box: Any, location: Location, true_file: Path) -> None:
+    """`InputError` where the target box at `location` differs from the one in `true_file` by more than rounding."""
+    if np.shape(box) != (4,) or not np.allclose(box, true_box, rtol=0, atol=ROUNDING):
+        found, expected = np.asarray(box).tolist(), f"{np.asarray(true_box).tolist()}, as in {true_file}"
+        raise contradiction(location, str(found)[:80], expected)
 
 
 def read_txt2img(path: Path, img_ids: Sequence[str], split: str | None) -> dict[str, str]:

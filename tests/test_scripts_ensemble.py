@@ -90,7 +90,9 @@ def test_vqa(tmp_path: Path) -> None:
     options = ("--ans2label", tmp_path / "answers.json")
     found = combine("vqa", runs, tmp_path / "vqa.json", "--annotations", tmp_path / "gold.json", *options)
     assert found["overall"] == pytest.approx(100 * (len(ids) - 1) / len(ids))
-    with pytest.raises(InputError, match="do not fit the answer vocabulary"):
+    with pytest.raises(
+        InputError, match=r"answer vocabulary[\s\S]*run0\.npz[\s\S]*\(3,\)[\s\S]*3129[\s\S]*--ans2label"
+    ):
         combine("vqa", runs, tmp_path / "b.json")
     assert not (tmp_path / "b.json").exists()
 
@@ -130,6 +132,9 @@ def test_re(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "one.json").read_text())[0]["pred_box"] != target
     combine("re", runs, tmp_path / "both.json")
     assert json.loads((tmp_path / "both.json").read_text()) == [{"sent_id": 7, "pred_box": target, "tgt_box": target}]
+    write_re_logits(runs[1], [7], [np.zeros(3)], [boxes], [[60.0, *target[1:]]])
+    with pytest.raises(InputError, match=r"contradict[\s\S]*b\.npz[\s\S]*tgt_box/7[\s\S]*60[\s\S]*100[\s\S]*a\.npz"):
+        combine("re", runs, tmp_path / "other.json")
     write_re_logits(runs[1], [7], [np.zeros(3)], [boxes + 1], [target])
     with pytest.raises(InputError, match=r"different boxes[\s\S]*b\.npz[\s\S]*boxes/7"):
         combine("re", runs, tmp_path / "other.json")
@@ -151,11 +156,27 @@ def test_retrieval(tmp_path: Path) -> None:
     mean = (probabilities.sigmoid(one.astype(float)) + probabilities.sigmoid(two.astype(float))) / 2
     found = combine("itm", runs, tmp_path / "both.npz", *gold)
     assert found == retrieval_recalls(mean, columns) == json.loads((tmp_path / "scores.json").read_text())
-    logits_found = combine("itm", runs, tmp_path / "logits.npz", "--average", "logits", *gold)
+    logits_found = combine("itm", runs, tmp_path / "c" / "logits.npz", "--average", "logits", *gold)
     assert logits_found == retrieval_recalls((one + two) / 2, columns)
-    write_retrieval(runs[1], two, case["txt_ids"], case["img_ids"][::-1])
-    with pytest.raises(InputError, match=r"different examples[\s\S]*b/results\.npz[\s\S]*img_ids"):
+    write_retrieval(runs[1], two[::-1, ::-1], case["txt_ids"][::-1], case["img_ids"][::-1])
+    assert combine("itm", runs, tmp_path / "both.npz", *gold) == found  # also by its ids in another order
+    write_retrieval(runs[1], two, case["txt_ids"], [*case["img_ids"][1:], "another.npz"])
+    with pytest.raises(InputError, match=r"different examples[\s\S]*b/results\.npz[\s\S]*another\.npz[\s\S]*1 ids"):
         combine("itm", runs, tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("average", ["probs", "logits"])
+def test_retrieval_scores_that_are_not_finite(tmp_path: Path, value: float, average: str) -> None:
+    ids = {"txt_ids": np.array(["0", "1"]), "img_ids": np.array(["x", "y"])}
+    np.savez(tmp_path / "good.npz", scores=np.eye(2, dtype=np.float32), **ids)
+    np.savez(tmp_path / "bad.npz", scores=np.array([[0, 1], [value, 0]], np.float32), **ids)
+    runs = [tmp_path / "good.npz", tmp_path / "bad.npz"]
+    with pytest.raises(
+        InputError, match=r"not finite[\s\S]*bad\.npz[\s\S]*scores of 1[\s\S]*finite numbers[\s\S]*remedy"
+    ):
+        combine("itm", runs, tmp_path / "out.npz", "--average", average)
+    assert not (tmp_path / "out.npz").exists()
 
 
 def test_itm_keeps_apart_what_sigmoid_would_not(tmp_path: Path) -> None:

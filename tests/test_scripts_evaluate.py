@@ -144,6 +144,12 @@ def test_re(tmp_path: Path) -> None:
     rows[0] |= {"pred_box": [0, 0, 1, 1], "tgt_box": [0, 0, 1, 1]}  # correct only by the stored box
     write_re(tmp_path / "results.json", rows, target_boxes)
     assert score("re", tmp_path / "results.json") == {"accuracy": 1 - 1 / len(target_boxes), "accuracy_plain_iou": 1.0}
+    with pytest.raises(
+        InputError, match=r"contradict[\s\S]*results\.json[\s\S]*\[0\]\.tgt_box[\s\S]*annotations\.json"
+    ):
+        score("re", tmp_path / "results.json", store / "refs.json", store / "annotations.json")
+    rows[0].pop("tgt_box")  # which annotations make needless
+    dump(tmp_path / "results.json", rows)
     scores = score("re", tmp_path / "results.json", store / "refs.json", store / "annotations.json")
     assert set(scores.values()) == {1 - 1 / len(target_boxes)}
     official = dump(tmp_path / "instances.json", {"annotations": json.loads((store / "annotations.json").read_text())})

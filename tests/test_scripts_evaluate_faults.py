@@ -85,6 +85,11 @@ def test_referring_expressions(tmp_path: Path, results: Any, message: str) -> No
     [
         (REFS, {"annotations": changed(INSTANCES["annotations"], 1, bbox=[1, 2, 0, 4])}, "annotation 2[\\s\\S]*area"),
         (REFS, {"annotations": changed(INSTANCES["annotations"], 1, bbox=[1, 2, -1, 4])}, "annotation 2"),
+        (
+            changed(REFS, 1, image_id=5),
+            {"annotations": changed(INSTANCES["annotations"], 1, image_id=6)},
+            r"contradict[\s\S]*refs\.json[\s\S]*\[1\]\.image_id[\s\S]*5[\s\S]*6, the image of annotation 2",
+        ),
         (REFS, {"annotations": changed(INSTANCES["annotations"], 1, id=1, bbox=[9, 9, 9, 9])}, r"\[1\]\.id"),
         (changed(REFS, 1, ann_id=9), INSTANCES, r"\[1\]\.ann_id[\s\S]*9"),
         (changed(REFS, 1, sentences=[{"sent_id": 1}]), INSTANCES, "twice"),

@@ -10,6 +10,7 @@ Read in this order:
     distributed.py, log.py             the ranks of a run; log.txt, metrics.jsonl and the progress bar
     output_dir.py                      the output folder of a run: its lock, and a new start in it
     files.py, checkpoint.py, npz.py    files written whole or not at all; weights and train states; arrays
+    output_files.py                    outputs that are no inputs; several files that appear together
     os_errors.py, json_text.py         what the operating system and the parser of JSON say, as `InputError`
     fingerprints.py                    how a changed file is noticed
     unpickle.py, formats.py            pickles read without running code; numbers of the release's formats
