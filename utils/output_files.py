@@ -16,19 +16,19 @@ def check_outputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -
 
     Called before anything is read; nothing is written.
     """
-    taken = {os.path.realpath(path): f"the input {path}" for path in inputs}
+    owners = {os.path.realpath(path): f"the input {path}" for path in inputs}
     for path in outputs:
         place = os.path.realpath(path)
-        if place in taken:
+        if place in owners:
             raise InputError(
                 "the output would replace a file that the same command reads or writes",
                 file=path,
-                found=taken[place],
+                found=owners[place],
                 expected="a file of its own",
                 remedy="name another output",
             )
         check_output(path)
-        taken[place] = f"another output of this command, {path}"
+        owners[place] = f"another output of this command, {path}"
 
 
 @contextlib.contextmanager
