@@ -18,6 +18,7 @@ from optim.run_record import DATA, check_differences, record_of_hps
 from optim.update import Updater
 from utils import checkpoint
 from utils.errors import InputError
+from utils.files import atomic_write, read_bytes
 from utils.output_dir import check_checkpoints, mark_checkpoint
 
 LOG = logging.getLogger("uniter")
@@ -32,6 +33,7 @@ class TrainState:
     step: int = 0  # optimiser steps taken
     stream: dict[str, Any] | None = None  # the position in the training data (`BatchPlan.state`); None: the beginning
     best: tuple[float | None, int] | None = None  # main metric and step of the best weights
+    best_sum: str | None = None  # `checkpoint.values_sum` of the best weights, known on rank 0; old states have none
     refresh_arrays: dict[str, np.ndarray] | None = None  # the arrays of the task's last `refresh`
 
     def is_better(self, metric: float | None) -> bool:
@@ -46,6 +48,7 @@ class TrainState:
             "step": self.step,
             "stream": self.stream,
             "best": self.best,
+            "best_sum": self.best_sum,
             "refreshed": self.refresh_arrays,
             "valid_steps": self.valid_steps,
             "num_threads": torch.get_num_threads(),
@@ -85,19 +88,50 @@ class Checkpoints:
             return self.folder / f"model_epoch_{step}_final.pt"
         return self.folder / f"model_epoch_{step // self.valid_steps}.pt"
 
+    @property
+    def best_path(self) -> Path:
+        """The path of the best weights."""
+        return self.folder / f"model_{self.numbered_by}_best.pt"
+
+    def final_path(self, step: int) -> Path:
+        """The path of the last weights, for tasks that save them under a name of their own."""
+        return self.folder / f"model_{self.numbered_by}_{step}_final.pt"
+
     def save(self, state: TrainState, model: nn.Module, updater: Updater, *, is_best: bool, is_last: bool) -> None:
         """Write the weights, then the train state, so that a run killed at any moment leaves a complete state."""
         paths = [self.weights_path(state.step)]
-        if is_best:
-            paths.append(self.folder / f"model_{self.numbered_by}_best.pt")
-        if is_last and self.final_weights:
-            paths.append(self.folder / f"model_{self.numbered_by}_{state.step}_final.pt")
         weights = model.state_dict()
+        weights_sum = checkpoint.values_sum(weights)
+        if is_best:
+            state.best_sum = weights_sum
+            paths.append(self.best_path)
+        if is_last and self.final_weights:
+            paths.append(self.final_path(state.step))
         for path in dict.fromkeys(paths):
             checkpoint.save(path, weights)
-        contents = state.to_dict(updater) | {"record": self.record}
+        contents = state.to_dict(updater) | {"record": self.record, "weights_sum": weights_sum}
         checkpoint.save_train_state(self.folder, state.step, contents, keep_states=self.keep_states)
         mark_checkpoint(self.folder.parent, state.step)
+
+    def restore_copies(self, state: TrainState, *, is_last: bool) -> None:
+        """Write the best and the last weights again, where a resumed run has lost them or has others, with a warning.
+
+        They are copies of weight files with numbers. A best file of other values is of steps that a killed run took
+        after `state`. Where no file has the best weights, the next validation is the best. Rank 0 calls it.
+        """
+        final = (self.final_path(state.step), state.step, None)
+        copies: list[tuple[Path, int, str | None]] = [final] if is_last and self.final_weights else []
+        copies += [(self.best_path, state.best[1], state.best_sum)] if state.best else []
+        for path, step, expected_sum in copies:
+            source = self.weights_path(step)
+            if path == source or checkpoint.is_usable(path, expected_sum):
+                continue
+            if checkpoint.is_usable(source, expected_sum):
+                LOG.warning("%s is missing or has other weights; it is written again from %s", path, source.name)
+                atomic_write(path, read_bytes(source))
+                continue
+            LOG.warning("no file has the best weights, of step %d; the next validation will be the best", step)
+            state.best = state.best_sum = None
 
     def resume(self, model: nn.Module, updater: Updater, allow_changes: Sequence[str] = ()) -> TrainState | None:
         """Load the newest complete train state and its weights into the model and the optimiser.
@@ -134,6 +168,7 @@ class Checkpoints:
             step=step,
             stream=contents["stream"],
             best=contents["best"],
+            best_sum=contents.get("best_sum"),
             # Arrays made from other data would name other texts and images.
             refresh_arrays=None if DATA in dict(changes) else contents.get("refreshed"),
         )

@@ -125,6 +125,8 @@ class Trainer:
     def train(self) -> dict[str, float]:
         """Train from the current step to `num_train_steps`; returns the scores of the last validation and test."""
         c, state, task = self.config, self.state, self.task
+        if c.resume and state.step and self.world.is_main:
+            self.checkpoints.restore_copies(state, is_last=state.step == c.num_train_steps)
         metrics = Metrics(c.output_dir, self.world.rank, state.step if c.resume else None)
         progress = Progress(c.num_train_steps, state.step, self.world.rank)
         scores: dict[str, float] = {}

@@ -20,6 +20,7 @@ from data.txt_writer import TextWriter
 from model.uniter import UniterConfig
 from optim.run_record import check_differences, check_ranks, differences, fingerprint, run_record
 from optim.task import MicroBatches
+from optim.train_state import Checkpoints, TrainState
 from scripts import kill_test
 from tests.tiny_world import META, MODEL, ROOT, TORCHRUN, make_world, pretrain_options, run_script
 from utils import checkpoint, output_dir
@@ -257,6 +258,88 @@ def test_damaged_weights_lead_back_to_the_state_before(
     assert resume(world, run) == whole
     error = capsys.readouterr().err
     assert re.search(r"WARNING skipped .*train_state_4\.pt: [\s\S]*model_step_4\.pt", error) and "back to 2" in error
+
+
+def test_weights_of_another_step_are_not_taken(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of the right name and shapes is not enough: the train state before it is used."""
+    run = tmp_path / "run"
+    whole = pretrain.main(["--config", str(pretrain_options(world, run, **PLAIN))])
+    shutil.copyfile(run / "ckpt" / "model_step_2.pt", run / "ckpt" / "model_step_4.pt")
+    assert resume(world, run) == whole
+    error = capsys.readouterr().err
+    assert re.search(r"WARNING skipped .*train_state_4\.pt: model_step_4\.pt does not hold the weights", error)
+    assert "back to 2" in error
+    shutil.copyfile(run / "ckpt" / "model_step_2.pt", run / "ckpt" / "model_step_4.pt")
+    (run / "ckpt" / "train_state_2.pt").unlink()
+    with pytest.raises(InputError, match="no train state can be used"):
+        resume(world, run)
+
+
+def test_the_same_weights_in_another_file_format_are_taken(world: Path, run: Path) -> None:
+    path = run / "ckpt" / "model_step_2.pt"
+    torch.save(checkpoint.load(path), path)
+    resume(world, run)
+    assert kill_test.newest(run, "train_state")["step"] == 4
+
+
+def test_a_train_state_of_older_code_knows_no_weights(world: Path, run: Path) -> None:
+    path = run / "ckpt" / "train_state_2.pt"
+    state = checkpoint.load(path)
+    assert state.pop("weights_sum") == state.pop("best_sum")
+    checkpoint.save(path, state, old_format=False)
+    resume(world, run)
+    assert kill_test.newest(run, "train_state")["step"] == 4
+
+
+def test_a_finished_run_writes_lost_copies_again(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain.main(["--config", str(pretrain_options(world, run, **PLAIN))])
+    before = (run / "ckpt" / "model_step_best.pt").read_bytes()
+    (run / "ckpt" / "model_step_best.pt").unlink()
+    resume(world, run)
+    assert (run / "ckpt" / "model_step_best.pt").read_bytes() == before
+    warning = (
+        r"WARNING .*model_step_best\.pt is missing or has other weights; it is written again from model_step_4\.pt"
+    )
+    assert re.search(warning, (run / "log" / "log.txt").read_text())
+
+
+@pytest.mark.parametrize("loss", ["missing", "cut", "other weights"])
+def test_lost_best_weights_are_written_again(run: Path, loss: str) -> None:
+    """Other weights are what a killed run leaves that had written a later best file, but not yet its train state."""
+    best, source, final = (run / "ckpt" / f"model_step_{name}.pt" for name in ("best", "2", "2_final"))
+    if loss == "missing":
+        best.unlink()
+    elif loss == "cut":
+        best.write_bytes(source.read_bytes()[:-100])
+    arguments: dict[str, Any] = {"final_weights": True, "valid_steps": 2, "keep_states": 1, "record": {}}
+    checkpoints = Checkpoints(run / "ckpt", numbered_by="step", **arguments)
+    best_sum = checkpoint.values_sum(checkpoint.load(source))
+    state = TrainState(valid_steps=2, step=2, best=(0.5, 2), best_sum=best_sum)
+    checkpoints.restore_copies(state, is_last=True)
+    assert best.read_bytes() == final.read_bytes() == source.read_bytes() and state.best == (0.5, 2)
+    source.unlink()  # the best file is enough
+    checkpoints.restore_copies(state, is_last=False)
+    assert state.best == (0.5, 2)
+    best.unlink()
+    checkpoints.restore_copies(state, is_last=False)
+    assert state.best is None and state.best_sum is None and not best.exists()
+
+
+def test_best_weights_that_no_file_has_give_way_to_the_next(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    pretrain.main(["--config", str(pretrain_options(world, run, **PLAIN))])
+    for name in ("best", "4"):
+        shutil.copyfile(run / "ckpt" / "model_step_2.pt", run / "ckpt" / f"model_step_{name}.pt")
+    state = checkpoint.load(run / "ckpt" / "train_state_4.pt")
+    state["weights_sum"] = checkpoint.values_sum(checkpoint.load(run / "ckpt" / "model_step_4.pt"))
+    checkpoint.save(run / "ckpt" / "train_state_4.pt", state, old_format=False)
+    resume(world, run, num_train_steps=6)
+    assert "no file has the best weights, of step 4; the next validation will be the best" in capsys.readouterr().err
+    best = checkpoint.load(run / "ckpt" / "model_step_best.pt")
+    assert kill_test.difference(kill_test.newest(run, "model_step"), best, "") is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ ckpt/model_step_N.pt    the weights: a flat state dict, in a format that torch b
 ckpt/train_state_N.pt   everything else that resuming from step N needs: optimiser, data position, best score
 """
 
+import contextlib
+import hashlib
 import logging
 import os
 import pickle
@@ -45,6 +47,30 @@ def _n_bytes(value: Any) -> int:
     if isinstance(value, dict | list | tuple):
         return sum(map(_n_bytes, value.values() if isinstance(value, dict) else value))
     return int(getattr(value, "nbytes", 0))
+
+
+def values_sum(weights: dict[str, Any]) -> str:
+    """The sha256 of the names, types, shapes and values of a state dict's tensors, on any device, whatever file has
+    them."""
+    digest = hashlib.sha256()
+    for name, tensor in weights.items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def has_sum(path: Path, expected_sum: str | None) -> bool:
+    """Whether a weight file has these values (see `values_sum`; None: any); `InputError` where it cannot be read."""
+    weights = load(path)
+    return expected_sum is None or (isinstance(weights, dict) and values_sum(weights) == expected_sum)
+
+
+def is_usable(path: Path, expected_sum: str | None) -> bool:
+    """Whether a weight file can be read and has these values, as in `has_sum`."""
+    with contextlib.suppress(InputError):
+        return has_sum(path, expected_sum)
+    return False
 
 
 def load(path: str | Path, mmap: bool = False) -> Any:
@@ -125,9 +151,10 @@ def newest_train_state(
         else:
             try:
                 _check_sums(path)
-                load_train_state(path, mmap=True)
-                load(weights_path(step))  # its checksum
-                return step, path
+                expected_sum = load_train_state(path, mmap=True).get("weights_sum")  # old states have none
+                if has_sum(weights_path(step), expected_sum):  # checks the file's own checksum too
+                    return step, path
+                reason = f"{weights_path(step).name} does not hold the weights that this train state was saved with"
             except InputError as error:
                 reason = str(error)
         (logger or logging.getLogger("uniter")).warning("skipped %s: %s", path, reason)
