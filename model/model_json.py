@@ -4,12 +4,13 @@ It reads the release's files, the `config.json` of BERT and of Hugging Face's BE
 """
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
 from model.layers import LAYER_NORM_EPS
 from model.uniter import UniterConfig
-from model.weight_files import BERT_FILES
+from model.weight_files import BERT_FILES, INDEX_FILES
 from utils.config import load_hps
 from utils.errors import InputError
 from utils.files import read_json
@@ -37,6 +38,16 @@ UNREAD_KEYS = """
     pooler_num_fc_layers pooler_size_per_head num_labels id2label label2id finetuning_task problem_type
     task_specific_params name_or_path bos_token_id eos_token_id sep_token_id decoder_start_token_id
     tokenizer_class prefix output_attentions output_hidden_states output_past return_dict attn_implementation
+    unk_token_id mask_token_id cls_token_id use_return_dict tf_legacy_loss xla_device tie_encoder_decoder
+"""
+# Settings of Hugging Face's text generation. Older versions write all their defaults into every config.json.
+GENERATION_KEYS = """
+    max_length min_length max_new_tokens min_new_tokens max_time do_sample early_stopping num_beams num_beam_groups
+    diversity_penalty temperature top_k top_p top_a typical_p epsilon_cutoff eta_cutoff penalty_alpha guidance_scale
+    repetition_penalty encoder_repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
+    bad_words_ids force_words_ids num_return_sequences output_scores output_logits return_dict_in_generate
+    forced_bos_token_id forced_eos_token_id remove_invalid_values renormalize_logits suppress_tokens
+    begin_suppress_tokens exponential_decay_length_penalty sequence_bias low_memory cache_implementation
 """
 UNSEEN_KEYS = ("num_attention_heads", "hidden_act")  # two models may differ in them and have equal shapes
 PARAMETERS_LIMIT = 10**11  # BERT large has 3 × 10^8
@@ -49,7 +60,7 @@ def read_model_json(path: str | Path) -> UniterConfig:
     """
     config, other_keys = load_hps(path, UniterConfig)
     for key, value in other_keys.items():
-        if not key.startswith("_") and key not in UNREAD_KEYS.split():
+        if not key.startswith("_") and key not in (UNREAD_KEYS + GENERATION_KEYS).split():
             _check_other_key(key, value, path)
     _check_sizes(config, path)
     return config
@@ -64,7 +75,7 @@ def check_same_model(config: UniterConfig, path: str | Path, checkpoint: str | P
     if not checkpoint:
         return
     folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
-    is_bert = any((folder / name).exists() for name in BERT_FILES)
+    is_bert = any((folder / name).exists() for name in (*BERT_FILES, *INDEX_FILES))
     file = folder / "config.json" if is_bert else folder.parent / "log" / "model.json"
     description = read_json(file) if file.is_file() else {}
     for key, value in description.items() if isinstance(description, dict) else ():
@@ -122,12 +133,13 @@ def _check_sizes(config: UniterConfig, path: str | Path) -> None:
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + (config.img_dim or 0)
     layer = 4 * width * width + 2 * width * config.intermediate_size
     parameters = width * rows + layer * config.num_hidden_layers
-    if parameters > PARAMETERS_LIMIT:
+    limit = min(PARAMETERS_LIMIT, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)  # of float32
+    if parameters > limit:
         raise InputError(
             "the model's JSON describes a model that is too large",
             file=path,
             key="vocab_size, hidden_size, num_hidden_layers, intermediate_size",
             found=f"{float(parameters):.0e} parameters" if parameters < 10**300 else "over 1e+300 parameters",
-            expected=f"at most {PARAMETERS_LIMIT:.0e}; BERT large has 3e+08",
+            expected=f"at most {limit:.0e}, for which this machine has the memory; BERT large has 3e+08",
             remedy="correct the sizes",
         )

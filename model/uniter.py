@@ -28,7 +28,7 @@ class UniterConfig:
 
     vocab_size: int = option(at_least=1)  # word pieces and special tokens
     hidden_size: int = option(at_least=1)  # H
-    num_hidden_layers: int = option(at_least=1)  # layers of the encoder
+    num_hidden_layers: int = option(at_least=1, at_most=1000)  # layers of the encoder
     num_attention_heads: int = option(at_least=1)  # must divide H
     intermediate_size: int = option(at_least=1)  # width of each layer's feed-forward part
     max_position_embeddings: int = option(512, at_least=1)  # the largest number of text tokens in a sequence

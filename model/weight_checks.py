@@ -13,6 +13,9 @@ from utils.errors import InputError
 
 NEEDED_PARTS = ("uniter.embeddings", "uniter.encoder")  # what a checkpoint for training must have
 ENCODER_NAME = re.compile(r"uniter\.|\w*encoder\.|(.*\.)?(encoder|embeddings)\.")
+# Heads that a file may have beside the model: of pre-training, and those named after other tasks.
+OTHER_HEAD = re.compile(r"(cls|feat_regress|region_classifier|\w+_output)\.")
+SPARE_WEIGHTS = ("cls.seq_relationship.", "cls.predictions.decoder.bias")  # of BERT's head, in no model here
 IMAGE_WIDTH = ("uniter.img_embeddings.", "feat_regress.")  # parts with weights as wide as the features
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -54,18 +57,26 @@ def report_of(model: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
 def check_coverage(
     report: LoadReport, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], complete: bool, source: object
 ) -> None:
-    """`InputError` unless the checkpoint fills what it must fill, and has no other encoder beside.
+    """`InputError` unless the checkpoint fills what it must fill, and has no other encoder or model beside.
 
-    `complete`: every weight of the model (`weights`) must be there. Otherwise all of `NEEDED_PARTS`, and each other
-    part as a whole or not at all.
+    `complete`: every weight of the model (`weights`) must be there, and no other but heads of other tasks. Otherwise
+    all of `NEEDED_PARTS`, and each other part as a whole or not at all.
     """
     known_parts = {*NEEDED_PARTS, *(part_of(key) for key in weights if key in state)}
     missing_keys = [key for key in report.new_keys if complete or part_of(key) in known_parts]
     foreign_keys = [key for key in report.unexpected_keys if ENCODER_NAME.match(key)]
+    remedy = "use the model_config that the checkpoint was trained with, or another checkpoint"
+    if foreign_keys:
+        problem = "the checkpoint has parts of an encoder that the model does not have"
+    elif complete:
+        foreign_keys = _more_than_the_model(report, weights)
+        problem = "the checkpoint has parts that the model does not have: another model was trained"
+        remedy = (
+            "use the options of the checkpoint's run (model, mlp, …), as in its log/hps.json; or another checkpoint"
+        )
     if not missing_keys and not foreign_keys:
         return
-    problem, differences = "the checkpoint has parts of an encoder that the model does not have", []
-    remedy = "use the model_config that the checkpoint was trained with, or another checkpoint"
+    differences = []
     if missing_keys:
         problem = f"the checkpoint does not have all of {part_of(missing_keys[0])} under these names"
         differences.append(f"without {some(missing_keys)}")
@@ -84,10 +95,22 @@ def check_coverage(
     )
 
 
+def _more_than_the_model(report: LoadReport, weights: Mapping[str, Tensor]) -> list[str]:
+    """The names in the checkpoint that are neither in the model nor in a head of another task."""
+    own_parts = set(map(part_of, weights))
+    return [
+        key
+        for key in report.unexpected_keys
+        if not key.startswith(SPARE_WEIGHTS) and (part_of(key) in own_parts or not OTHER_HEAD.match(key))
+    ]
+
+
 def check_kind(key: str, value: Tensor, source: object) -> None:
     """`InputError` unless `value` is a plain tensor of floating-point numbers."""
     kind = str(value.dtype).removeprefix("torch.")
-    if value.layout is not torch.strided or value.is_nested:
+    if value.is_nested:
+        kind = f"a nested tensor, {kind}"
+    elif value.layout is not torch.strided:
         kind = f"a tensor of the layout {str(value.layout).removeprefix('torch.')}, {kind}"
     elif value.dtype in FLOATS and value.device.type == "cpu":
         return

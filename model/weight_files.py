@@ -1,20 +1,27 @@
 """Reading of weight files: from a path to a flat state dict under the names that the file has."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from utils import checkpoint
 from utils.errors import InputError
+from utils.files import read_json
 from utils.os_errors import open_input
+from utils.weight_formats import CONVERSION, is_safetensors
 
 # Keys under which some files keep the state dict, tried in this order; one may lie in another.
 WRAPPERS = ("model_state", "model_state_dict", "model", "state_dict", "module")
 WRAPPER_DEPTH = 4
 BERT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")  # of weights in several files, shards
+SHARD = re.compile(r".*-\d+-of-0*([2-9]|[1-9]\d+)\.(safetensors|bin)")
+OTHER_FRAMEWORKS = re.compile(r"tf_model\.h5|.*\.ckpt\..*|.*\.ckpt|flax_model\.msgpack|.*\.(onnx|h5)")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -25,10 +32,30 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.is_dir():
         path = _weights_in(path)
-    state = _safetensors(path) if path.suffix == ".safetensors" else checkpoint.load(path)
+    if path.name.endswith(".index.json"):
+        return _shards(path)
+    if SHARD.fullmatch(path.name):
+        remedy = "give the folder: its *.index.json says which weight is in which file"
+        raise InputError("the file has only some of the weights", file=path, key="checkpoint", remedy=remedy)
+    return _state_dict(path)
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, taken out of its wrappers."""
+    state = _safetensors(path) if is_safetensors(path) else checkpoint.load(path)
     for _ in range(WRAPPER_DEPTH):
-        inner = next((state[key] for key in WRAPPERS if _is_wrapper(state, key)), None)
-        state = state if inner is None else inner
+        wrappers = [key for key in WRAPPERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)]
+        for key in wrappers[1:]:
+            if not _equal(state[wrappers[0]], state[key]):
+                raise InputError(
+                    "the file has two state dicts, and they differ",
+                    file=path,
+                    key="checkpoint",
+                    found=f"{wrappers[0]} and {key}",
+                    expected="one model",
+                    remedy="save the one that you want alone, with torch.save",
+                )
+        state = state[wrappers[0]] if wrappers else state
     if not isinstance(state, Mapping) or not state:
         raise _no_state_dict(path, f"{state!r}, of the type {type(state).__name__}")
     for key, value in state.items():
@@ -40,8 +67,42 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _is_wrapper(state: Any, key: str) -> bool:
-    return isinstance(state, Mapping) and isinstance(state.get(key), Mapping)
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two contents of a file are the same."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one is other or (one.dtype == other.dtype and torch.equal(one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    """The weights in the files that `index` names. `InputError` where it is no index, or a file lacks a weight."""
+    contents = read_json(index)
+    names = contents.get("weight_map") if isinstance(contents, dict) else None
+    files = set(names.values()) if isinstance(names, dict) and all(isinstance(n, str) for n in names.values()) else ()
+    if not names or not files or any("/" in file or file in ("", ".", "..") for file in files):
+        raise InputError(
+            "not the index of weights in several files",
+            file=index,
+            key="weight_map",
+            found=repr(names)[:80],
+            expected="an object of weights and the files beside the index that have them",
+            remedy="copy the index again from where it comes from",
+        )
+    state: dict[str, Tensor] = {}
+    for file in sorted(files):
+        shard = _state_dict(index.parent / file)
+        own_names = [name for name in names if names[name] == file]
+        for name in own_names:
+            if name not in shard:
+                remedy = "copy the file again, with the index of the same model"
+                found, path = ", ".join(list(shard)[:5]), index.parent / file
+                raise InputError(
+                    "a weight of the index is not in its file", file=path, key=name, found=found, remedy=remedy
+                )
+        state |= {name: shard[name] for name in own_names}
+    return state
 
 
 def _no_state_dict(path: Path, content: str, key: str = "checkpoint") -> InputError:
@@ -73,15 +134,19 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in BERT_FILES:
+    """The file of weights in a folder, or the index of several."""
+    for name in (*BERT_FILES, *INDEX_FILES):
         if (folder / name).exists():
             return folder / name
-    names = sorted(entry.name for entry in folder.iterdir())[:8]
+    names = sorted(entry.name for entry in folder.iterdir())
+    remedy = "give the weight file itself"
+    if any(map(OTHER_FRAMEWORKS.fullmatch, names)):
+        remedy = "convert the weights to PyTorch where they come from: " + CONVERSION
     raise InputError(
-        "the folder has no weights",
+        "the folder has no weights that PyTorch wrote",
         file=folder,
         key="checkpoint",
-        found=", ".join(names) or "an empty folder",
+        found=", ".join(names[:8]) or "an empty folder",
         expected=" or ".join(BERT_FILES),
-        remedy="give the weight file itself",
+        remedy=remedy,
     )

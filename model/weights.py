@@ -1,8 +1,9 @@
 """Loading of weights: the one door from a checkpoint to a model (DESIGN section 4).
 
 It takes checkpoints of this framework, of the 2020 release, and of BERT. A weight of the model that the checkpoint does
-not fill is never silent: inference needs all of them. Training needs the text embedder and the encoder; another part of
-the model (the image embedder, the pooler, a head) may be new as a whole, and a warning says so.
+not fill is never silent: inference needs all of them, and no others but heads of other tasks. Training needs the text
+embedder and the encoder; another part of the model (the image embedder, the pooler, a head) may be new as a whole, and
+a warning says so.
 """
 
 import logging
@@ -62,9 +63,10 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object, 
             remedy="give a checkpoint of UNITER, or of BERT with BERT's own names",
         )
     growth: Mapping[str, Growth] = {} if complete else getattr(model, "growth", {})
+    for key in common:
+        check_kind(key, state[key], source)  # first of all: a nested tensor has no shape
     report = report_of(model, state)
     for key in common:
-        check_kind(key, state[key], source)
         check_shape(key, weights[key], state[key], growth.get(key), source)
     check_coverage(report, weights, state, complete, source)
     with torch.no_grad():

@@ -38,6 +38,35 @@ HUGGING_FACE = {  # the config.json of bert-base-cased and the keys that newer v
     "vocab_size": 28996,
     "_name_or_path": "bert-base-cased",
 }
+GENERATION = {  # written by versions of 2021 and 2022
+    "max_length": 20,
+    "min_length": 0,
+    "do_sample": False,
+    "early_stopping": False,
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "bad_words_ids": None,
+    "num_return_sequences": 1,
+    "output_scores": False,
+    "return_dict_in_generate": False,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "remove_invalid_values": False,
+    "suppress_tokens": None,
+    "exponential_decay_length_penalty": None,
+    "tie_encoder_decoder": False,
+    "tf_legacy_loss": False,
+    "xla_device": True,
+}
 MULTILINGUAL = {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"}
 
 
@@ -46,7 +75,7 @@ def read(tmp_path, **changes):
     return read_model_json(tmp_path / "model.json")
 
 
-@pytest.mark.parametrize("extra", [{}, MULTILINGUAL])
+@pytest.mark.parametrize("extra", [{}, MULTILINGUAL, GENERATION])
 def test_a_config_json_of_hugging_face_is_read(tmp_path, extra):
     (tmp_path / "config.json").write_text(json.dumps(HUGGING_FACE | extra))
     release = json.loads((ROOT / "config/uniter-base.json").read_text())
@@ -96,7 +125,8 @@ def test_the_activation_is_computed_in_the_encoder_and_in_the_word_head(name, fu
         ("num_attention_heads", 0, "at least 1"),
         ("type_vocab_size", 1, "at least 2"),
         ("num_hidden_layers", -1, "at least 1"),
-        ("num_hidden_layers", 10**9, "at most 1e+11"),
+        ("num_hidden_layers", 10**6, "at most 1000"),
+        ("vocab_size", 10**15, "this machine has the memory; BERT large has 3e+08"),
         ("hidden_size", 32.0, "int"),
         ("hidden_size", [32], "int"),
         ("hidden_size", True, "int"),
@@ -156,3 +186,11 @@ def test_what_the_checkpoints_own_json_says_must_hold(tmp_path, place, key, valu
         check_same_model(config, tmp_path / "model.json", checkpoint)
     for part in (key, str(file), *parts):
         assert part in str(error.value), str(error.value)
+
+
+def test_a_model_that_the_memory_does_not_hold_is_refused(tmp_path, monkeypatch):
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**18}  # 1 GiB
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    assert read(tmp_path, vocab_size=10**6).vocab_size == 10**6  # 0.1 GB
+    with pytest.raises(InputError, match=r"1e\+09 parameters[\s\S]*at most 3e\+08"):
+        read(tmp_path, vocab_size=4 * 10**7)

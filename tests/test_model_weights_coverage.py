@@ -15,6 +15,7 @@ from model.retrieval import UniterForImageTextRetrieval
 from model.uniter import UniterConfig
 from model.vcr import UniterForVisualCommonsenseReasoning
 from model.vqa import UniterForVisualQuestionAnswering
+from model.weight_files import read_weights
 from model.weights import load_checkpoint, load_weights
 from tests.golden_data import GOLDEN, IMG_DIM, IMG_LABEL_DIM, state_dict, tiny_config
 from utils.errors import InputError
@@ -52,6 +53,40 @@ def test_inference_needs_every_tensor(lacking):
 def test_inference_refuses_weights_of_pretraining_and_names_the_head():
     text = message(vqa(), state_dict("pretraining"), complete=True)
     assert "6 weights: vqa_output.0.weight" in text and "lacks weights of the model" in text
+
+
+HEADS = {  # what a file has beside the model, and whether inference takes it
+    "vqa_output.4.weight": False,  # of the model's own head
+    "attn1.in_proj_weight": False,
+    "attn_pool.fc.0.weight": False,
+    "fc.0.weight": False,
+    "adapter.down.weight": False,
+    "nlvr2_output.weight": True,  # of another task
+    "rank_output.weight": True,
+    "itm_output.weight": True,
+    "cls.predictions.transform.dense.weight": True,
+    "cls.seq_relationship.weight": True,
+    "feat_regress.weight": True,
+    "region_classifier.net.0.weight": True,
+}
+
+
+@pytest.mark.parametrize("key", HEADS)
+def test_inference_refuses_weights_of_a_larger_model(key):
+    state = weights() | {key: torch.ones(2, 2)}
+    assert load_weights(vqa(), state, "given.pt").unexpected_keys == [key]  # finetuning says it, and leaves it out
+    if HEADS[key]:
+        assert load_weights(vqa(), state, "given.pt", complete=True).unexpected_keys == [key]
+    else:
+        text = message(vqa(), state, complete=True)
+        assert f"with 1 weight: {key}, which the model does not have" in text and "log/hps.json" in text
+
+
+@pytest.mark.parametrize("model, theirs", [("paired", "paired-attn"), ("paired-attn", "paired")])
+def test_inference_refuses_weights_of_the_other_nlvr2_model(model, theirs):
+    state = NLVR2_MODELS[theirs](tiny_config(), IMG_DIM).state_dict()
+    text = message(NLVR2_MODELS[model](tiny_config(), IMG_DIM), state, complete=True)
+    assert f"{'without' if model == 'paired-attn' else 'with'} 12 weights: attn1.in_proj_weight" in text
 
 
 def test_inference_does_not_grow_a_model():
@@ -203,6 +238,58 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content, part):
     assert "odd.pt" in str(error.value) and "no state dict" in str(error.value) and part in str(error.value)
 
 
+def test_safetensors_are_read_under_any_name(tmp_path):
+    state = weights()
+    save_file(state, tmp_path / "model.pt")
+    assert torch.equal(read_weights(tmp_path / "model.pt")[Q0], state[Q0])
+
+
+def test_two_different_state_dicts_in_a_file_are_refused(tmp_path):
+    one = weights()
+    other = one | {Q0: torch.zeros_like(one[Q0])}
+    torch.save({"model": one, "state_dict": dict(one)}, tmp_path / "same.pt")
+    assert read_weights(tmp_path / "same.pt").keys() == one.keys()
+    torch.save({"state_dict": other, "model": one}, tmp_path / "two.pt")
+    with pytest.raises(InputError, match=r"two\.pt[\s\S]*model and state_dict"):
+        read_weights(tmp_path / "two.pt")
+
+
+def shards(folder, state, suffix):
+    """Write `state` as Hugging Face does, in two files with an index."""
+    files = {key: f"model-0000{1 + i % 2}-of-00002.{suffix}" for i, key in enumerate(state)}
+    for file in set(files.values()):
+        part = {key: state[key] for key in state if files[key] == file}
+        (save_file if suffix == "safetensors" else torch.save)(part, folder / file)
+    return {"metadata": {"total_size": 1}, "weight_map": files}
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_weights_in_several_files_are_read_by_their_index(tmp_path, suffix):
+    state = weights()
+    index = shards(tmp_path, state, suffix)
+    path = tmp_path / f"{'model' if suffix != 'bin' else 'pytorch_model'}.{suffix}.index.json"
+    path.write_text(json.dumps(index))
+    for source in (tmp_path, path):
+        read = read_weights(source)
+        assert read.keys() == state.keys() and all(torch.equal(read[key], state[key]) for key in state)
+    with pytest.raises(InputError, match=rf"00001-of-00002\.{suffix}[\s\S]*only|only[\s\S]*give the folder"):
+        read_weights(tmp_path / f"model-00001-of-00002.{suffix}")
+    path.write_text(json.dumps({"weight_map": index["weight_map"] | {"more": f"model-00002-of-00002.{suffix}"}}))
+    with pytest.raises(InputError, match=r"00002-of-00002[\s\S]*more"):
+        read_weights(tmp_path)
+    for broken in ({}, [], {"weight_map": {}}, {"weight_map": {Q0: "../secret.bin"}}, {"weight_map": {Q0: 1}}):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(InputError, match=r"index\.json[\s\S]*weight_map"):
+            read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tf_model.h5", "bert_model.ckpt.index", "flax_model.msgpack"])
+def test_a_folder_of_another_framework_says_to_convert_it(tmp_path, name):
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(InputError, match=rf"{name}[\s\S]*convert the weights to PyTorch"):
+        read_weights(tmp_path)
+
+
 KINDS = {
     "int64": lambda x: x.long(),
     "bool": lambda x: x > 0,
@@ -211,6 +298,8 @@ KINDS = {
     "sparse_coo": lambda x: x.to_sparse(),
     "qint8": lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
     "float8_e4m3fn": lambda x: x.to(torch.float8_e4m3fn),
+    "nested": lambda x: torch.nested.nested_tensor([x, x[:1]]),
+    "nested tensor, float32": lambda x: torch.nested.nested_tensor([x, x[:1]], layout=torch.jagged),
     "without values": lambda x: x.to("meta"),
 }
 

@@ -1,9 +1,13 @@
 """Checkpoints: old and new formats, damaged and malicious files, finding the state to resume from."""
 
+import gzip
 import logging
 import os
 import pickle
 import struct
+import tarfile
+import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -104,9 +108,52 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "w.pt")
     with pytest.raises(InputError, match="a folder"):
         checkpoint.load(tmp_path)
-    (tmp_path / "w.pt").write_text("<html>404</html>")
-    with pytest.raises(InputError, match="16 bytes"):
-        checkpoint.load(tmp_path / "w.pt")
+
+
+def scripted(path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(path)
+
+
+def zipped(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/model_step_4.pt", "weights")
+
+
+def tarred(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "weights.pt")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
+FOREIGN: dict[str, tuple[Any, str, str]] = {  # name: how it is written; the format; the remedy
+    "lfs.pt": (lambda path: path.write_text(LFS), "a Git LFS pointer", "git lfs pull"),
+    "page.pt": (lambda path: path.write_text("<html>404</html>"), "a web page", "download the weight file itself"),
+    "page2.pt": (lambda path: path.write_text("\n<!DOCTYPE html><html>"), "a web page", "login"),
+    "error.bin": (lambda path: path.write_text("Access denied"), "a text: 'Access denied'", "download"),
+    "json.pt": (lambda path: path.write_text('{"hidden_size": 768}'), "a JSON file", "the weight file beside it"),
+    "w.pt.gz": (lambda path: path.write_bytes(gzip.compress(b"weights")), "a gzip archive", "unpack it"),
+    "w.tar": (tarred, "a tar archive", "unpack it"),
+    "w.zip": (zipped, "a zip archive of other files: model/model_step_4.pt", "unpack it"),
+    "w.npz": (lambda path: np.savez(path, a=np.ones(3)), "arrays of numpy (npz)", "torch.save"),
+    "w.npy": (lambda path: np.save(path, np.ones(3)), "a numpy array", "torch.save"),
+    "tf_model.h5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n\0\0"), "an HDF5 file", "from_tf=True"),
+    "bert_model.ckpt.index": (lambda path: path.write_bytes(bytes(64)), "a checkpoint of TensorFlow", "from_tf=True"),
+    "bert_model.ckpt.data-00000-of-00001": (lambda path: path.write_bytes(b"\1\2"), "TensorFlow", "from_tf=True"),
+    "script.pt": (scripted, "a TorchScript program", "torch.jit.load"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file")
+def test_a_file_of_another_format_is_named_as_that(tmp_path: Path, name: str) -> None:
+    write, form, remedy = FOREIGN[name]
+    write(tmp_path / name)
+    with pytest.raises(InputError) as error:
+        checkpoint.load(tmp_path / name)
+    for part in (name, form, remedy, "torch.save"):
+        assert part in str(error.value), str(error.value)
+    assert "damaged" not in str(error.value)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from utils.checksum import ChecksumWriter, check_checksum
 from utils.errors import InputError
 from utils.files import atomic_file
 from utils.os_errors import kind_of, writing
+from utils.weight_formats import other_format
 
 
 def save(path: str | Path, value: Any, old_format: bool = True) -> None:
@@ -216,7 +217,16 @@ def _absence_error(path: Path) -> InputError:
 
 
 def _damage_error(path: Path, error: Exception) -> InputError:
-    """The error for a file that torch cannot read; it gives the size and the first line of torch's message."""
+    """The error for a file that torch cannot read: its format if that is another, else torch's reason and the size."""
+    if other := other_format(path):
+        return InputError(
+            "not a weight file of PyTorch",
+            file=path,
+            key="checkpoint",
+            found=other[0],
+            expected="a file that torch.save or safetensors wrote",
+            remedy=other[1],
+        )
     match = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
     text = match[1] if match else (str(error).splitlines() or [""])[0]
     reason = f"{type(error).__name__}: {text[:160]}"
