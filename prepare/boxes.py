@@ -1,5 +1,6 @@
 """Boxes of images, from a COCO instances JSON: the true boxes, or an imitation of a detector's output on them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,7 @@ import numpy as np
 from toolz import isdistinct
 
 from prepare.entries import Location, bad_field, take
+from prepare.image_names import stem_of
 from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
@@ -106,6 +108,61 @@ def _classes(content: dict[str, Any], annotations: list[Any], file: Path) -> dic
             expected=f"at most {IMG_LABEL_DIM - 1}",
         )
     return {category_id: class_ for class_, category_id in enumerate(category_ids, 1)}
+
+
+def boxes_of_pictures(instances_by_name: dict[str, Instances], names: list[str], path: str) -> dict[str, Instances]:
+    """The images of the JSON at `path` by the names of picture files; those that have none are left out.
+
+    A name counts without its suffix where no picture has it exactly. `InputError` if no picture is in the JSON.
+    """
+    pictures = {name: instances_by_name[name] for name in names if name in instances_by_name}
+    others = [name for name in instances_by_name if name not in pictures]
+    counts = Counter(map(stem_of, others))
+    by_stem = {stem_of(name): instances_by_name[name] for name in others if counts[stem_of(name)] == 1}
+    unknown_names = [name for name in names if name not in pictures]
+    with_other_suffix = {name: by_stem[stem_of(name)] for name in unknown_names if stem_of(name) in by_stem}
+    if not pictures and not with_other_suffix:
+        raise InputError(
+            "no picture is in the file of boxes",
+            file=path,
+            key="images[].file_name",
+            found=f"{', '.join(map(repr, list(instances_by_name)[:2])) or 'no images'}; pictures {names[:2]}",
+            expected="the names of the pictures",
+            remedy="give the instances.json of these pictures, or leave it out",
+        )
+    if with_other_suffix:
+        print(f"{len(with_other_suffix):,} pictures have another suffix than in {path}")
+    return pictures | with_other_suffix
+
+
+def cut_boxes(boxes: np.ndarray, size: tuple[int, int], file: object) -> tuple[np.ndarray, np.ndarray]:
+    """Clip boxes at the edges of the image: boxes (n, 4), and whether a pixel is left (n,) bool, true at least once."""
+    cut = np.clip(boxes, 0, np.array([*size, *size], float))
+    visible = (cut[:, 2:] - cut[:, :2] >= 1).all(1)
+    if not visible.any():
+        raise InputError(
+            "no box of the image holds a pixel of it",
+            file=file,
+            found=f"{boxes[0].round(1).tolist()} and {len(boxes) - 1} more",
+            expected=f"x1, y1, x2, y2 within {size[0]} × {size[1]} pixels, at least 1 pixel wide and high",
+            remedy="check that boxes and image have the same scale, and that the boxes have a size",
+        )
+    return cut, visible
+
+
+def check_boxes(boxes: np.ndarray, size: tuple[int, int], file: object) -> None:
+    """`InputError` for an annotated box that ends far outside its image. `boxes`: (n, 4) x1, y1, x2, y2 in pixels."""
+    margin = np.maximum(5, 0.1 * np.array([*size, *size]))
+    outside = ((boxes < -margin) | (boxes > np.array([*size, *size]) + margin)).any(1)
+    if outside.any():
+        x1, y1, x2, y2 = boxes[outside][0].round(1).tolist()
+        raise InputError(
+            "a box lies outside its image",
+            file=file,
+            found=f"x, y, width, height {[x1, y1, round(x2 - x1, 1), round(y2 - y1, 1)]}; {int(outside.sum()):,} such",
+            expected=f"boxes within {size[0]} × {size[1]} pixels, up to 10 % of a side or 5 pixels outside",
+            remedy="check the scale of the boxes, and that they are not x1, y1, x2, y2",
+        )
 
 
 def annotation_ids(image: Instances, box_indices: list[int]) -> list[int]:

@@ -9,6 +9,7 @@ import os
 import stat
 import warnings
 import zipfile
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from utils.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+MAGIC = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"RIFF": "WEBP", b"BM": "BMP", b"GIF8": "GIF"}
+MAGIC |= {b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 MOST_BYTES = 1 << 30  # of a file in a zip, which is unpacked into memory
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {  # its values, and what sets the picture upright
@@ -150,15 +153,38 @@ def open_picture(file: PictureFile, size: tuple[int, int] | None = None) -> Imag
     except InputError:
         raise
     except Exception as error:  # the decoders raise many kinds for damaged files
-        not_a_picture = isinstance(error, Image.UnidentifiedImageError)
+        cause, remedy = _cause(file, error)
         raise InputError(
             "the image cannot be read",
             file=file.source,
             key=file.member,
-            found="another format" if not_a_picture else (str(error) or repr(error)),
+            found=cause,
             expected=f"a whole picture: {', '.join(FORMATS)}",
-            remedy="convert it to PNG or JPEG" if not_a_picture else "copy or download it again",
+            remedy=remedy,
         ) from None
+
+
+def _cause(file: PictureFile, error: Exception) -> tuple[str, str]:
+    """What is wrong with a file that cannot be opened as a picture, and what to do."""
+    again = "copy or download it again"
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return f"a picture that exceeds limit of {limit:,} pixels ({error})", "make the picture smaller"
+    if not isinstance(error, Image.UnidentifiedImageError):
+        return str(error) or repr(error), again
+    content = _content(file)
+    with open(content, "rb") if isinstance(content, Path) else content as stream:
+        start = stream.read(1024)
+    if not start:
+        return "an empty file", again
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git-LFS pointer, not the file that it stands for", "fetch the file: git lfs pull"
+    if start.removeprefix(BOM_UTF8).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page", "download the picture itself"
+    name = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+    if name and (name != "WEBP" or start[8:12] == b"WEBP"):
+        return f"the start of a {name} file, then damage", again
+    return "another format", "convert it to PNG or JPEG"
 
 
 def _check_size(image: Image.Image, size: tuple[int, int] | None, file: PictureFile) -> None:

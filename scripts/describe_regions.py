@@ -26,8 +26,16 @@ import numpy as np
 from tqdm import tqdm
 
 from data.rng import generator
-from prepare.boxes import Instances, annotation_ids, imitate, read_instance_boxes
-from prepare.left_out import HELP, LeftOut, bad_entry
+from prepare.boxes import (
+    Instances,
+    annotation_ids,
+    boxes_of_pictures,
+    check_boxes,
+    cut_boxes,
+    imitate,
+    read_instance_boxes,
+)
+from prepare.left_out import HELP, LeftOut, bad_entry, nothing_left
 from prepare.output import NpzNames
 from prepare.pictures import PictureFile, describe_others, list_pictures, open_picture
 from prepare.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
@@ -39,7 +47,8 @@ from utils.options import MOST_SEED, option
 from utils.os_errors import writing
 from utils.workers import map_in_workers
 
-Answer: TypeAlias = InputError | list[int]  # why a picture cannot be described, or the index of each region's box
+Notes: TypeAlias = dict[str, Any]  # "boxes": the index of each region's box; "cut": how many ended outside the image
+Answer: TypeAlias = InputError | Notes  # why a picture cannot be described, or notes on it
 
 
 @dataclass(kw_only=True)
@@ -83,9 +92,11 @@ def plan_pictures(config: DescribeConfig) -> list[Picture]:
     path = config.boxes or config.imitate_detector
     instances_by_name = read_instance_boxes(path)
     files, others = list_pictures(config.images)
+    file_names = [file.name for file in files]
+    by_picture = boxes_of_pictures(instances_by_name, file_names, path) if path else {}
     names, pictures = NpzNames(config.img_name, config.split), []
     for file in files:
-        instances = instances_by_name.get(file.name)
+        instances = by_picture.get(file.name)
         with bad_entry(file):
             if path and not config.grid and not (instances and instances.rows):
                 raise InputError(
@@ -99,37 +110,25 @@ def plan_pictures(config: DescribeConfig) -> list[Picture]:
             pictures.append(Picture(file=file, npz_name=name, instances=instances if has_boxes else None))
     if others:
         print(f"{describe_others(others)} are not images of a known format")
-    absent_count = len(instances_by_name.keys() - {file.name for file in files})
+    names.report_split()
+    absent_count = len(instances_by_name) - len({instances.image_id for instances in by_picture.values()})
     if absent_count:
         print(f"{absent_count:,} of {len(instances_by_name):,} images in {path} have no file in --images")
     return pictures
 
 
-def cut_boxes(picture: Picture, boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Clip boxes at the edges of the image: boxes (n, 4), and whether a pixel is left (n,) bool, true at least once."""
-    cut = np.clip(boxes, 0, np.array([*size, *size], float))
-    visible = (cut[:, 2:] - cut[:, :2] >= 1).all(1)
-    if not visible.any():
-        raise InputError(
-            "all boxes lie outside their image",
-            file=picture.file,
-            found=f"{boxes[0].round(1).tolist()} and {len(boxes) - 1} more",
-            expected=f"x1, y1, x2, y2 within {size[0]} × {size[1]} pixels",
-            remedy="check that boxes and image have the same scale",
-        )
-    return cut, visible
-
-
 def describe_picture(
     picture: Picture, n_classes: int, detector_seed: int | None
-) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Describe one image: `features`, `norm_bb`, `conf`, `soft_labels`, all float16; the index of each region's box.
+) -> tuple[dict[str, np.ndarray], Notes]:
+    """Describe one image: `features`, `norm_bb`, `conf`, `soft_labels`, all float16; and notes on it.
 
     The most confident region comes first. `detector_seed`: the seed of the imitated detector; None: no imitation.
     """
     instances = picture.instances
     image = open_picture(picture.file, instances.size if instances else None)
     classes, size = None, image.size
+    if instances:
+        check_boxes(instances.boxes, size, picture.file)
     if instances is None:
         boxes = grid_boxes(image.width, image.height)
         conf = 0.5 - 0.004 * np.arange(len(boxes))
@@ -139,10 +138,11 @@ def describe_picture(
     else:
         boxes, classes = instances.boxes, instances.classes
         conf = np.full(len(boxes), 0.95)
-    box_indices = np.arange(len(boxes))
+    box_indices, cut_count = np.arange(len(boxes)), 0
     if classes is not None:
-        boxes, visible = cut_boxes(picture, boxes, size)
-        boxes, classes, conf, box_indices = boxes[visible], classes[visible], conf[visible], box_indices[visible]
+        cut, visible = cut_boxes(boxes, size, picture.file)
+        cut_count = int((cut != boxes)[visible].any(1).sum())
+        boxes, classes, conf, box_indices = cut[visible], classes[visible], conf[visible], box_indices[visible]
     descriptors = describe(crops(image, boxes))
     labels = pseudo_classes(descriptors) if classes is None else soft_labels(classes, np.clip(conf, 0.3, 0.98))
     order = np.argsort(-conf, kind="stable")
@@ -153,18 +153,18 @@ def describe_picture(
         "conf": conf[order].astype(np.float16),
         "soft_labels": labels[order].astype(np.float16),
     }
-    return arrays, box_indices[order].tolist()
+    return arrays, {"boxes": box_indices[order].tolist(), "cut": cut_count}
 
 
 def write_picture(picture: Picture, output: Path, n_classes: int, detector_seed: int | None) -> Answer:
-    """Write the `.npz` file of one image; returns the index of each region's box, or what is wrong with the image."""
+    """Write the `.npz` file of one image; returns notes on it, or what is wrong with the image."""
     try:
-        arrays, box_indices = describe_picture(picture, n_classes, detector_seed)
+        arrays, notes = describe_picture(picture, n_classes, detector_seed)
     except InputError as error:  # returned, because --skip_bad goes on
         return error
     with writing(output / picture.npz_name):
         np.savez(output / picture.npz_name, **arrays)  # type: ignore[arg-type]
-    return box_indices
+    return notes
 
 
 def write_all(pictures: list[Picture], job: Job, work: Callable[[Picture], Answer], nproc: int) -> list[Picture]:
@@ -184,7 +184,7 @@ def write_all(pictures: list[Picture], job: Job, work: Callable[[Picture], Answe
             job.finish(picture.npz_name, [picture.stamp, answer])
     described = [picture for picture in pictures if is_done(picture)]
     if not described:
-        raise InputError("no image could be described", found=f"{len(pictures):,} images, all of them bad")
+        raise nothing_left("no image could be described")
     job.remove_others({picture.npz_name for picture in described})
     return described
 
@@ -202,16 +202,17 @@ def write_notes(config: DescribeConfig, described: list[Picture], job: Job) -> N
     }
     print(f"{len(described):,} images ({n_grid:,} with a grid of boxes) described in {config.output}")
     if config.boxes:
-        kept_boxes = {picture.npz_name: job.done[picture.npz_name][1] for picture in described}
-        true_boxes = [(p.instances, kept_boxes[p.npz_name]) for p in described if p.instances]
+        notes = {picture.npz_name: job.done[picture.npz_name][1] for picture in described}
+        true_boxes = [(p.instances, notes[p.npz_name]["boxes"]) for p in described if p.instances]
         orders = {str(image.image_id): annotation_ids(image, indices) for image, indices in true_boxes}
         if all(orders.values()):
             write_json(job.folder / "iid_to_ann_ids.json", {"iid_to_ann_ids": orders})
         else:
             print("  iid_to_ann_ids.json is not written: some annotations have no id, or the id of another one")
-        n_cut = sum(len(image.rows) - len(indices) for image, indices in true_boxes)
-        if n_cut:
-            print(f"  {n_cut:,} boxes left out: less than a pixel of them lies in their image")
+        if n_outside := sum(len(image.rows) - len(indices) for image, indices in true_boxes):
+            print(f"  {n_outside:,} boxes left out: less than a pixel of them lies in their image")
+        if n_cut := sum(note["cut"] for note in notes.values()):
+            print(f"  {n_cut:,} boxes end a little outside their image, and are cut")
     write_json(job.folder / "provenance.json", provenance, indent=2)
 
 
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
         instances = [picture.instances for picture in pictures if picture.instances]
         n_classes = max((int(image.classes.max()) for image in instances), default=0)
         seed = config.seed if config.imitate_detector else None
-        with job_folder(config.output, {"version": 1, "n_classes": n_classes, "seed": seed}) as job:
+        with job_folder(config.output, {"version": 2, "n_classes": n_classes, "seed": seed}) as job:
             work = partial(write_picture, output=job.folder, n_classes=n_classes, detector_seed=seed)
             write_notes(config, write_all(pictures, job, work, config.nproc), job)
 

@@ -123,9 +123,15 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(%pipe%t
 BAD = {
     "eps": (EPS, "another format"),
     "pdf": (b"%PDF-1.4\n", "another format"),
-    "empty": (b"", "another format"),
+    "empty": (b"", "an empty file"),
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git-LFS pointer"),
+    "html": (b"\n<!DOCTYPE html><html>", "a web page"),
+    "html without a type": (b"\xef\xbb\xbf<HTML>", "a web page"),
+    "damaged header": (b"\x89PNG\r\n\x1a\n\0\0\0", "the start of a PNG file, then damage"),
+    "damaged jpeg": (b"\xff\xd8\xff" + bytes(99), "the start of a JPEG file, then damage"),
+    "a sound": (b"RIFF\0\0\0\0WAVE", "another format"),
     "ppm": (b"P6 1 1 255\n000", "another format"),
-    "huge": (huge_png(), "exceeds limit"),
+    "huge": (huge_png(), r"exceeds limit of 178,956,970 pixels \(.*3600000000 pixels"),
 }
 
 
