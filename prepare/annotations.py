@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prepare.entries import Location, bad_field, contradiction, json_lines, take, take_file_name, take_id
+from prepare.entries import Location, bad_field, base_name, contradiction, json_lines, take, take_file_name, take_id
 from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
@@ -52,7 +52,9 @@ def coco_captions(path: str | Path) -> list[Text]:
         location = Location(path, "images", index)
         with bad_entry(location):
             file_name = take_file_name(image, "file_name", location)
-            split_match = COCO_NAME.match(Path(file_name).stem) or COCO_FOLDER.search(str(image.get("coco_url", "")))
+            split_match = COCO_NAME.match(Path(base_name(file_name)).stem) or COCO_FOLDER.search(
+                str(image.get("coco_url", ""))
+            )
             new_image = file_name, split_match.group(1) if split_match else None
             id_ = take(image, "id", int, location)
             if images.setdefault(id_, new_image) != new_image:

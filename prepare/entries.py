@@ -120,7 +120,12 @@ def take_file_name(entry: Any, key: str, location: Location) -> str:
 
 @lru_cache(maxsize=1 << 16)  # images have several texts
 def _can_name(name: str) -> bool:
-    return bool(Path(name).stem) and not CONTROL.search(name)
+    return bool(Path(base_name(name)).stem) and not CONTROL.search(name)
+
+
+def base_name(name: str) -> str:
+    """The file name without its folders, of Linux or Windows."""
+    return re.split(r"[\\/]", name)[-1]
 
 
 def encodable(text: str) -> str:

@@ -2,7 +2,7 @@
 
 A list is a JSON list, or text with one image a line: a number, a file name, or a file name and its number (Karpathy's
 lists). It may also be a csv, whose header names the column, or numbers and names with commas between them. Quotes,
-byte-order marks, blank lines and lines that begin with # do not matter.
+byte-order marks, blank lines, lines that begin with # and what follows " #" after an image do not matter.
 """
 
 import csv
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prepare.annotations import Text
-from prepare.entries import Location, bad_field
-from prepare.image_names import NUMBER, SUFFIX, base_name, number_of, stem_of
+from prepare.entries import Location, bad_field, base_name
+from prepare.image_names import NUMBER, SUFFIX, number_of, stem_of
 from utils.errors import InputError
 from utils.files import read_json, read_text
 
@@ -21,7 +21,7 @@ from utils.files import read_json, read_text
 COLUMNS = ["image_id", "img_id", "imageid", "coco_id", "cocoid", "flickr30k_id", "file_name", "filename", "image"]
 COLUMNS += ["img", "img_fn", "image_name", "img_fname", "image_file", "name", "id"]
 NO_NAME = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|[\[{].*[:,]?|.*[\]}]|null|none|nan|true|false", re.IGNORECASE)
-EXPECTED = "a number, a file name, or a file name and its number"
+EXPECTED = "a number, a file name, or a file name and its number; with spaces in it, a name needs its suffix"
 
 
 @dataclass
@@ -106,12 +106,12 @@ class ImageList:
         return f"{self.option}: {len(unmatched):,} of {len(self.entries):,} entries match no image{few}"
 
 
-def image_list(path: str | Path, option: str = "") -> ImageList:
+def image_list(path: str | Path, option: str = "", may_be_empty: bool = False) -> ImageList:
     """Read a list of images. `InputError` for an entry that names none, with its place, and for an empty list."""
     images = ImageList(Path(path), option)
     for location, text in list_entries(images.path):
         images.add(text, location)
-    if not images.entries:
+    if not images.entries and not may_be_empty:
         raise InputError(
             "the list names no image",
             file=path,
@@ -126,7 +126,7 @@ def list_entries(path: Path) -> Iterator[tuple[Location, str]]:
     """Read the place and the text of every entry of a list."""
     content = read_text(path)
     numbered_lines = enumerate(map(str.strip, content.split("\n")), 1)
-    rows = [(number, line) for number, line in numbered_lines if line and not line.startswith("#")]
+    rows = [(number, without_comment(line)) for number, line in numbered_lines if line and not line.startswith("#")]
     if rows and rows[0][1][0] in "[{" and (rows[0][1][0] == "[" or rows[0][1] == "{" or len(rows) == 1):
         entries = read_json(path)
         if not isinstance(entries, list):
@@ -176,6 +176,13 @@ def cells(line: str) -> list[str]:
     return [cell.strip().strip("'").strip() for cell in row]
 
 
+def without_comment(line: str) -> str:
+    """A line without the comment after its images; a name may itself contain " #"."""
+    images, *comment = re.split(r"\s+#", line, maxsplit=1)
+    is_comment = comment and all(NUMBER.fullmatch(cell) or is_file_name(cell) for cell in cells(images) if cell)
+    return images if is_comment else line
+
+
 def is_file_name(text: str) -> bool:
     """Whether a cell is a file name, by its suffix or its form."""
     return bool(SUFFIX.fullmatch(Path(base_name(text)).suffix)) or number_of(text)[1]
@@ -191,5 +198,5 @@ def split_entry(text: str) -> tuple[str | None, int | None]:
         return None, None  # such as -1, 42.0, [42 or {"image_id": 42}
     name, *number = text.rsplit(None, 1)
     if number and NUMBER.fullmatch(number[0]):
-        return (None, None) if all(NUMBER.fullmatch(word) for word in name.split()) else (name, int(number[0]))
-    return text, None
+        return (name, int(number[0])) if is_file_name(name) else (None, None)
+    return (text, None) if is_file_name(text) or not number else (None, None)

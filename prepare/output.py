@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prepare.annotations import COCO_NAME, COCO_NUMBER, Text
-from prepare.image_names import COCO_IMG_NAME, NUMBER, OWN_IMG_NAME, ImageNames
+from prepare.image_names import COCO_IMG_NAME, NUMBER, OWN_IMG_NAME, ImageNames, stem_of
 from utils.errors import InputError
 
 
@@ -18,6 +18,7 @@ class NpzNames:
         self.pattern, self.split = pattern, split
         self._coco_number = NUMBER if numbers_are_coco else COCO_NUMBER
         self._n_without_split = 0
+        ImageNames(pattern or OWN_IMG_NAME)  # a wrong pattern is an error of the command, not of an image
         self._sources: dict[str, object] = {}  # by file name
 
     def name(self, picture: str, image_id: int | None, source: object) -> str:
@@ -26,7 +27,7 @@ class NpzNames:
         `InputError` if the pattern cannot be filled in, another image has the same name, or the name does not end
         in `.npz`.
         """
-        stem = Path(picture).stem
+        stem = stem_of(picture)
         coco = COCO_NAME.match(stem)
         is_coco = coco or (self.split and self._coco_number.fullmatch(stem))
         pattern = self.pattern or (COCO_IMG_NAME if is_coco else OWN_IMG_NAME)

@@ -71,7 +71,7 @@ class Preparation:
         self._options = vars(args)
         self._skip_empty: bool = args.skip_empty
         options = {option: vars(args).get(option.strip("-")) for option in (INCLUDED, EXCLUDED, ABSENT)}
-        self._lists = {option: image_list(path, option) for option, path in options.items() if path}
+        self._lists = {option: image_list(path, option, option == ABSENT) for option, path in options.items() if path}
         self._text_ids: set[str] = set()
         self._picture_keys: set[str] = set()
 

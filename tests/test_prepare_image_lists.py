@@ -50,6 +50,9 @@ BOTH = set(PICTURES[:2])
         (b"coco_val2014_000000000009.npz\nCOCO_val2014_000000000042.jpg", {PICTURES[2]}),  # 42 is another dataset's
         (b"COCO_train2014_000000000009_398406.jpg\n", {PICTURES[2]}),  # as in refs(unc).p
         (b'my dog.jpg\n"dog, brown.jpg"\nx_00.01.46@0', {PICTURES[3], *PICTURES[5:]}),
+        (b"42 # blurry, dark\n2370799.jpg   # twice # or more\n", BOTH),
+        (b"42,2370799 #both", BOTH),
+        (b"my dog.jpg # sleeps\nsong # 2.jpg", {PICTURES[3]}),  # the second is a name
     ],
 )
 def test_forms_of_a_list(tmp_path: Path, content: bytes, gone: set[str]) -> None:
@@ -66,6 +69,12 @@ def test_forms_of_a_list(tmp_path: Path, content: bytes, gone: set[str]) -> None
         (b"42\n" + b"9" * 5000, "line 2"),
         (b'42\n{"image_id": 42}\n', "line 2"),
         (b'{"image_id": 42}\n{"image_id": 9}\n', "line 1"),
+        (b"42 dog", r"line 1[\s\S]*'42 dog'[\s\S]*suffix"),
+        (b"42\n- 42", "line 2"),
+        (b"42\nhello world", "line 2"),
+        (b"42\n// x", "line 2"),
+        (b"dog 42", "line 1"),
+        (b'["42", "hello world"]', r"\[1\]"),
         (b"42,900\n9,901\n", r"line 1[\s\S]*columns|line 1[\s\S]*its number"),
         (b"42\ndog, brown.jpg\n", r"line 2[\s\S]*columns"),
         (b"image_id,split\n42\n", r"line 2[\s\S]*2 columns"),

@@ -112,16 +112,16 @@ def test_captions(tmp_path: Path, vocab: Path, capsys: pytest.CaptureFixture[str
 
 def test_image_lists_and_names(tmp_path: Path, vocab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = put(tmp_path / "c.json.gz", gzip.compress(json.dumps(CAPTIONS).encode()))
-    common = ["captions", "--annotations", source, "--vocab", str(vocab.parent), "--split", "train2014", "--output"]
+    common = ["captions", "--annotations", source, "--vocab", str(vocab.parent), "--split", "val2014", "--output"]
     karpathy = put(tmp_path / "test.txt", ["val2014/COCO_val2014_000000000009.jpg 9", "val2014/other.jpg 77"])
     prepro.main([*common, str(tmp_path / "in.db"), "--image_list", karpathy])
     assert list(read_store(tmp_path / "in.db")) == ["100", "102"]
     assert "left out: 1 by the image lists" in capsys.readouterr().out
     prepro.main([*common, str(tmp_path / "out.db"), "--exclude_images", karpathy, "--img_name", "{split}/{stem}.npz"])
-    assert read_store(tmp_path / "out.db")["101"]["img_fname"] == "train2014/000000000025.npz"
+    assert read_store(tmp_path / "out.db")["101"]["img_fname"] == "val2014/000000000025.npz"
     ids = put(tmp_path / "ids.txt", ["25", ""])
     prepro.main([*common, str(tmp_path / "ids.db"), "--image_list", ids])
-    assert read_store(tmp_path / "ids.db")["101"]["img_fname"] == "coco_train2014_000000000025.npz"
+    assert read_store(tmp_path / "ids.db")["101"]["img_fname"] == "coco_val2014_000000000025.npz"
     with pytest.raises(InputError, match="no text is left"):
         prepro.main([*common, str(tmp_path / "none.db"), "--image_list", put(tmp_path / "none.txt", ["77"])])
     assert not (tmp_path / "none.db").exists()
