@@ -7,9 +7,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from prepare.entries import Location, bad_field, base_name, contradiction, json_lines, take, take_file_name, take_id
+from prepare.entries import (
+    Location,
+    bad_field,
+    base_name,
+    contradiction,
+    json_lines,
+    take,
+    take_file_name,
+    take_id,
+    take_image_id,
+)
 from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
@@ -43,27 +53,22 @@ class Text:
         ]
 
 
-def coco_captions(path: str | Path) -> list[Text]:
-    """Read a COCO captions JSON (`images`, `annotations`); the captions come in file order."""
+CocoImages: TypeAlias = dict[int, tuple[str, str | None]]  # image id to file name and split
+
+
+def coco_captions(path: str | Path, known_images: CocoImages | None = None) -> list[Text]:
+    """Read a COCO captions JSON (`images`, `annotations`); the captions come in file order.
+
+    `known_images`: those of the files before this one, which may not contradict it; it grows.
+    """
     path = Path(path)
     content = read_json(path, half_pairs=True)
-    images: dict[int, tuple[str, str | None]] = {}  # image id to file name and split
-    for index, image in enumerate(take(content, "images", list, Location(path))):
-        location = Location(path, "images", index)
-        with bad_entry(location):
-            file_name = take_file_name(image, "file_name", location)
-            split_match = COCO_NAME.match(Path(base_name(file_name)).stem) or COCO_FOLDER.search(
-                str(image.get("coco_url", ""))
-            )
-            new_image = file_name, split_match.group(1) if split_match else None
-            id_ = take(image, "id", int, location)
-            if images.setdefault(id_, new_image) != new_image:
-                raise contradiction(location.child("id"), f"{id_}, which is also {images[id_][0]}", "one image an id")
+    images = coco_images(content, path, {} if known_images is None else known_images)
     texts = []
     for index, entry in enumerate(take(content, "annotations", list, Location(path))):
         location = Location(path, "annotations", index)
         with bad_entry(location):
-            image_id = take(entry, "image_id", int, location)
+            image_id = take_image_id(entry, "image_id", location, text=True)
             caption = take(entry, "caption", str, location)
             if image_id not in images:
                 raise InputError(
@@ -74,11 +79,11 @@ def coco_captions(path: str | Path) -> list[Text]:
                     expected="the id of an entry in images[]",
                     remedy="use the official file unchanged, or add the image to images[]",
                 )
-            caption_id = take(entry, "id", int, location)
+            caption_id = take_id(entry, "id", location, number=True)
             file_name, split = images[image_id]
             texts.append(
                 Text(
-                    id=str(caption_id),
+                    id=caption_id,
                     text=caption,
                     image_id=image_id,
                     file_name=file_name,
@@ -87,6 +92,25 @@ def coco_captions(path: str | Path) -> list[Text]:
                 )
             )
     return texts
+
+
+def coco_images(content: Any, path: Path, known_images: CocoImages) -> CocoImages:
+    """The images of COCO's captions JSON. `known_images`: those of the files before it, which grows."""
+    images: CocoImages = {}
+    for index, image in enumerate(take(content, "images", list, Location(path))):
+        location = Location(path, "images", index)
+        with bad_entry(location):
+            file_name = take_file_name(image, "file_name", location)
+            split_match = COCO_NAME.match(Path(base_name(file_name)).stem) or COCO_FOLDER.search(
+                str(image.get("coco_url", ""))
+            )
+            new_image = file_name, split_match.group(1) if split_match else None
+            id_ = take_image_id(image, "id", location, text=True)
+            if known_images.setdefault(id_, new_image) != new_image:
+                statement = f"{id_}, which is also {' of '.join(filter(None, known_images[id_]))}"
+                raise contradiction(location.child("id"), statement, "one image an id")
+            images[id_] = new_image
+    return images
 
 
 def caption_lines(path: str | Path) -> Iterator[Text]:
@@ -114,7 +138,7 @@ def vqa_questions(path: str | Path) -> list[Text]:
         with bad_entry(location):
             id_ = take(entry, "question_id", int, location)
             question = take(entry, "question", str, location)
-            image_id = take(entry, "image_id", int, location)
+            image_id = take_image_id(entry, "image_id", location)
             texts.append(Text(id=str(id_), text=question, image_id=image_id, split=split, source=path))
     return texts
 

@@ -21,6 +21,7 @@ from prepare.entries import (
     take,
     take_file_name,
     take_id,
+    take_image_id,
 )
 from prepare.left_out import bad_entry
 from utils.errors import InputError
@@ -118,20 +119,21 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
     """
     path = Path(path)
     texts, file_parts = [], set()
-    parts_of_images: dict[str, str] = {}
+    parts_of_images: dict[object, str] = {}
     for index, image in enumerate(take(read_json(path, half_pairs=True), "images", list, Location(path))):
         location = Location(path, "images", index)
         with bad_entry(location):
             part = take(image, "split", str, location)
             file_parts.add(part)
+            check_part(image, parts_of_images, location)
             if part not in parts:
                 continue
             file_name = take_file_name(image, "filename", location)
-            image_id = take(image, "cocoid", int, location) if "cocoid" in image else None
+            image_id = take_image_id(image, "cocoid", location) if "cocoid" in image else None
             folder = take(image, "filepath", str, location) if image_id is not None else None
             if image_id is None and (number := FLICKR_NUMBER.fullmatch(Path(file_name).stem)):
                 image_id = int(number[1])  # Flickr30k
-            check_karpathy_image(image, parts_of_images, location)
+            check_karpathy_image(image, location)
             for rank, sentence in enumerate(take(image, "sentences", list, location)):
                 sentence_location = location.child("sentences", rank)
                 with bad_entry(sentence_location):
@@ -155,15 +157,22 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
     return texts
 
 
-def check_karpathy_image(image: dict[str, Any], parts: dict[str, str], location: Location) -> None:
-    """`InputError` for an image that is listed twice, or whose folder or sentences contradict it.
+def check_part(image: dict[str, Any], parts: dict[object, str], location: Location) -> None:
+    """`InputError` for an image that is listed twice: in two parts, one of which is trained on, it is a leak.
 
-    `parts`: the part of each file name so far, which grows.
+    `parts`: the part of each file name and each of COCO's numbers so far, which grows.
     """
+    for key in ("filename", "cocoid"):
+        name = image.get(key)
+        if type(name) in (str, int) and name in parts:
+            statement = f"{name}, in {image['split']}, which is also in {parts[name]}"
+            raise contradiction(location.child(key), statement, "one entry an image")
+    parts |= {image[key]: image["split"] for key in ("filename", "cocoid") if type(image.get(key)) in (str, int)}
+
+
+def check_karpathy_image(image: dict[str, Any], location: Location) -> None:
+    """`InputError` for an image whose folder or sentences contradict it."""
     name, folder = image["filename"], image.get("filepath")
-    if name in parts:
-        raise contradiction(location.child("filename"), f"{name}, which is also in {parts[name]}", "one entry an image")
-    parts[name] = image["split"]
     coco = COCO_NAME.match(Path(name).stem)
     if coco and folder is not None and folder != coco[1]:
         raise contradiction(location.child("filepath"), str(folder), f"{coco[1]}, as in {name}")

@@ -16,6 +16,7 @@ from prepare.entries import (
     MOST_PIXELS,
     Location,
     bad_field,
+    base_name,
     check_inside,
     contradiction,
     json_lines,
@@ -54,22 +55,30 @@ def vcr_examples(path: str | Path) -> Iterator[VcrText]:
                 raise contradiction(
                     location, "one of answer_label and rationale_label", "both, or none in a test split"
                 )
+            check_metadata(entry, location)
             question = tokens(entry, "question", location, len(objects))
             yield VcrText(
                 id=take_id(entry, "annot_id", location),
                 text=" ".join(str(token) for token in question),
-                file_name=take_file_name(entry, "img_fn", location),
+                file_name=entry["img_fn"],
                 source=path,
                 fields={
                     "qa_target": target(entry, "answer_label", location),
                     "qar_target": target(entry, "rationale_label", location),
                 },
                 objects=tuple(objects),
-                metadata_file=take_file_name(entry, "metadata_fn", location),
+                metadata_file=entry["metadata_fn"],
                 question=question,
                 answers=choices(entry, "answer_choices", location, len(objects)),
                 rationales=choices(entry, "rationale_choices", location, len(objects)),
             )
+
+
+def check_metadata(entry: dict[str, Any], location: Location) -> None:
+    """`InputError` where `img_fn` and `metadata_fn` are names of two images, whose boxes would be confused."""
+    image, metadata = (take_file_name(entry, key, location) for key in ("img_fn", "metadata_fn"))
+    if Path(base_name(image)).stem != Path(base_name(metadata)).stem:
+        raise contradiction(location.child("metadata_fn"), metadata, f"the metadata of img_fn {image}")
 
 
 def choices(entry: dict[str, Any], key: str, location: Location, object_count: int) -> list[Tokens]:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 TYPE_NAMES = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 KINDS = {str: "texts", int: "whole numbers", float: "numbers", bool: "truth values", list: "lists", dict: "objects"}
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # line ends, NUL, lone surrogates
+DIGITS = re.compile(r"[0-9]{1,18}")
 MAX_ID_BYTES = 511  # LMDB's limit for a key
 MAX_NUMBER = 2**63  # msgpack and int64 arrays hold smaller whole numbers
 MOST_PIXELS = 1_000_000  # of a side of an image
@@ -89,6 +90,17 @@ def take(entry: Any, key: str, expected_type: type[T], location: Location) -> T:
             raise bad_field(location.child(key), entry, f"at the root of the file, {content}")
         raise bad_field(location.child(key), value, TYPE_NAMES[expected_type])
     return encodable(value) if isinstance(value, str) else value  # type: ignore[return-value]
+
+
+def take_image_id(entry: Any, key: str, location: Location, text: bool = False) -> int:
+    """The number of an image, `entry[key]`, from 0; `InputError` otherwise. `text`: it may be written as text."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if text and isinstance(value, str) and DIGITS.fullmatch(value):
+        return int(value)
+    number = take(entry, key, int, location)
+    if number < 0:
+        raise bad_field(location.child(key), number, "the number of an image, from 0")
+    return number
 
 
 def take_id(entry: Any, key: str, location: Location, number: bool = False) -> str:

@@ -90,16 +90,16 @@ class ImageNames:
         if not self.split:
             return text.split
         match = COCO_NAME.match(parts_of(text.file_name)[0]) if text.file_name else None
-        own = match[1] if match else text.split
+        image_split = match[1] if match else text.split
         # COCO's images of 2017 are those of 2014 under new names, so a split of another year contradicts a name only
-        is_other = own and own.lower() != self.split.lower() and (match or own[-4:] == self.split[-4:])
-        if is_other:
+        is_other = image_split and image_split.lower() != self.split.lower()
+        if image_split and is_other and (match or image_split[-4:] == self.split[-4:]):
             raise InputError(
                 "--split contradicts the split of an image",
                 file=text.source,
                 key=f"id {text.id}",
                 found=f"--split {self.split}",
-                expected=f"{own}, as in {text.file_name or 'the file'}",
+                expected=f"{image_split}, as in {text.file_name or 'the file'}",
                 remedy="leave out --split; for other names give --img_name, such as 'coco_val2017_{image_id:012}.npz'",
             )
         return self.split

@@ -1,6 +1,6 @@
 """COCO's `instances.json` and `iid_to_ann_ids.json`: the boxes of images, and their order in an image store."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Instances:
     images: list[dict[str, Any]]
     annotations: list[dict[str, Any]]
     categories: list[dict[str, Any]]
+    bad_ids: set[int] = field(default_factory=set)  # of annotations that --skip_bad left out
 
 
 def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
@@ -35,6 +36,7 @@ def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
     content = read_json(path, half_pairs=True)
     images: dict[int, dict[str, Any]] = {}
     annotations: dict[int, dict[str, Any]] = {}
+    all_ids: set[int] = set()
     for index, image in enumerate(take(content, "images", list, Location(path))):
         location = Location(path, "images", index)
         with bad_entry(location):
@@ -45,8 +47,8 @@ def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
         location = Location(path, "annotations", index)
         with bad_entry(location):
             if take(entry, "image_id", int, location) in image_ids:
-                for key in ("id", "category_id"):
-                    take(entry, key, int, location)
+                all_ids.add(take(entry, "id", int, location))
+                take(entry, "category_id", int, location)
                 check_box(entry, location)
                 fields = {key: entry[key] for key in ANNOTATION_KEYS if key in entry}
                 add_new(annotations, plain(fields, location), location)
@@ -68,6 +70,7 @@ def read_instances(path: str | Path, image_ids: set[int]) -> Instances:
             read_category(entry, Location(path, "categories", index))
             for index, entry in enumerate(take(content, "categories", list, Location(path)))
         ],
+        bad_ids=all_ids - annotations.keys(),
     )
 
 
@@ -104,7 +107,7 @@ def check_box(entry: dict[str, Any], location: Location) -> None:
 def read_box_orders(path: str | Path, instances: Instances) -> dict[int, list[int]]:
     """Read iid_to_ann_ids.json: image id to the annotation ids of its ground-truth boxes, in the order of extraction.
 
-    `InputError` if an image of `instances` is not in the file, or is given an annotation of another image.
+    `InputError` if an image of `instances` is not in the file, or is given an annotation that is not its own.
     """
     image_by_annotation = {entry["id"]: entry["image_id"] for entry in instances.annotations}
     path = Path(path)
@@ -117,8 +120,10 @@ def read_box_orders(path: str | Path, instances: Instances) -> dict[int, list[in
             if not all(type(id_) is int for id_ in order) or not isdistinct(order):
                 raise bad_field(location.child(str(image["id"])), order, "a list of annotation ids that all differ")
             for id_ in order:
-                if image_by_annotation.get(id_, image["id"]) != image["id"]:
-                    found = f"annotation {id_}, which is of image {image_by_annotation[id_]} in {instances.path}"
+                owner = image_by_annotation.get(id_)
+                if owner != image["id"] and id_ not in instances.bad_ids:
+                    relation = f"not of image {image['id']}" if owner is None else f"of image {owner}"
+                    found = f"annotation {id_}, which is {relation} in {instances.path}"
                     raise contradiction(location.child(str(image["id"])), found, "annotations of this image")
             orders[image["id"]] = order
     return orders

@@ -41,6 +41,7 @@ def prepare_re(args: argparse.Namespace) -> None:
     instances = read_instances(args.instances, {ref["image_id"] for ref in refs})
     box_orders = read_box_orders(args.iid_to_ann_ids, instances)
     refs = with_region(refs, Path(args.refs), instances, box_orders)
+    warn_of_categories(refs, args.refs, instances)
     preparation = Preparation(args, RE_IMG_NAME)
     with TextWriter(preparation.output, preparation.meta()) as writer:
         for text, record in preparation.records(expressions(refs, Path(args.refs), instances)):
@@ -130,6 +131,19 @@ def with_region(
             check_region(annotations[ann_id], image_id, sizes[image_id], location)
             complete_refs.append(ref)
     return complete_refs
+
+
+def warn_of_categories(refs: list[dict[str, Any]], path: str, instances: Instances) -> None:
+    """Print how many references name another category than their annotation has: its id may be another release's."""
+    categories = {annotation["id"]: annotation["category_id"] for annotation in instances.annotations}
+    others = [ref for ref in refs if ref.get("category_id", categories[ref["ann_id"]]) != categories[ref["ann_id"]]]
+    if others:
+        example = others[0]
+        print(
+            f"WARNING: {len(others):,} of {len(refs):,} references in {path} have another category_id than their "
+            f"annotation in {instances.path}, such as ref_id {example['ref_id']}: {example['category_id']} and "
+            f"{categories[example['ann_id']]}. Look whether both files are of one release"
+        )
 
 
 def check_region(annotation: dict[str, Any], image_id: int, size: tuple[int, int], location: Location) -> None:

@@ -6,13 +6,14 @@ Each `prepare_…` takes the parsed command line, writes the store `args.output`
 import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from toolz import mapcat
 
 from data.txt_writer import TextWriter
 from evaluation.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
-from prepare.annotations import Text, caption_lines, coco_captions, vqa_annotations, vqa_questions
+from prepare.annotations import CocoImages, Text, caption_lines, coco_captions, vqa_annotations, vqa_questions
 from prepare.annotations_tasks import karpathy_captions, nlvr2_examples, ve_examples
 from prepare.entries import Location, contradiction, encodable
 from prepare.image_names import COCO_IMG_NAME, FLICKR_IMG_NAME, NLVR2_IMG_NAME, OWN_IMG_NAME
@@ -26,7 +27,8 @@ def prepare_captions(args: argparse.Namespace) -> None:
     if args.jsonl:
         texts, img_name = mapcat(caption_lines, args.jsonl), OWN_IMG_NAME
     else:
-        texts, img_name = mapcat(coco_captions, args.annotations), COCO_IMG_NAME
+        images: CocoImages = {}
+        texts, img_name = mapcat(partial(coco_captions, known_images=images), args.annotations), COCO_IMG_NAME
     write_with_sentences(texts, Preparation(args, img_name, args.split))
 
 
@@ -70,14 +72,12 @@ def prepare_vqa(args: argparse.Namespace) -> None:
             "the answer vocabulary would be empty", key="--num_answers", found=args.num_answers, expected="at least 1"
         )
     answers = read_answers(args.annotations)
-    ans2label: dict[str, int] = {}
-    if args.ans2label:
-        ans2label = read_ans2label(args.ans2label)
-    elif answers:
-        ans2label = answer_vocabulary((answer.majority for answer in answers.values()), args.num_answers)
+    ans2label: dict[str, int] = read_ans2label(args.ans2label) if args.ans2label else {}
     texts = list(mapcat(vqa_questions, args.questions))
     if args.annotations:
         texts = annotated(texts, answers, args.annotations)
+    if answers and not args.ans2label:  # of the annotations that are left, without bad ones
+        ans2label = answer_vocabulary((answer.majority for answer in answers.values()), args.num_answers)
     preparation = Preparation(args, COCO_IMG_NAME, args.split)
     unreachable_count = 0
     with TextWriter(preparation.output, preparation.meta()) as writer:
@@ -131,7 +131,7 @@ def read_answers(paths: Sequence[str]) -> dict[str, Answers]:
 def annotated(texts: Sequence[Text], answers: dict[str, Answers], paths: Sequence[str]) -> list[Text]:
     """The questions that are annotated; `InputError` for one that is not, or whose annotation names another image.
 
-    `answers`: those in the annotations files `paths`.
+    `answers`: those in the annotations files `paths`; they lose such an annotation where `--skip_bad` goes on.
     """
     unanswered = [text for text in texts if text.id not in answers]
     for text in unanswered:
@@ -148,6 +148,7 @@ def annotated(texts: Sequence[Text], answers: dict[str, Answers], paths: Sequenc
         if answer := answers.get(text.id):
             with bad_entry(f"question_id {text.id}"):
                 if answer.image_id not in (None, text.image_id):
+                    del answers[text.id]
                     location = Location(Path(answer.source), f"question_id {text.id}, image_id")
                     raise contradiction(location, str(answer.image_id), f"{text.image_id}, as in {text.source}")
                 complete_texts.append(text)

@@ -226,7 +226,7 @@ def without(content: dict[str, Any], key: str, index: int, field: str, value: An
         ([CAPTIONS, CAPTIONS], "not a JSON file"),
         ({"images": []}, r"key: +annotations\b"),
         (without(CAPTIONS, "annotations", 1, "caption"), r"key: +annotations\[1\]\.caption"),
-        (without(CAPTIONS, "annotations", 2, "image_id", "9"), r"annotations\[2\]\.image_id[\s\S]*found: +'9'"),
+        (without(CAPTIONS, "annotations", 2, "image_id", "x9"), r"annotations\[2\]\.image_id[\s\S]*found: +'x9'"),
         (without(CAPTIONS, "annotations", 2, "image_id", 10), r"annotations\[2\]\.image_id[\s\S]*found: +10"),
         (without(CAPTIONS, "annotations", 2, "id", 101), r"twice[\s\S]*id 101"),
         (without(CAPTIONS, "annotations", 2, "caption", " \n"), r"without words[\s\S]*id 102[\s\S]*--skip_empty"),

@@ -77,6 +77,8 @@ CASES = [
     ("vqa", (more(QUESTIONS, "questions", QUESTIONS["questions"][0]), ANNOTATIONS), r"twice[\s\S]*9000"),
     ("vqa", (QUESTIONS, variant(WITH_IMAGES, "annotations", 2, "image_id", to="25")), r"annotations\[2\]\.image_id"),
     ("itm", more(COCO, "images", COCO["images"][0]), r"images\[2\]\.filename[\s\S]*also in test"),
+    ("itm", more(COCO, "images", COCO["images"][0] | {"split": "train"}), r"images\[2\]\.filename[\s\S]*in train, "),
+    ("itm", more(COCO, "images", COCO["images"][0] | {"split": "train", "filename": "x.jpg"}), r"images\[2\]\.cocoid"),
     ("itm", variant(COCO, "images", 0, "filepath", to="train2014"), r"images\[0\]\.filepath[\s\S]*val2014"),
     ("itm", variant(COCO, "images", 0, "cocoid", to=392), r"id 770337[\s\S]*image_id 392"),
     ("itm", variant(COCO, "images", 0, "sentences", 1, "sentid", to=5), r"sentences\[1\][\s\S]*sentid 5"),
@@ -93,18 +95,22 @@ CASES = [
     ("re", re_box(500, 600, 7, 8), r"ref_id 7[\s\S]*60 × 40"),
     ("re", re_box(5, 6, 70, 8), r"ref_id 7[\s\S]*inside of its image"),
     ("re", re_box(5, 6, float("nan"), 8), r"annotations\[2\]\.bbox"),
-    ("re", re_box(5, 6, 7, 8, image_id=10), r"annotation 12, which is of image 10|ref_id 7"),
+    ("re", re_box(5, 6, 7, 8, image_id=10), r"annotation 12, which is not of image 9"),
     ("re", {"instances": more(INSTANCES, "annotations", INSTANCES["annotations"][0] | {"id": 12})}, r"\[3\]\.id"),
     ("re", {"refs": [*REFS, REFS[0] | {"sentences": []}]}, r"\[2\]\.ref_id"),
     ("re", {"refs": variant(REFS, 0, "file_name", to="COCO_train2014_000000000010_12.jpg")}, r"ref_id 7\.file_name"),
     ("re", {"refs": variant(REFS, 0, "sent_ids", to=[70])}, r"\[0\]\.sentences\[1\][\s\S]*sent_id 71"),
     ("re", {"orders": {"iid_to_ann_ids": ORDERS["iid_to_ann_ids"] | {"9": [12, 10, 12]}}}, r"iid_to_ann_ids\.9"),
+    ("re", {"orders": {"iid_to_ann_ids": ORDERS["iid_to_ann_ids"] | {"9": [12, 99]}}}, r"ann_ids\.9[\s\S]* 99"),
     ("re", {"instances": variant(INSTANCES, "images", 0, "width", to=2**62)}, r"images\[0\]\.width[\s\S]*1,000,000"),
     ("re", {"instances": variant(INSTANCES, "categories", 1, "name", to=5)}, r"categories\[1\]\.name"),
+    ("vqa", (variant(QUESTIONS, "questions", 1, "image_id", to=-1), ANNOTATIONS), r"questions\[1\]\.image_id[\s\S]*-1"),
+    ("coco", variant(CAPTIONS, "annotations", 1, "image_id", to=-1), r"annotations\[1\]\.image_id[\s\S]*-1"),
     ("vqa", (QUESTIONS | {"data_subtype": {}}, ANNOTATIONS), r"q\.json[\s\S]*data_subtype"),
     ("vcr", {"metadata": variant(METADATA, "names", 0, to="dog")}, r"names\[0\][\s\S]*person"),
     ("vcr", {"metadata": variant(METADATA, "boxes", 0, to=[100, 40, 80, 50, 1])}, r"boxes\[0\][\s\S]*x1 not above x2"),
     ("vcr", {"metadata": variant(METADATA, "boxes", 0, to=[800, 40, 900, 50, 1])}, r"boxes\[0\][\s\S]*180 × 90"),
+    ("vcr", {"line": VCR | {"metadata_fn": "lsmdc_x/x_00.01.46.736@1.json"}}, r"line 1\.metadata_fn[\s\S]*@0\.jpg"),
     ("vcr", {"line": variant(VCR, "rationale_label")}, r"line 1[\s\S]*answer_label and rationale_label"),
 ]  # fmt: skip
 
@@ -146,6 +152,30 @@ def test_files_of_another_shape_are_told_what_belongs_at_the_root(
     with pytest.raises(InputError, match=message) as error:
         prepare(tmp_path, *files_of(tmp_path, task, change))
     assert "what is on the street" not in str(error.value)  # the shape, not the content
+
+
+def test_one_number_of_two_images_in_two_files_is_refused(tmp_path: Path) -> None:
+    other = variant(CAPTIONS, "images", 0, "file_name", to="COCO_train2014_000000000009.jpg")
+    files = [put(tmp_path / "c1.json", CAPTIONS), put(tmp_path / "c2.json", other | {"annotations": []})]
+    message = r"c2\.json[\s\S]*images\[0\]\.id[\s\S]*9, which is also COCO_val2014_000000000009\.jpg of val2014"
+    with pytest.raises(InputError, match=message):
+        prepare(tmp_path, "captions", "--annotations", *files)
+    put(tmp_path / "c2.json", CAPTIONS | {"annotations": []})
+    assert len(prepare(tmp_path, "captions", "--annotations", *files)) == 3
+
+
+def test_numbers_of_captions_may_be_written_as_text(tmp_path: Path) -> None:
+    content = json.dumps(CAPTIONS).replace('"id": 9,', '"id": "9",').replace('"id": 100', '"id": "100"')
+    records = prepare(tmp_path, "captions", "--annotations", put(tmp_path / "c.json", content.encode()))
+    assert records["100"]["img_fname"] == "coco_val2014_000000000009.npz"
+
+
+def test_another_category_than_that_of_the_true_region_is_a_warning(tmp_path: Path, capsys: Any) -> None:
+    prepare(tmp_path, *files_of(tmp_path, "re", {}))
+    assert "WARNING" not in capsys.readouterr().out
+    prepare(tmp_path, *files_of(tmp_path, "re", {"refs": variant(REFS, 0, "category_id", to=1)}), name="y.db")
+    printed = capsys.readouterr().out
+    assert "WARNING: 1 of 1 references" in printed and "ref_id 7: 1 and 18" in printed
 
 
 def test_annotations_without_question_are_counted(tmp_path: Path, capsys: Any) -> None:

@@ -75,6 +75,17 @@ def test_a_question_whose_annotation_is_bad_or_missing_is_left_out(tmp_path):
     assert [row["item"] for row in left_out(tmp_path)] == items
 
 
+def test_a_bad_annotation_does_not_shape_the_vocabulary_of_answers(tmp_path):
+    questions = [{"question_id": k, "question": "two dogs", "image_id": k} for k in (1, 2)]
+    rows = [{"question_id": k, "image_id": 1, "answers": [{"answer": f"answer {k}"}] * 10} for k in (1, 2)]
+    for name, key, content in (("q", "questions", questions), ("a", "annotations", rows)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({key: content, "data_subtype": "val2014"}))
+    files = ["--questions", str(tmp_path / "q.json"), "--annotations", str(tmp_path / "a.json")]
+    assert list(prepare(tmp_path, "vqa", *files, "--skip_bad")) == ["1"]
+    assert [row["item"] for row in left_out(tmp_path)] == ["question_id 2"]
+    assert json.loads((tmp_path / "x.db" / "ans2label.json").read_text()) == {"answer 1": 0}
+
+
 def test_a_bad_entry_in_another_one_is_left_out_alone_and_names_the_option_once(tmp_path):
     sentences = [{"raw": "two dogs", "sentid": 1}, {"raw": 3, "sentid": 2}]
     image = {"split": "val", "filename": "1.jpg", "cocoid": 1, "filepath": "val2014", "sentences": sentences}

@@ -40,15 +40,20 @@ def test_plain_data_and_arrays_of_every_protocol(tmp_path: Path, protocol: int) 
 
 
 def test_python_2_wrote_it(tmp_path: Path) -> None:
-    """Its strings are bytes here: read as latin-1, as are the bytes of its arrays."""
+    """Its strings are bytes here: read as UTF-8, else as latin-1. The bytes of its arrays stay as they are."""
     strings = b"\x80\x02]q\x00(U\x03dogq\x01X\x05\x00\x00\x00\xc3\xbcberq\x02U\x02\xe9aq\x03I5\nL7L\ne."
     assert load(put(tmp_path / "s.p", strings)) == ["dog", "über", "éa", 5, 7]
+    for text, encoded in (("caf\u00e9", b"caf\xc3\xa9"), ("caf\u00e9", b"caf\xe9"), ("\u0142", b"\xc5\x82")):
+        refs = b"\x80\x02]q\x00}U\x04sent(U" + bytes([len(encoded)]) + encoded + b"tsa."
+        assert load(put(tmp_path / "r.p", refs)) == [{"sent": (text,)}]
     array = (
         b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02i2K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         b"\x89U\x04\x01\x00\xff\xfftb."
     )
     assert load(put(tmp_path / "a.p", array)).tolist() == [1, -1]
+    as_text = array.replace(b"\x01\x00\xff\xff", b"\xc3\xa9\xc3\xe9")  # in part UTF-8
+    assert load(put(tmp_path / "b.p", as_text)).tolist() == [-22077, -5693]
     sets = b"c__builtin__\nset\n((lI1\naI2\natR."
     assert load(put(tmp_path / "set.p", sets)) == {1, 2}
 

@@ -12,6 +12,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.files import read_bytes
 
+BYTES = ("utf-8", "surrogateescape")  # keeps all strings of Python 2, which are bytes; `_decoded` makes them text
 PLAIN_DTYPE = re.compile(r"[<>|=]?[biufcSU]\d+")
 
 
@@ -41,7 +42,7 @@ class _Array(np.ndarray):
 
 def _checked_content(shape: Any, stub: Any, fortran: Any, data: Any) -> tuple[np.dtype, bool, bytes]:
     """Check that the bytes of an array fit its shape and dtype; returns dtype, whether Fortran order, and the bytes."""
-    data = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote bytes as text
+    data = data.encode(*BYTES) if isinstance(data, str) else data  # Python 2 wrote bytes as text
     well_typed = isinstance(stub, _Dtype) and isinstance(data, bytes | bytearray) and isinstance(shape, tuple)
     if not well_typed or not all(type(n) is int and n >= 0 for n in shape):
         raise pickle.UnpicklingError("an array has no valid shape, type or bytes")
@@ -99,16 +100,25 @@ class _Unpickler(pickle.Unpickler):
         return ADMITTED[module, name]
 
 
+def _decoded(value: Any) -> Any:
+    """`value` with latin-1 for the strings of Python 2 in it that are not UTF-8."""
+    if isinstance(value, str) and not value.isascii() and any("\udc80" <= char <= "\udcff" for char in value):
+        return value.encode(*BYTES).decode("latin1")
+    if isinstance(value, dict):
+        return {_decoded(key): _decoded(item) for key, item in value.items()}
+    return type(value)(map(_decoded, value)) if type(value) in (list, tuple, set, frozenset) else value
+
+
 def load(path: str | Path) -> Any:
     """Read a pickle of plain data, gzipped or not, without running code in it.
 
-    Strings of Python 2 are decoded as latin-1. Numpy scalars become Python numbers. Raises `InputError` where the file
-    is absent or damaged, or refers to anything but plain data.
+    Strings of Python 2 are bytes: they are read as UTF-8, or as latin-1 where they are not. Numpy scalars become Python
+    numbers. Raises `InputError` where the file is absent or damaged, or refers to anything but plain data.
     """
     path = Path(path)
-    unpickler = _Unpickler(io.BytesIO(read_bytes(path)), encoding="latin1")
+    unpickler = _Unpickler(io.BytesIO(read_bytes(path)), encoding=BYTES[0], errors=BYTES[1])
     try:
-        return unpickler.load()
+        return _decoded(unpickler.load())
     except Exception as error:  # a damaged pickle may raise any error
         if unpickler.refused_global:
             raise InputError(
