@@ -4,31 +4,30 @@ Legend: n regions of an image, D feature width, C classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.blank_regions import BlankSigns, blank_problem, blank_signs
 from data.img_index import announced_counts, no_such_variant, picture_keys
 from data.index_cache import columns
 from data.lmdb_io import Reader
 from data.records import decode, positions
-from data.region_checks import Problem, as_half, conf_problem, label_problem, order_problem, region_problem
+from data.region_checks import (
+    Problem,
+    Regions,
+    as_half,
+    conf_problem,
+    label_problem,
+    order_problem,
+    region_problem,
+    shape_problem,
+)
 from utils.errors import InputError
 
 SAMPLE = 64  # records that `ImageStore.check` reads by default
-
-
-@dataclass(kw_only=True)
-class Regions:
-    """The regions of one image, the most confident first. Arrays may be views into the LMDB."""
-
-    features: np.ndarray  # (n, D) float16
-    pos: np.ndarray  # (n, 7) float32: x1, y1, x2, y2, w, h, w·h in 0..1
-    conf: np.ndarray  # (n,) the detector's confidence
-    soft_labels: np.ndarray | None  # (n, C) float16 class probabilities, when `read` is asked for them
 
 
 class ImageStore:
@@ -164,28 +163,15 @@ class ImageStore:
         except Exception as error:  # numpy, zipfile and struct each raise different errors
             encoding = "an npz" if self.compressed else "msgpack"
             raise self._bad(key, "an image record cannot be read", error, f"{encoding} of numeric arrays") from None
-        feat, box = record.get("features"), record.get("norm_bb")
-        conf = record.get("conf")
-        if (
-            feat is None
-            or box is None
-            or feat.ndim != 2
-            or feat.shape[1] == 0
-            or (conf is not None and conf.shape[1:] not in ((), (1,)))
-        ):
-            shapes = {name: array.shape for name, array in record.items()}
-            expected = "features (n, D), norm_bb (n, 6), conf (n,)"
-            raise self._bad(key, "the arrays of an image record have wrong names or shapes", shapes, expected)
-        names = ("features", "norm_bb", "conf", "soft_labels")
-        if len(feat) == 0 or {array.shape[:1] for name, array in record.items() if name in names} != {feat.shape[:1]}:
-            shapes = {name: array.shape for name, array in record.items()}
-            expected = "the same number of rows, 1 or more"
-            raise self._bad(key, "the arrays of an image have no rows, or different numbers of rows", shapes, expected)
+        problem = shape_problem(record)
+        if problem is not None:
+            raise self._bad(key, *problem)
+        width = record["features"].shape[1]
         if self._img_dim is None:
-            self._img_dim = feat.shape[1]
-        if feat.shape[1] != self._img_dim:
+            self._img_dim = width
+        if width != self._img_dim:
             title = "the features of an image have another width than those of another image of the store"
-            raise self._bad(key, title, feat.shape[1], self._img_dim)
+            raise self._bad(key, title, width, self._img_dim)
         return record
 
     def _bad(self, key: bytes, problem: str, value: Any, expected: Any, array: str = "") -> InputError:
@@ -207,10 +193,15 @@ class ImageStore:
             key = bytes(self._names[0])
             raise self._bad(key, "the features have another width than the model's", self.img_dim, img_dim)
         rows = self._sample(sample, seed)
-        for row in rows:
-            self.check_record(row)
+        self.check_blank([] if self.blind else [blank_signs(self.check_record(row)) for row in rows])
         self.check_order(rows)
         self.close()
+
+    def check_blank(self, signs: Sequence[BlankSigns]) -> None:
+        """`InputError` when the images with these signs are all what a failed extraction leaves."""
+        problem = blank_problem(signs)
+        if problem is not None:
+            raise self._bad(b"all images", *problem)
 
     def check_order(self, rows: Sequence[int]) -> int:
         """The number of images in `rows` of which a region is left out that is more confident than one that is read.
@@ -233,12 +224,15 @@ class ImageStore:
 
     def check_soft_labels(self, classes: int) -> None:
         """Check the soft labels of the records that `check` takes; `InputError` unless they have `classes` classes."""
+        signs = []
         for row in self._sample(SAMPLE, 0):
-            labels = self.read(row, soft_labels=True).soft_labels
-            assert labels is not None
-            problem = label_problem(labels, classes)
+            regions = self.read(row, soft_labels=True)
+            assert regions.soft_labels is not None
+            problem = label_problem(regions.soft_labels, classes)
             if problem is not None:
                 raise self._bad(bytes(self._names[row]), *problem)
+            signs.append(blank_signs(regions))
+        self.check_blank([] if self.blind else signs)
         self.close()
 
     def _sample(self, sample: int | None, seed: int) -> list[int]:

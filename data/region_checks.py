@@ -3,6 +3,7 @@
 Every check returns None, or a `Problem` for the message. Legend: n regions, D feature width, C classes.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,16 @@ OUTSIDE = 0.05  # how far a box may reach outside the image: given boxes of anno
 SIZE_ERROR = 2e-3  # of a width or height stored as float16 beside its corners; the largest rounding is about 1.2e-3
 CONF_ERROR = 1e-3  # of a confidence stored as float16
 SUM_ERROR = 0.01  # of the sum of 1,601 probabilities stored as float16; rounding makes about 6e-4
+
+
+@dataclass(kw_only=True)
+class Regions:
+    """The regions of one image, the most confident first. Arrays may be views into the LMDB."""
+
+    features: np.ndarray  # (n, D) float16
+    pos: np.ndarray  # (n, 7) float32: x1, y1, x2, y2, w, h, w·h in 0..1
+    conf: np.ndarray  # (n,) the detector's confidence
+    soft_labels: np.ndarray | None  # (n, C) float16 class probabilities, when `read` is asked for them
 
 
 class Problem(NamedTuple):
@@ -34,6 +45,20 @@ def region_problem(arrays: dict[str, np.ndarray], classes: int | None = None) ->
         or (None if conf is None else conf_problem(conf))
         or (None if labels is None else label_problem(labels, classes))
     )
+
+
+def shape_problem(record: dict[str, np.ndarray]) -> Problem | None:
+    """A `Problem` unless a record has features (n, D) and boxes, and all its arrays have the same n, 1 or more."""
+    shapes = {name: array.shape for name, array in record.items()}
+    features, conf = shapes.get("features", ()), shapes.get("conf", ())
+    if "norm_bb" not in shapes or len(features) != 2 or features[1] == 0 or conf[1:] not in ((), (1,)):
+        expected = "features (n, D), norm_bb (n, 6), conf (n,)"
+        return Problem("the arrays of an image record have wrong names or shapes", str(shapes), expected)
+    rows = {shape[:1] for name, shape in shapes.items() if name in ("features", "norm_bb", "conf", "soft_labels")}
+    if rows != {features[:1]} or features[0] == 0:
+        title = "the arrays of an image have no rows, or different numbers of rows"
+        return Problem(title, str(shapes), "the same number of rows, 1 or more")
+    return None
 
 
 def as_half(array: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data.blank_regions import BlankSigns, blank_counts, blank_signs
 from data.img_index import check_tables
 from data.img_store import ImageStore
 from data.lmdb_pages import check_pages
@@ -125,18 +126,22 @@ def check_images(folder: str, variant: dict[str, Any], img_dim: int | None) -> I
     n_regions = np.zeros(len(store), np.int64)
     odd = np.zeros((len(store), len(OddBoxes._fields)), np.int64)
     classes: Counter[int | None] = Counter()
+    signs: list[BlankSigns] = []
 
     def check_record(row: int) -> None:
         regions = store.check_record(row, soft_labels=True)
+        signs.append(blank_signs(regions))
         n_regions[row], odd[row] = len(regions.features), odd_boxes(regions.pos)
         classes[None if regions.soft_labels is None else regions.soft_labels.shape[1]] += 1
 
     scan(store.folder / "data.mdb", "images", range(len(store)), check_record)
+    store.check_blank(signs)
     unsorted = store.check_order(range(len(store)))
     labels = number_of_classes(store, classes)
     print(f"{store.folder}: {len(store):,} images, features of width {store.img_dim}")
     print(f"  regions: {n_regions.mean():.1f} per image, {n_regions.min()} to {n_regions.max()}")
     print(f"  odd boxes: {', '.join(f'{n:,} {name}' for n, name in zip(odd.sum(0), OddBoxes._fields))}")
+    print(f"  blank: {blank_counts(signs)}")
     print(f"  {unsorted:,} images leave out a region that is more confident than one that is read")
     other = "" if labels == IMG_LABEL_DIM else f", but mrc and mrckl need {IMG_LABEL_DIM:,}"
     print(f"  soft labels: {f'{labels:,} classes{other}' if labels else 'none; mrc and mrckl need them'}")

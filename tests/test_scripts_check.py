@@ -203,7 +203,8 @@ def test_odd_boxes_are_counted_and_wrong_ones_refused(stores, capsys):
 
 def wide(record, classes: int):
     labels = np.full((len(record["conf"]), classes), 1 / classes, np.float16)
-    return record | {"features": np.ones((len(labels), 2048), np.float16), "soft_labels": labels}
+    features = np.random.default_rng(0).normal(size=(len(labels), 2048)).astype(np.float16)
+    return record | {"features": features, "soft_labels": labels}
 
 
 @pytest.mark.parametrize("classes", [1600, 1601])
@@ -228,3 +229,36 @@ def test_texts_with_few_labels(stores):
     edit_text(path, "dev-0-0-1", lambda record: record | {"target": {"labels": [1], "scores": [1.0]}})
     with pytest.raises(InputError, match=r"of several tasks[\s\S]*NLVR2, 1 of VQA"):
         check.main(["--txt_db", str(path)])
+
+
+def all_rows(record, row) -> np.ndarray:
+    return np.tile(np.asarray(row, np.float16), (len(record["conf"]), 1))
+
+
+BLANKS = {  # what is blank → its array, the array of a failed extraction, the error, part of the report on three images
+    "zeros": ("features", lambda r: r["features"] * 0, "the features of all regions are 0", "the same features: 3,"),
+    "features": ("features", lambda r: all_rows(r, r["features"][0]), "have the same features", "same features: 3,"),
+    "boxes": ("norm_bb", lambda r: all_rows(r, [0, 0, 1, 1, 1, 1]), "all regions have the same box", "same box: 3,"),
+    "labels": ("soft_labels", lambda r: all_rows(r, np.eye(13)[0]), "are the background's", "their soft label: 3\n"),
+}
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_what_a_failed_extraction_leaves_is_counted_and_refused_where_it_is_all(stores, capsys, blank):
+    """When a run starts too, and the soft labels where a task reads them."""
+    path = stores / "img_db" / "re_coco_det"
+    array, change, title, part = BLANKS[blank]
+    files = [f"visual_grounding_det_coco_{number:012}.npz" for number in (22, 101, 3003, 400004)]
+    for file in files[:3]:
+        edit(path / "feat_th0.2_max100_min10", file, lambda r: r | {array: change(r)})
+    check.main(["--img_db", str(path)])
+    report = capsys.readouterr().out
+    assert part in report and ("blank: 0 regions" not in report) == (blank == "zeros")
+    ImageStore(path).check()
+    edit(path / "feat_th0.2_max100_min10", files[3], lambda r: r | {array: change(r)})
+    with pytest.raises(InputError, match=rf"{title}[\s\S]*re_coco_det[\s\S]*{array}[\s\S]*in all 4 images"):
+        check.main(["--img_db", str(path)])
+    with pytest.raises(InputError, match=rf"{title}[\s\S]*{array}"):
+        ImageStore(path).check()
+        ImageStore(path).check_soft_labels(13)
+    ImageStore(path, blind=True).check()  # the control hides features anyway
