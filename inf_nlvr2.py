@@ -6,6 +6,7 @@ python inf_nlvr2.py --txt_db … --img_db … --train_dir FOLDER_OF_A_RUN --ckpt
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.ids import check_csv_ids
 from optim.infer import Inference, InferenceConfig
 from train_nlvr2 import Nlvr2Config, Nlvr2Task
 from utils.distributed import launch
@@ -52,7 +53,7 @@ class Nlvr2Inference(InferenceConfig):
 def main(argv: list[str] | None = None) -> Path:
     """Write `results.csv` to the output folder; returns its path."""
     inference = Inference(Nlvr2Inference, Nlvr2Task, Nlvr2Config, argv)
-    return inference.predict_split(Path(inference.flags.output_dir) / "results.csv")
+    return inference.predict_split(Path(inference.flags.output_dir) / "results.csv", check_csv_ids)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,12 @@ arrays, which can run code. This decoder accepts numeric types only, and returns
 import io
 import re
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from utils.npz import array_cause, described_head, is_npz
 
 NUMERIC = "biuf"  # numpy's kinds of bool, signed, unsigned and float types
 KINDS: dict[bytes, np.dtype[Any]] = {b"<f2": np.dtype("<f2"), b"<f4": np.dtype("<f4")}
@@ -28,9 +31,11 @@ def decode(value: memoryview, compressed: bool) -> dict[str, np.ndarray]:
     when the record is something else; numpy, zipfile and struct raise their own errors for damaged bytes.
     """
     if compressed:
+        if not is_npz(value):
+            raise ValueError(f"the record is not an npz but {described_head(value)}")
         with np.load(io.BytesIO(value), allow_pickle=False) as file:
             # numpy before 2.1 stored its argument `allow_pickle` as a member
-            return {name: file[name] for name in file.files if name != "allow_pickle"}
+            return {name: _member(file, name) for name in file.files if name != "allow_pickle"}
     arrays = _decode_usual(value)
     if arrays is not None:
         return arrays
@@ -38,6 +43,14 @@ def decode(value: memoryview, compressed: bool) -> dict[str, np.ndarray]:
     if not isinstance(record, dict) or end != len(value):
         raise ValueError("the record is not a msgpack map")
     return {name: _array(name, fields) for name, fields in record.items()}
+
+
+def _member(file: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """An array of an npz; its error is numpy's, but without the advice to run the code of a pickle."""
+    try:
+        return file[name]
+    except ValueError as error:
+        raise ValueError(f"{name}: {array_cause(error)}") from None
 
 
 def _decode_usual(value: memoryview) -> dict[str, np.ndarray] | None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from utils.errors import InputError
 
+BREAKS_CSV = re.compile('[,"\x00-\x1f\x7f-\x9f\u2028\u2029]')  # also inside of quotes, for readers by line
+
 
 def check_ids(
     ids: Iterable[Hashable], expected: Iterable[Hashable], noun: str, file: object = None, split_file: object = None
@@ -65,4 +67,18 @@ def check_numbers(ids: Iterable[str], file: object) -> None:
                 found=repr(id_[:80]),
                 expected=expected,
                 remedy="predict for a text store that prepro.py made from the official files",
+            )
+
+
+def check_csv_ids(ids: Iterable[str], file: object = None) -> None:
+    """`InputError` for an id that would break its line of a csv: one with a comma, a quote or a control character."""
+    for id_ in ids:
+        if BREAKS_CSV.search(id_):
+            raise InputError(
+                "an id cannot be written to a csv",
+                file=file,
+                key=ascii(id_)[:80],
+                found=f"the character {BREAKS_CSV.search(id_)[0]!r}",  # type: ignore[index]
+                expected="an id without comma, quote, line break or control character",
+                remedy="give the example another id, and prepare the store again",
             )

@@ -7,14 +7,13 @@ Then no file is written; an old one stays.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from evaluation.ids import check_numbers, split_order
+from evaluation.ids import check_csv_ids, check_numbers, split_order
 from utils.errors import InputError
 from utils.files import atomic_write, write_json
 from utils.formats import CHOICES, VE_LABELS
@@ -41,19 +40,11 @@ def vqa_predictions(ids: Sequence[Id], scores: np.ndarray, answers: Sequence[str
     return [(number, answers[column]) for number, column in zip(question_numbers(ids), scores.argmax(axis=1))]
 
 
-def question_numbers(ids: Iterable[Id]) -> list[int]:
-    """Question ids as the whole numbers that VQA's server expects; `InputError` when one is something else."""
-    numbers = []
-    for id_ in ids:
-        if not (isinstance(id_, Integral) or (isinstance(id_, str) and id_.isascii() and id_.isdigit())):
-            raise InputError(
-                "a question's id is not a number, which VQA's submission needs",
-                key=id_,
-                expected="a whole number, as in the official question_id",
-                remedy="predict for a text store of VQA, which prepro.py vqa makes",
-            )
-        numbers.append(int(id_))
-    return numbers
+def question_numbers(ids: Iterable[Id], file: object = None) -> list[int]:
+    """Question ids as the whole numbers that VQA's server expects; `InputError` when one, of `file`, is no number."""
+    ids = list(ids)
+    check_numbers(map(str, ids), file)
+    return [int(id_) for id_ in ids]
 
 
 def write_vqa(
@@ -85,8 +76,9 @@ def write_ve(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_
 def write_nlvr2_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
     """Write NLVR2's submission: lines `identifier,True` or `identifier,False`, the best of `scores` (E, 2).
 
-    Column 0 is False, column 1 is True.
+    Column 0 is False, column 1 is True. Raises `InputError` also for an id that breaks a line (`check_csv_ids`).
     """
+    check_csv_ids(ids, path)
     order = split_order(path, ids, expected_ids, "example")
     labels = argmax_rows(path, ids, scores, 2)
     atomic_write(path, "".join(f"{ids[row]},{bool(labels[row])}\n" for row in order).encode())
@@ -101,8 +93,9 @@ def write_vcr_json(path: str | Path, ids: Sequence[str], scores: np.ndarray, exp
 def write_vcr_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expected_ids: Iterable[str]) -> None:
     """Write VCR's submission: a header, then `annot_id` and its 20 raw scores, sorted by the number in `annot_id`.
 
-    Raises `InputError` also for an `annot_id` that does not end with a number.
+    Raises `InputError` also for an `annot_id` that does not end with a number or breaks a line (`check_csv_ids`).
     """
+    check_csv_ids(ids, path)
     order = vcr_order(path, ids, scores, expected_ids)
     numbers = {row: re.search(r"-(\d+)$", ids[row]) for row in order}
     for row, number in numbers.items():

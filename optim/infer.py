@@ -137,16 +137,16 @@ class Inference(Generic[F, T]):
         return self.flags.run_dir / f"results_{split}" / f"results_{self.flags.name}_all.json"
 
     def predict_split(
-        self, path: Path | None = None, check_ids: Callable[[Sequence[str]], object] | None = None
+        self, path: Path | None = None, check_ids: Callable[[Sequence[str], object], object] | None = None
     ) -> Path:
         """Predict for the stores in the flags and write the submission file; returns its path.
 
-        `path`: the file to write. Default: `results("test")`. `check_ids`: raises `InputError` for ids that the
-        submission cannot hold, before anything is computed.
+        `path`: the file to write. Default: `results("test")`. `check_ids`: raises `InputError` for ids, of the
+        named store, that the submission cannot hold, before anything is computed.
         """
         dataset = self.task.dataset(self.flags.txt_db, self.flags.img_db)
         if check_ids is not None:
-            check_ids([dataset.id(i) for i in range(len(dataset))])
+            check_ids([dataset.id(i) for i in range(len(dataset))], self.flags.txt_db)
         path = path or self.results("test")
         return self.publish(self.predict(dataset, path), dataset, path)
 

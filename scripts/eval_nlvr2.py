@@ -11,6 +11,7 @@ import argparse
 import gzip
 import json
 import os
+import re
 import sys
 import zlib
 
@@ -27,11 +28,17 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     args = parser.parse_args(argv)
     try:
         scores = evaluate(read_answers(args.output_file), read_labels(args.annotation_file))
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    for name, value in scores.items():
-        print(f"{name}={value}")
+    try:
+        print("".join(f"{name}={value}\n" for name, value in scores.items()), end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try again at its end
+        if isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has ended
+            sys.exit(1)
+        print(f"error: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     return scores
 
 
@@ -59,11 +66,23 @@ def read_labels(path: str) -> dict[str, bool]:
 
 
 def lines(path: str) -> list[tuple[int, str]]:
-    """Read a text file: (number from 1, line) of every line that is not blank."""
+    """Read a text file, plain or gzipped: (number from 1, line) of every line that is not blank.
+
+    The text may be UTF-8, with or without a byte-order mark, or UTF-16. `ValueError`, with the path, for other bytes.
+    """
     if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError(f"{path}: not a file")  # a pipe would be waited for
-    with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as stream:
-        return [(number, line.strip()) for number, line in enumerate(stream, 1) if line.strip()]
+    with open(path, "rb") as stream:
+        content = stream.read()
+    try:
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        text = content.decode(json.detect_encoding(content))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: the gzipped file is damaged: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    return [(number, line.strip()) for number, line in enumerate(re.split("\r\n?|\n", text), 1) if line.strip()]
 
 
 def add(answers: dict[str, bool], identifier: str, answer: str, location: str) -> None:

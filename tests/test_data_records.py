@@ -1,12 +1,15 @@
 """Records of a task: wrong fields, stores of other tasks and splits with few labels are refused at the start."""
 
+import io
 from functools import partial
 
+import numpy as np
 import pytest
 
 from data.img_store import ImageStore
 from data.nlvr2 import Nlvr2
 from data.record_checks import looks_like_entailment
+from data.records import decode
 from data.txt_store import TextStore
 from data.txt_writer import TextWriter
 from data.vqa import Vqa
@@ -88,3 +91,16 @@ def test_a_split_that_is_labelled_in_part_has_no_score(tmp_path):
     assert not Vqa(answers(tmp_path / "none.db", [None] * 4), images, 5).has_labels
     partly = answers(tmp_path / "ve.db", [*SURE, empty])
     all_in(message(lambda: Vqa(partly, images, 3, one_label=True).has_labels), "t6", "1 of 7")
+
+
+def test_records_of_a_compressed_store_that_are_no_arrays_of_numbers():
+    stream = io.BytesIO()
+    np.savez(stream, features=np.array([{}], object))
+    for value, cause in (
+        (stream.getvalue(), "features: Python objects"),
+        (b"\x80\x04]", "not an npz"),
+        (b"", "0 bytes"),
+    ):
+        with pytest.raises(ValueError, match=cause) as error:
+            decode(memoryview(value), compressed=True)
+        assert "pickle" not in str(error.value)

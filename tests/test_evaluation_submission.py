@@ -1,6 +1,8 @@
 """Submission files: what they hold, and that a bad one is never left behind."""
 
 import json
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,9 @@ BAD = np.where(np.arange(40).reshape(2, 20) == 25, np.inf, 0.0)
         (write_vcr_json, (["t-1", "t-2"], BAD, ["t-1", "t-2"]), r"not finite[\s\S]*key: +t-2"),
         (write_vcr_csv, (["t-1", "t-2"], BAD, ["t-1", "t-2"]), r"not finite[\s\S]*key: +t-2"),
         (write_vcr_csv, (["t-1", "t"], SCORES, ["t-1", "t"]), r"annot_id[\s\S]*key: +t\n"),
+        (write_nlvr2_csv, (["a", "b,c"], SCORES[:, :2], ["a", "b,c"]), r"csv[\s\S]*'b,c'[\s\S]*','"),
+        (write_nlvr2_csv, (["a", "b\n"], SCORES[:, :2], ["a", "b\n"]), r"csv[\s\S]*file:[\s\S]*b\\n"),
+        (write_vcr_csv, (["t-1\n", "t-2"], SCORES, ["t-1\n", "t-2"]), r"csv[\s\S]*t-1\\n"),
         (write_vcr_csv, (["t-1", "t-1"], SCORES, ["t-1"]), "twice"),
         (write_vcr_csv, (["t-1", "t-2"], SCORES, ["t-1", "t-3"]), "unknown question ids"),
         (write_re, (re_rows(), [1, 2]), "missing expression ids"),
@@ -169,12 +174,26 @@ def test_npz_readers_name_what_is_wrong(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "text.npz").write_text("no")
     np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
-    for name, message in (("none.npz", "not found"), ("text.npz", "not an npz"), ("one.npy", "not an npz")):
-        with pytest.raises(InputError, match=f"{message}[\\s\\S]*{name}"), open_npz(tmp_path / name):
+    (tmp_path / "list.json").write_text("[1, 2]")
+    (tmp_path / "results.bin").write_bytes(pickle.dumps([1]))
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name, message in (
+        ("none.npz", "not found"),
+        ("text.npz", "not an npz"),
+        ("one.npy", "a single array"),
+        ("list.json", "begins with b'\\[1, 2\\]'"),
+        ("results.bin", "begins with b'.x80"),
+        ("empty.npz", "0 bytes"),
+    ):
+        with pytest.raises(InputError, match=f"not (an npz|found)[\\s\\S]*{name}") as error, open_npz(tmp_path / name):
             pass
+        assert re.search(message, str(error.value)) and "pickle" not in str(error.value)
     with open_npz(tmp_path / "objects.npz") as file:
-        with pytest.raises(InputError, match=r"cannot be read[\s\S]*objects\.npz[\s\S]*key: +a"):
+        with pytest.raises(
+            InputError, match=r"cannot be read[\s\S]*objects\.npz[\s\S]*key: +a[\s\S]*Python objects"
+        ) as error:
             read_array(file, "a", tmp_path / "objects.npz")
+        assert "pickle" not in str(error.value)
         with pytest.raises(InputError, match=r"missing[\s\S]*key: +b"):
             read_array(file, "b", tmp_path / "objects.npz")
 
@@ -182,8 +201,12 @@ def test_npz_readers_name_what_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize("id_", ["0.jpg#1", "", "1.5", "²", "dev-1"])
 def test_ids_of_questions_are_numbers(id_):
     assert question_numbers(["7", 8]) == [7, 8]
-    with pytest.raises(InputError, match="not a number"):
-        question_numbers(["7", id_])
+    with pytest.raises(InputError, match=r"not a number[\s\S]*store\.db[\s\S]*found[\s\S]*remedy"):
+        question_numbers(["7", id_], "store.db")
+
+
+def test_ids_of_questions_may_be_negative():
+    assert question_numbers(["-1", -2]) == [-1, -2]
 
 
 def test_ids_of_expressions_that_are_no_numbers_are_named(tmp_path: Path) -> None:

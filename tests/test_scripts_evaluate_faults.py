@@ -172,7 +172,7 @@ def test_vcr_labels_out_of_range_are_named(tmp_path: Path) -> None:
     [
         ("ve", [{"id": "a", "label": "neutral"}, {"id": 5, "label": "neutral"}], r"\[1\]\.id"),
         ("ve", [{"id": "a", "label": "neutral"}, {"id": "b", "label": 2}], r"\[1\]\.label"),
-        ("ve", [{"id": "a", "label": "neutral"}] * 2, "twice"),
+        ("ve", [{"id": "a", "label": "neutral"}] * 2, r"twice[\s\S]*found:.*'neutral'[\s\S]*expected[\s\S]*remedy"),
         ("ve", [{"id": "a", "label": "neutral"}, {"id": "c", "label": "neutral"}], r"unknown pair ids[\s\S]*r\.json"),
         ("ve", {"a": "neutral", "b": "neutral"}, r"the whole file[\s\S]*keys a, b[\s\S]*a list"),
         ("nlvr2", "dev-0-0-0,True\ndev-0-1-0,1\n", r"line 2[\s\S]*True or False"),
@@ -185,6 +185,47 @@ def test_vcr_labels_out_of_range_are_named(tmp_path: Path) -> None:
 def test_entailment_and_nlvr2(tmp_path: Path, task: str, results: Any, message: str) -> None:
     truth = file(tmp_path / "truth.jsonl", VE if task == "ve" else NLVR2)
     refused(message, task, file(tmp_path / "r.json", results), truth)
+
+
+def test_a_part_of_nlvr2_whose_labels_differ(tmp_path: Path) -> None:
+    results = file(tmp_path / "r.csv", "dev-0-0-0,True\ndev-0-1-0,True\n")
+    truth, part = file(tmp_path / "dev.jsonl", NLVR2), tmp_path / "part.jsonl"
+    file(part, changed(NLVR2, 1, label="False"))
+    refused(
+        r"contradict[\s\S]*part\.jsonl[\s\S]*dev-0-1-0[\s\S]*false[\s\S]*true, as in .*dev\.jsonl",
+        "nlvr2",
+        results,
+        truth,
+        part,
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "results", "annotations"),
+    [
+        ("ve", [{"id": "a", "label": "neutral"}], []),
+        ("nlvr2", "dev-0-0-0,True\n", []),
+        ("vcr", {"val-0": TWENTY}, []),
+    ],
+)
+def test_empty_annotations_are_named(tmp_path: Path, task: str, results: Any, annotations: Any) -> None:
+    truth = file(tmp_path / "truth.jsonl", annotations)
+    refused(
+        r"there are no[\s\S]*truth\.jsonl[\s\S]*empty[\s\S]*remedy", task, file(tmp_path / "r.json", results), truth
+    )
+
+
+def test_empty_annotations_of_questions_and_pictures_are_named(tmp_path: Path) -> None:
+    refused(r"no texts[\s\S]*t\.json", "itm", file(tmp_path / "r.npz", npz()), file(tmp_path / "t.json", {}))
+    files = [file(tmp_path / "r.json", VQA), file(tmp_path / "a.json", {"annotations": []})]
+    with pytest.raises(InputError, match=r"no questions[\s\S]*a\.json"):
+        eval_vqa.main([str(path) for path in files])
+
+
+def test_a_repeated_pair_is_named(tmp_path: Path) -> None:
+    truth = file(tmp_path / "truth.jsonl", [*VE, VE[0]])
+    results = file(tmp_path / "r.json", [{"id": id_, "label": "neutral"} for id_ in "ab"])
+    refused(r"truth\.jsonl[\s\S]*line 3\.pairID[\s\S]*a, which line 1[\s\S]*one example for each", "ve", results, truth)
 
 
 @pytest.mark.parametrize("task", ["ve", "nlvr2", "vcr", "re"])
@@ -200,7 +241,11 @@ def test_split_where_it_does_nothing(tmp_path: Path, task: str) -> None:
     [
         (changed(VQA, 1, question_id="2"), ANNOTATIONS, r"r\.json[\s\S]*\[1\]\.question_id"),
         (changed(VQA, 1, answer=1), ANNOTATIONS, r"\[1\]\.answer"),
-        (changed(VQA, 1, question_id=1), ANNOTATIONS, r"answered twice[\s\S]*r\.json[\s\S]*question_id 1"),
+        (
+            changed(VQA, 1, question_id=1),
+            ANNOTATIONS,
+            r"answered twice[\s\S]*r\.json[\s\S]*question_id 1[\s\S]*found[\s\S]*remedy",
+        ),
         (changed(VQA, 1, question_id=3), ANNOTATIONS, r"unknown question ids[\s\S]*r\.json[\s\S]*3"),
         (VQA[:1], ANNOTATIONS, r"missing question ids[\s\S]*r\.json[\s\S]*2"),
         ({"answers": VQA}, ANNOTATIONS, r"the whole file[\s\S]*keys answers"),
@@ -221,7 +266,7 @@ def test_vqa(tmp_path: Path, results: Any, annotations: Any, message: str) -> No
         ("vqa", {"one": np.zeros(3129)}, r"not a number[\s\S]*a\.npz[\s\S]*one"),
         ("re", {"1": np.zeros(0), "boxes/1": np.zeros((0, 4)), "tgt_box/1": np.array(BOX)}, r"a\.npz[\s\S]*1"),
         ("re", {"1": np.zeros(1), "boxes/1": np.full((1, 4), np.nan), "tgt_box/1": np.array(BOX)}, "1, pred_box"),
-        ("nlvr2", {"dev-0-0-0": np.array([0, np.nan])}, r"not finite[\s\S]*a\.npz[\s\S]*dev-0-0-0"),
+        ("nlvr2", {"dev-0-0-0": np.array([0, np.nan])}, r"a\.npz[\s\S]*dev-0-0-0[\s\S]*1 of 2[\s\S]*remedy"),
         ("ve", {"a": np.zeros(4)}, r"a\.npz[\s\S]*\(4,\)[\s\S]*\(3,\)"),
         ("ve", {"a": np.array(["x", "y", "z"])}, r"a\.npz[\s\S]*a"),
     ],

@@ -1,6 +1,10 @@
 """Outputs of the scoring scripts: never an input, never another run's file, and nothing lost where scoring fails."""
 
+import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ import numpy as np
 import pytest
 
 from evaluation.submission import write_logits_npz, write_retrieval
-from scripts import ensemble, eval_vqa, evaluate
+from scripts import ensemble, eval_nlvr2, eval_vqa, evaluate
 from utils.errors import InputError
 from utils.output_files import check_outputs, moved_together
 
@@ -109,3 +113,50 @@ def test_files_are_moved_together(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "folder" / "a").read_text() == "new" and len(list(tmp_path.iterdir())) == 2
     with pytest.raises(InputError, match=r"would replace[\s\S]*another output"):
         check_outputs([tmp_path / "b", tmp_path / "b"], [])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-u", "-c", "from utils.errors import exit_on_input_error; exit_on_input_error(lambda: print('score'))"],
+        ["-c", "from utils.errors import exit_on_input_error; exit_on_input_error(lambda: print('score'))"],
+        ["-c", "from utils.errors import exit_on_input_error; exit_on_input_error(lambda: print('score' * 9999))"],
+        [str(ROOT / "scripts" / "eval_nlvr2.py"), "r.csv", "dev.json"],
+    ],
+)
+def test_standard_output_that_cannot_be_written(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "r.csv").write_text("dev-0-0-0,True\n")
+    (tmp_path / "dev.json").write_text('{"identifier": "dev-0-0-0", "label": "True"}')
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment["PYTHONPATH"] = str(ROOT)
+    for output, status, message in (("/dev/full", 2, "standard output cannot be written"), ("a pipe", 1, "")):
+        reader, pipe = os.pipe()
+        os.close(reader)
+        with open(output, "w") if output == "/dev/full" else os.fdopen(pipe, "w") as stream:
+            end = subprocess.run(
+                [sys.executable, *command], cwd=tmp_path, env=environment, stdout=stream, stderr=subprocess.PIPE
+            )
+        text = end.stderr.decode()
+        assert end.returncode == status and message in text and "Traceback" not in text and "ignored" not in text
+        assert ("No space left" in text) == (output == "/dev/full") and text.count("\n") <= 3
+
+
+def test_eval_nlvr2_reads_every_usual_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, truth = "dev-0-0-0,True\r\ndev-0-1-0,False\r\n", tmp_path / "dev.json"
+    truth.write_text('{"identifier": "dev-0-0-0", "label": true}\n{"identifier": "dev-0-1-0", "label": "True"}\n')
+    for content in (
+        lines.encode("utf-8-sig"),
+        lines.encode("utf-16"),
+        gzip.compress(lines.encode()),
+        lines.replace("\r\n", "\r").encode(),
+    ):
+        (tmp_path / "r.csv").write_bytes(content)
+        expected = {"accuracy": 0.5, "consistency": 0.0}
+        assert eval_nlvr2.main([str(tmp_path / "r.csv"), str(truth)]) == expected
+    (tmp_path / "r.csv").write_text(lines)
+    assert evaluate.main(["nlvr2", str(tmp_path / "r.csv"), str(truth)]) == expected  # takes labels of both types too
+    for content in (b"\xff\xffdev", gzip.compress(lines.encode())[:30], b"\x1f\x8bno"):
+        (tmp_path / "r.csv").write_bytes(content)
+        with pytest.raises(SystemExit):
+            eval_nlvr2.main([str(tmp_path / "r.csv"), str(truth)])
+        assert f"error: {tmp_path / 'r.csv'}: " in capsys.readouterr().err

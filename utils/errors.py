@@ -48,12 +48,27 @@ def as_input_error(error: BaseException) -> InputError | None:
     return None
 
 
+def _flush() -> None:
+    """Write the rest of standard output, where there is one."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Send the rest of standard output nowhere: Python would try to write it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def exit_on_input_error(main: Callable[..., Any], *args: Any) -> None:
-    """Run a script's `main`; on an `InputError`, print its message without a traceback and exit with status 2."""
+    """Run a script's `main`; on an `InputError`, print its message without a traceback and exit with status 2.
+
+    Standard output that cannot be written is such an error too.
+    """
     try:
         main(*args)
+        _flush()
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -61,6 +76,18 @@ def exit_on_input_error(main: Callable[..., Any], *args: Any) -> None:
         message = as_input_error(error)
         if message is None:
             raise
-        sys.stdout.flush()
+        nameless = isinstance(error, OSError) and error.filename is None
+        try:
+            if nameless:  # is it standard output that fails? Without a buffer, only writing again can tell
+                print()
+            _flush()
+        except OSError as output_error:
+            _drop_output()
+            if nameless:
+                message = InputError(
+                    "standard output cannot be written",
+                    found=output_error.strerror,
+                    remedy="free some disk space, or send the output to another file",
+                )
         print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(2)

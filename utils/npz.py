@@ -41,14 +41,16 @@ def write_npz(path: str | Path, arrays: Iterable[tuple[str, np.ndarray]]) -> Non
 @contextmanager
 def open_npz(path: str | Path) -> Iterator[np.lib.npyio.NpzFile]:
     """Open an npz file whose arrays are read when they are used; `InputError` if it is absent or not an npz file."""
-    open_input(path).close()  # refuses what is absent, and pipes
+    with open_input(path) as stream:  # refuses what is absent, and pipes
+        head = stream.read(8)
+    expected, remedy = "named arrays, as numpy.savez writes them", "name another file, or write it again"
+    if not is_npz(head):
+        found = "a single array without a name" if head.startswith(b"\x93NUMPY") else described_head(head)
+        raise InputError("not an npz file", file=path, found=found, expected=expected, remedy=remedy)
     try:
         file = np.load(path, allow_pickle=False)
     except DAMAGE as error:
-        raise InputError("not an npz file", file=path, found=_cause(error), remedy="copy or write it again") from None
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        found, expected = "a single array without a name", "named arrays, as numpy.savez writes them"
-        raise InputError("not an npz file", file=path, found=found, expected=expected)
+        raise InputError("not an npz file", file=path, found=error, expected=expected, remedy=remedy) from None
     with file:
         yield file
 
@@ -65,11 +67,27 @@ def read_array(file: Mapping[str, np.ndarray], name: str, path: str | Path) -> n
             "an array is missing in the npz file", file=path, key=name, found=", ".join(list(file)[:5])
         ) from None
     except DAMAGE as error:
-        found = _cause(error)
-        raise InputError("an array of the npz file cannot be read", file=path, key=name, found=found) from None
+        raise InputError(
+            "an array of the npz file cannot be read",
+            file=path,
+            key=name,
+            found=array_cause(error),
+            expected="an array of numbers or texts",
+            remedy="write the file again",
+        ) from None
 
 
-def _cause(error: Exception) -> str:
-    """What an error says, without numpy's advice to run the code of a pickle."""
-    is_pickle = "allow_pickle" in str(error)
-    return "Python objects, or no arrays at all; objects are not read" if is_pickle else str(error) or repr(error)
+def is_npz(head: bytes | memoryview) -> bool:
+    """Whether a file begins as a zip archive, which an npz is; numpy would take others for a pickle."""
+    return bytes(head[:4]) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def described_head(head: bytes | memoryview) -> str:
+    """What a file or record is that does not begin as an npz, for an error."""
+    return f"something else that begins with {bytes(head[:8])!r}" if len(head) else "nothing, 0 bytes"
+
+
+def array_cause(error: Exception) -> str:
+    """What an error about an array of an npz says, without numpy's advice to run the code of a pickle."""
+    is_pickle = "pickle" in str(error)
+    return "Python objects, which are not read because they can run code" if is_pickle else str(error) or repr(error)
