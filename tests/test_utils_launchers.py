@@ -30,6 +30,14 @@ def test_torchrun_is_obeyed_inside_every_other_launcher(outside: dict[str, str])
         {"RANK": "0", "WORLD_SIZE": "1"},
         {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"},
         {"WORLD_SIZE": "1", "LOCAL_RANK": "0"},
+        {"LOCAL_RANK": "0"},
+        {"LOCAL_RANK": "-1"},
+        {"LOCAL_RANK": ""},
+        {"PBS_VNODENUM": "0"},
+        {"PMIX_RANK": "0", "WORLD_SIZE": "1"},
+        {"PMIX_RANK": "0", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"},
+        SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "PMIX_RANK": "0"},
+        {"PMIX_RANK": ""},
     ],
 )
 def test_one_process_is_one_process(environment: dict[str, str]) -> None:
@@ -48,6 +56,17 @@ def test_one_process_is_one_process(environment: dict[str, str]) -> None:
         (POD, "PyTorchJob", 1),
         ({"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "2"}, "MVAPICH", 0),
         ({"FLUX_TASK_RANK": "0", "FLUX_JOB_SIZE": "2"}, "flux", 0),
+        ({"MPIRUN_RANK": "1", "MPIRUN_NPROCS": "2"}, "mpirun_rsh", 1),
+        ({"MPI_RANKID": "1", "MPI_NRANKS": "2"}, "Platform MPI", 1),
+        ({"MP_CHILD": "1", "MP_PROCS": "2"}, "poe", 1),
+        ({"PALS_RANKID": "1", "PALS_LOCAL_RANKID": "1"}, "PALS", 1),
+        ({"ALPS_APP_PE": "3"}, "aprun", 3),
+        ({"PMIX_RANK": "2"}, "prun", 2),
+        (SRUN | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "PMIX_RANK": "3"}, "prun", 3),
+        ({"WORLD_SIZE": "1", "PMIX_RANK": "3"}, "prun", 3),
+        ({"LOCAL_RANK": "1"}, "sets no WORLD_SIZE", 1),
+        (BATCH_SHELL | {"SLURM_PROCID": "3"}, "srun", 3),
+        ({"PBS_VNODENUM": "5"}, "pbsdsh", 5),
     ],
 )
 def test_several_processes_of_another_launcher_are_refused_by_its_name(
@@ -58,6 +77,18 @@ def test_several_processes_of_another_launcher_are_refused_by_its_name(
     text = str(error.value)
     assert name in text.splitlines()[0] and "torchrun" in text and f"={rank}" in text
     assert spoken_rank(environment) == rank
+
+
+def test_a_launcher_of_one_process_is_believed_inside_another() -> None:
+    assert ranks(SRUN | {"PMI_RANK": "0", "PMI_SIZE": "1"}) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("rank", ["PALS_RANKID", "ALPS_APP_PE", "PMIX_RANK"])
+def test_rank_0_of_a_launcher_without_a_size_may_have_others_beside_it(rank: str) -> None:
+    """It would train beside rank 1, which is refused. Inside torchrun it is obeyed as ever."""
+    with pytest.raises(InputError, match=rf"{rank}=0[\s\S]*torchrun[\s\S]*alone, unset {rank}"):
+        ranks({rank: "0"})
+    assert spoken_rank({rank: "0"}) is None and ranks({rank: "0"} | TORCHRUN) == (5, 8, 1)
 
 
 @pytest.mark.parametrize(
