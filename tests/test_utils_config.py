@@ -204,6 +204,55 @@ def test_stores_joined_by_a_colon_become_local_each(tmp_path: Path) -> None:
     assert config.txt_db == f"txt_db/a.db:own/b.db:{home}/c.db:txt_db/d.db"
 
 
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("s3://bucket/x", "a URL"),
+        ("file:///data/x", "a URL"),
+        ("hdfs://x/y", "a URL"),
+        ("gs:/x/y", "a URL"),
+        ("C:\\runs\\x", "of Windows"),
+        ("C:/runs/x", "of Windows"),
+        ("\\\\server\\share", "of Windows"),
+        ("$RUNS/x", "a variable"),
+        ("/data/${RUNS}/y", "a variable"),
+        ("$(date)/x", "a variable or a command"),
+        ("`date`", "a variable or a command"),
+        ("%USERPROFILE%/x", "a variable"),
+        ("~nobody-here/x", "a home folder"),
+        (" run", "a space at its edge"),
+        ("run ", "a space at its edge"),
+        ("a\nb", "a control character"),
+    ],
+)
+def test_paths_of_other_programs_are_refused_in_every_option(tmp_path: Path, path: str, kind: str) -> None:
+    """Each would be the literal name of a new folder."""
+    entry = {"name": "coco", "db": [path], "img": None, "tasks": ["mlm"]}
+    changes = [("output_dir", path), ("checkpoint", path), ("data_root", path), ("val_img_db", f"a;{path}")]
+    for key, value in [*changes, ("train_txt_dbs", [path]), ("train_datasets", [entry])]:
+        with pytest.raises(InputError, match=kind) as error:
+            parse(Config, ["--config", write(tmp_path, **{key: value})])
+        assert f"key:      {key}" in str(error.value) and "of this machine" in str(error.value)
+
+
+def test_a_url_among_stores_joined_by_a_colon_is_refused() -> None:
+    with pytest.raises(InputError, match="a URL"):
+        parse(ReInference, ["--txt_db", "a.db:s3://bucket/b.db", "--img_db", "gt", "--output_dir", "run"])
+
+
+def test_the_remedy_of_a_variable_is_its_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNS", "/data/runs")
+    with pytest.raises(InputError, match="write it in full: /data/runs/x"):
+        parse(Config, ["--config", write(tmp_path, output_dir="$RUNS/x")])
+
+
+def test_an_odd_name_that_exists_is_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "50% off: $1"
+    folder.mkdir()
+    config, _ = parse(Config, ["--config", write(tmp_path, output_dir=f"{folder}/run 1: a=b~c")])
+    assert config.output_dir == f"{folder}/run 1: a=b~c"
+
+
 def test_container_mounts_become_local(tmp_path: Path) -> None:
     mounted = {
         "train_txt_dbs": ["/txt/vqa_train.db"],

@@ -14,7 +14,7 @@ import torch
 from data.txt_writer import TextWriter
 from utils import checkpoint, log
 from utils.errors import InputError, as_input_error
-from utils.files import append_line, atomic_write, check_output, new_folder, write_json
+from utils.files import append_line, atomic_write, check_output, make_folder, new_folder, refuse_existing, write_json
 from utils.npz import write_npz
 from utils.os_errors import write_error
 
@@ -150,6 +150,15 @@ def test_each_reason_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_error_about_another_file_is_not_said_to_be_of_the_output(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="input"), new_folder(tmp_path / "out"):
         (tmp_path / "input").read_text()
+
+
+def test_outputs_with_paths_of_other_programs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("s3://bucket/x", "$RUNS/x", "~/x", "C:\\x"):
+        for write in (check_output, make_folder, refuse_existing, lambda path: atomic_write(path, b"")):
+            with pytest.raises(InputError, match="not a path of this machine"):
+                write(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_errors_of_the_operating_system_name_file_and_place() -> None:

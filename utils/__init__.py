@@ -4,6 +4,7 @@ Read in this order:
     errors.py                          `InputError`, the error for all wrong input
     options.py, run_config.py          an option as a dataclass field; the options of every training script
     config.py, paths.py                how options are read from JSON and the command line; paths in them
+    local_paths.py                     paths that only another program would understand
     ranges.py                          the ranges of numbers in options
     store_options.py                   the options of finetuning scripts that name text and image stores
     launchers.py                       who started this process, and as which rank

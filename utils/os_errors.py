@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from utils.errors import InputError
+from utils.local_paths import check_local
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # only writing gives these errors
 REMEDIES = {
@@ -33,8 +34,10 @@ def writing(path: str | Path, needed: int | None = None, errors: tuple[type[Exce
     """Turn what the operating system says while `path` is written into an `InputError` with the free space.
 
     `needed`: the size of what is written, in bytes, where it is known. `errors`: other exceptions that mean a failure
-    to write, such as those of LMDB. An error about another file than `path` or one in it passes unchanged.
+    to write, such as those of LMDB. An error about another file than `path` or one in it passes unchanged. A path that
+    is a URL, or of another system, is refused before.
     """
+    check_local(path)
     try:
         yield
     except OSError as error:

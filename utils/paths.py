@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from utils.local_paths import check_local
 from utils.options import field_metadata
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -23,12 +24,16 @@ MOUNTS = {  # folder at the root of the release's container: folder below data_r
 
 
 def resolve_paths(config: Any) -> list[str]:
-    """Rewrite the path fields of `config`, and of dataclasses in its lists, in place; returns notes for the log."""
+    """Rewrite the path fields of `config`, and of dataclasses in its lists, in place; returns notes for the log.
+
+    `InputError` for a URL, and for other paths that are not of this machine (`utils.local_paths`).
+    """
     notes: list[str] = []
     root = getattr(config, "data_root", "")
     if root:
         # Absolute, so that the prefix is not added again when the saved options are given with --config.
         root = config.data_root = os.path.abspath(os.path.expanduser(root))
+        check_local(root, "data_root")
         notes.append(f"data_root {root} is put before relative database and checkpoint paths")
     _resolve_fields(config, root, "", notes)
     return notes
@@ -51,6 +56,8 @@ def _resolve_fields(item: Any, root: str, prefix: str, notes: list[str]) -> None
 def _resolve(value: str, metadata: dict[str, Any], root: str, key: str, notes: list[str]) -> str:
     """The value of a path field, with the rule of its `metadata` applied to each path in it."""
     base, separator = metadata["path"], metadata.get("joined", ";")
+    if "://" in value:
+        check_local(value, key)
     paths = []
     for path in value.split(separator):
         path = os.path.expanduser(path)
@@ -60,6 +67,7 @@ def _resolve(value: str, metadata: dict[str, Any], root: str, key: str, notes: l
             paths.append(os.path.join(root, path) if path else path)
         else:
             paths.append(find_file(path, key, notes))
+        check_local(paths[-1], key)
     return separator.join(paths)
 
 
