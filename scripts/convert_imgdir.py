@@ -17,6 +17,7 @@ import io
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -26,14 +27,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lmdb
-import msgpack
-import msgpack_numpy
-import numpy as np
-from tqdm import tqdm
+try:
+    import lmdb
+    import msgpack
+    import msgpack_numpy
+    import numpy as np
+    from tqdm import tqdm
+except ModuleNotFoundError as missing:
+    print(
+        f"error: the package {missing.name} is missing: pip install lmdb msgpack msgpack-numpy numpy tqdm",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 MAP_SIZE = 1 << 42  # an upper limit that LMDB needs, not the size on disk
 ARRAYS = ("features", "norm_bb", "conf")
+FEATURE_WIDTH, LABEL_WIDTH = 2048, 1601  # of the released models
 CHUNK, AHEAD = 16, 2  # files that a worker gets at a time; such portions that it has before it is asked for answers
 COMMIT_EVERY = 200  # files
 OUTSIDE, SIZE_ERROR, CONF_ERROR, SUM_ERROR = 0.05, 2e-3, 1e-3, 0.01  # as in data/region_checks.py
@@ -60,7 +69,7 @@ def variant(args: argparse.Namespace) -> str:
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a file, floating-point ones as float16; `Problem` if they are not what their names say."""
+    """Read the arrays of a file that have a row of numbers for each box; `Problem` if one that is needed has not."""
     try:
         path.name.encode()
         if not stat.S_ISREG(path.stat().st_mode):
@@ -68,16 +77,21 @@ def load(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             if {"x", "bbox"} <= set(file.files):
                 raise ValueError("MILVLG's layout: convert it with `python -m scripts.import_features --npz` first")
-            arrays = {name: file[name] for name in file.files if file[name].ndim in (1, 2)}
+            arrays = {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, numpy and the operating system each raise their own exceptions
-        raise Problem(f"the file cannot be read: {error}") from None
-    lengths = {len(array) for array in arrays.values()}
-    if any(name not in arrays for name in ARRAYS) or len(lengths) != 1 or 0 in lengths:
+        objects = "it holds Python objects, which are not read, or no arrays at all"
+        raise Problem(f"the file cannot be read: {objects if 'allow_pickle' in str(error) else error}") from None
+    region_arrays = {
+        name: array for name, array in arrays.items() if name in (*ARRAYS, "soft_labels") and array.ndim in (1, 2)
+    }
+    lengths = {len(array) for array in region_arrays.values()}
+    if any(name not in region_arrays for name in ARRAYS) or len(lengths) != 1 or 0 in lengths:
         shapes = {name: array.shape for name, array in arrays.items()}
         raise Problem(f"expected {', '.join(ARRAYS)} with equally many rows, at least 1; found {shapes}")
-    if any(array.dtype.kind not in "fiub" for array in arrays.values()):
+    if any(array.dtype.kind not in "fiub" for array in region_arrays.values()):
         raise Problem("an array holds no numbers")
-    return arrays
+    others = {name: array for name, array in arrays.items() if array.ndim in (1, 2) and array.dtype.kind in "fiub"}
+    return region_arrays | {name: array for name, array in others.items() if len(array) in lengths}
 
 
 def check(arrays: dict[str, np.ndarray]) -> None:
@@ -105,6 +119,8 @@ def check(arrays: dict[str, np.ndarray]) -> None:
         if labels.ndim != 2 or labels.min() < 0 or np.abs(sums - 1).max() > SUM_ERROR:
             extent = f"from {labels.min():g} to {labels.max():g}, rows sum to {sums.min():g} .. {sums.max():g}"
             raise Problem(f"soft_labels {labels.shape} are {extent}; expected probabilities with the sum 1 in each row")
+        if arrays["features"].shape[1] == FEATURE_WIDTH and labels.shape[1] != LABEL_WIDTH:
+            raise Problem(f"soft_labels {labels.shape}; expected (n, {LABEL_WIDTH}): all classes, background first")
 
 
 def convert(path: Path, args: argparse.Namespace) -> tuple[bytes | str, dict[str, Any]]:
@@ -112,8 +128,10 @@ def convert(path: Path, args: argparse.Namespace) -> tuple[bytes | str, dict[str
     try:
         arrays = load(path)
         conf = arrays["conf"].reshape(len(arrays["conf"]), -1)[:, 0]  # counted and sorted before it becomes float16
+        conf = conf if conf.dtype.kind == "f" else conf.astype(np.float64)
         with np.errstate(over="ignore"):  # a number that is too large becomes infinite and is refused
-            arrays = {k: a.astype(np.float16) if a.dtype.kind == "f" else a for k, a in arrays.items()}
+            halves = {k for k, a in arrays.items() if a.dtype.kind == "f" or k in (*ARRAYS, "soft_labels")}
+            arrays = {k: a.astype(np.float16) if k in halves else a for k, a in arrays.items()}
         check(arrays)
     except Problem as error:
         return str(error), {}
@@ -127,6 +145,7 @@ def convert(path: Path, args: argparse.Namespace) -> tuple[bytes | str, dict[str
     corners, labels = arrays["norm_bb"][:, :4].astype(np.float32), arrays.get("soft_labels")
     notes = {
         "boxes": n_boxes,
+        "stored": len(arrays["conf"]),
         "sorted": unsorted and chosen_by_conf,
         "in another order": unsorted and not chosen_by_conf,
         "empty": int((corners[:, 2:] <= corners[:, :2]).any(1).sum()),
@@ -196,11 +215,15 @@ def write(args: argparse.Namespace) -> str | None:
     target = Path(args.output) / variant(args)
     hidden = target.with_name(f".{target.name}.partial")
     try:
-        files = sorted(Path(args.img_dir).glob("*.npz"))
+        everything = sorted(Path(args.img_dir).glob("*.npz"))
+        files = [path for path in everything if not path.name.startswith(".")]  # macOS puts such beside each file
+        if len(files) < len(everything):
+            print(f"{len(everything) - len(files):,} hidden files of {args.img_dir} are not read")
         if not files:
             return f"no .npz files in {args.img_dir}; expected one per image (scripts/describe_regions.py writes them)"
         if target.exists():
             return f"{target} exists already; remove it, or give another --output"
+        check_variants(files, target)
         hidden.mkdir(parents=True, exist_ok=True)
         with open(hidden / "lock", "w") as lock:
             try:
@@ -210,19 +233,50 @@ def write(args: argparse.Namespace) -> str | None:
             write_variant(files, target, hidden, args)
         shutil.rmtree(hidden, ignore_errors=True)
     except Problem as problem:
-        if not (hidden / "done.jsonl").read_text(encoding="utf-8").strip():  # nothing is worth keeping
+        journal = hidden / "done.jsonl"
+        if journal.exists() and not journal.read_text(encoding="utf-8").strip():  # nothing is worth keeping
             shutil.rmtree(hidden, ignore_errors=True)
         return str(problem)
     except (OSError, lmdb.Error) as error:
         space = f"{shutil.disk_usage(hidden).free:,} bytes are free" if hidden.is_dir() else "check --output"
+        if (limit := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) != resource.RLIM_INFINITY:
+            space += f"; a file may have at most {limit:,} bytes: raise that limit (ulimit -f unlimited)"
         return f"{target} cannot be written: {error}; {space}; the same command goes on where it stopped"
     return None
+
+
+def check_variants(files: list[Path], target: Path) -> None:
+    """`Problem` if a variant beside `target` was made of other images or other features than `files`."""
+    by_key = {path.name.encode(): path for path in files}
+    for other in sorted(path.parent for path in target.parent.glob("[!.]*/data.mdb")):
+        remedy = f"give another --output, or remove {other}"
+        with (
+            contextlib.suppress(lmdb.Error),
+            lmdb.open(os.fsencode(other), readonly=True, lock=False) as env,
+            env.begin() as txn,
+        ):
+            keys = set(txn.cursor().iternext(values=False)) - {b"__keys__"}
+            if (lacking := keys - by_key.keys()) and by_key.keys() - keys:
+                name = min(lacking).decode(errors="replace")
+                raise Problem(f"{other} is of other images, such as {name}, which --img_dir lacks; {remedy}")
+            common = sorted(keys & by_key.keys())[:3]
+            if common and not any(is_made_of(txn.get(key) or b"", by_key[key]) for key in common):
+                raise Problem(f"{other} has other features of {common[0].decode()} than --img_dir; {remedy}")
+
+
+def is_made_of(record: bytes, path: Path) -> bool:
+    """Whether a record of another variant has a row of the file's features. True where that cannot be told."""
+    with contextlib.suppress(Exception):  # what is wrong with a file is said when it is converted
+        if record.startswith(b"PK"):
+            record = np.load(io.BytesIO(record), allow_pickle=False)["features"].tobytes()
+        return any(row.tobytes() in record for row in load(path)["features"].astype(np.float16))
+    return True
 
 
 def write_variant(files: list[Path], target: Path, hidden: Path, args: argparse.Namespace) -> None:
     """Fill the hidden folder, going on with the work of an earlier run, and make the store of it."""
     done = earlier_work(hidden, args)
-    with lmdb.open(str(hidden / "files"), map_size=MAP_SIZE, lock=False) as env:
+    with lmdb.open(os.fsencode(hidden / "files"), map_size=MAP_SIZE, lock=False) as env:
         with env.begin(buffers=True) as txn:  # what was committed, of files that have not changed
             kept = {path.name: done.get(path.name) for path in files if txn.get(path.name.encode()) is not None}
         done = {path.name: note for path in files if (note := kept.get(path.name)) and note["stamp"] == stamp(path)}
@@ -230,7 +284,8 @@ def write_variant(files: list[Path], target: Path, hidden: Path, args: argparse.
             bad = fill(env, files, done, journal, args)
         names = [path.name for path in files if path.name in done]
         if not names:
-            raise Problem(f"no file in {args.img_dir} can be used")
+            list_bad(target, bad)
+            raise Problem(f"no file in {args.img_dir} can be used; the first: {': '.join(next(iter(bad.items())))}")
         with env.begin(write=True) as txn:
             for key in {bytes(key) for key in txn.cursor().iternext(values=False)} - {name.encode() for name in names}:
                 txn.delete(key)
@@ -239,8 +294,9 @@ def write_variant(files: list[Path], target: Path, hidden: Path, args: argparse.
     counts = {name: done[name]["boxes"] for name in names}
     if not args.keep_all and args.conf_th != -1:  # the LMDB comes last: its folder means that all is written
         save_json(target.with_name(f"nbb_th{args.conf_th}_max{args.max_bb}_min{args.min_bb}.json"), counts)
-    if (Path(args.img_dir) / "provenance.json").exists():  # the origin of features and classes stays with the store
-        shutil.copyfile(Path(args.img_dir) / "provenance.json", target.with_name("provenance.json"))
+    provenance = Path(args.img_dir) / "provenance.json"  # the origin of features and classes stays with the store
+    if provenance.exists() and provenance.resolve() != target.with_name("provenance.json").resolve():
+        shutil.copyfile(provenance, target.with_name("provenance.json"))
     os.rename(hidden / "files", target)
     report(target, [done[name] for name in names], bad)
 
@@ -253,7 +309,13 @@ def stamp(path: Path) -> list[int]:
 
 def earlier_work(hidden: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Notes on the files that an earlier run with the same options has converted, by name; else empty the folder."""
-    options = vars(args) | {"nproc": 0, "skip_bad": False, "img_dir": os.path.abspath(args.img_dir), "output": ""}
+    options = vars(args) | {
+        "version": 2,
+        "nproc": 0,
+        "skip_bad": False,
+        "img_dir": os.path.abspath(args.img_dir),
+        "output": "",
+    }
     with contextlib.suppress(OSError, ValueError):
         if json.loads((hidden / "job.json").read_text()) == options:
             lines = (hidden / "done.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
@@ -303,8 +365,10 @@ def fill(env: Any, files: list[Path], done: dict[str, Any], journal: Any, args: 
 
 
 def report(target: Path, notes: list[dict[str, Any]], bad: dict[str, str]) -> None:
-    """Print what the store holds, and write the list of the files that were left out."""
-    print(f"{len(notes)} images with at most {sum(note['boxes'] for note in notes)} boxes in {target}")
+    """Print what the store holds."""
+    print(f"{len(notes):,} images with {sum(note['stored'] for note in notes):,} boxes in {target}")
+    if (labels := notes[0]["width"][1]) not in (None, LABEL_WIDTH):
+        print(f"  soft labels have {labels:,} classes; mrc and mrckl need {LABEL_WIDTH:,}")
     for key, text in (
         ("sorted", "images had boxes that were not sorted by confidence: now the most confident comes first"),
         ("in another order", "images have boxes that are not sorted by confidence, and stay so with --conf_th -1"),
@@ -313,6 +377,11 @@ def report(target: Path, notes: list[dict[str, Any]], bad: dict[str, str]) -> No
     ):
         if count := sum(note[key] for note in notes):
             print(f"  {count:,} {text}")
+    list_bad(target, bad)
+
+
+def list_bad(target: Path, bad: dict[str, str]) -> None:
+    """Write the list of the files that were left out, or remove an older one."""
     listing = target.with_name(f"left_out_{target.name}.json")
     listing.unlink(missing_ok=True)
     if bad:

@@ -100,7 +100,8 @@ BAD = {
     "flat labels": (arrays(soft_labels=np.full(4, 0.2)), r"soft_labels \(4,\)"),
     "MILVLG": ({"x": np.ones((4, 8)), "bbox": np.ones((4, 4))}, "scripts.import_features --npz"),
     "text": (arrays(conf=np.array(["a", "b", "c", "d"])), "an array holds no numbers"),
-    "an object": (arrays(conf=np.array([None] * 4)), "cannot be read: Object arrays"),
+    "an object": (arrays(conf=np.array([None] * 4)), "cannot be read: it holds Python objects"),
+    "1600 classes": (arrays(features=np.ones((4, 2048)), soft_labels=np.full((4, 1600), 1 / 1600)), r"\(n, 1601\)"),
     "another width": (arrays(features=np.ones((4, 9))), r"\[9, 5\] wide, those of other files \[8, 5\]"),
     "fewer classes": (arrays(soft_labels=np.full((4, 4), 0.25)), r"\[8, 4\] wide, those of other files \[8, 5\]"),
 }

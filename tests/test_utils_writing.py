@@ -16,7 +16,7 @@ from utils import checkpoint, log
 from utils.errors import InputError, as_input_error
 from utils.files import append_line, atomic_write, check_output, make_folder, new_folder, refuse_existing, write_json
 from utils.npz import write_npz
-from utils.os_errors import write_error
+from utils.os_errors import write_error, writing
 
 MEGABYTE = 1 << 20
 
@@ -173,3 +173,12 @@ def test_other_errors_of_the_operating_system_name_file_and_place() -> None:
     assert "out of memory" in str(fail(MemoryError("2 GB")))
     assert fail(RuntimeError("x")) is None and fail(ConnectionResetError(104, "reset")) is None
     assert "bytes are free" in str(write_error("/tmp/x", OSError(28, "No space left on device")))
+
+
+def test_a_limit_of_file_sizes_is_named_where_the_library_hides_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.os_errors.resource.getrlimit", lambda kind: (4096, 4096))
+    expected = r"a file may have at most 4,096 bytes[\s\S]*ulimit -f unlimited"
+    with pytest.raises(InputError, match=expected), writing(tmp_path / "a", errors=(RuntimeError,)):
+        raise RuntimeError("Input/output error")
