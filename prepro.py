@@ -45,9 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     is_release_form = bool(argv) and argv[0].startswith("-") and any(word.split("=")[0] == "--task" for word in argv)
     args = parse_release_form(argv) if is_release_form else command_line(__doc__).parse_args(argv)
+    left_out = LeftOut(args.output, args.skip_bad)
     if Path(args.output).exists():
         raise InputError("the output exists already", file=args.output, remedy="remove it, or give another --output")
-    with LeftOut(args.output, args.skip_bad).collecting():
+    with left_out.collecting():
         PREPARE[args.task](args)
 
 

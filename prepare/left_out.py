@@ -1,6 +1,7 @@
 """Bad items of a long job: refused by default; with `--skip_bad` left out, counted and listed."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from types import TracebackType
 from utils.errors import InputError
 from utils.files import atomic_write
 
+MOST_NAME = 255  # bytes of a file name, in all usual file systems
 OTHERWISE = f"  {'or:':<10}give --skip_bad, to leave out such items and list them"
 HELP = "leave out bad items, count them and list them in OUTPUT.left_out.jsonl; default: the first one is an error"
 
@@ -21,6 +23,15 @@ class LeftOut:
     def __init__(self, output: str | Path, skip_bad: bool):
         output = Path(output)
         self.path = output.with_name(f"{output.name}.left_out.jsonl")
+        if (length := len(os.fsencode(self.path.name))) > MOST_NAME:
+            raise InputError(
+                "the name of the output is too long for a file system",
+                file=output.parent,
+                key="--output",
+                found=f"{length - len('.left_out.jsonl')} bytes: {output.name[:40]}...",
+                expected=f"at most {MOST_NAME - len('.left_out.jsonl')}, as files beside it have longer names",
+                remedy="give the output a shorter name",
+            )
         self.skip_bad = skip_bad
         self._items: list[tuple[str, str]] = []  # item and error message
 
@@ -93,8 +104,13 @@ class bad_entry:
         return True
 
 
+def first_bad() -> str | None:
+    """How many items of the running command are bad so far, and what is wrong with the first one; None if none is."""
+    collector = _list.get()
+    return collector.first() if collector else None
+
+
 def nothing_left(problem: str, file: object = None) -> InputError:
     """The error of a command that is left without an item. If all are bad, it says why the first one is."""
-    collector = _list.get()
-    first = collector.first() if collector else None
+    first = first_bad()
     return InputError(problem, file=file, found=first, remedy="repair the items" if first else "check the files")

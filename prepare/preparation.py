@@ -11,7 +11,7 @@ from tqdm import tqdm
 from prepare.annotations import Text
 from prepare.image_lists import image_list
 from prepare.image_names import ImageNames
-from prepare.left_out import bad_entry
+from prepare.left_out import bad_entry, first_bad
 from prepare.tokenizer import WordPiece
 from utils.errors import InputError
 
@@ -96,8 +96,9 @@ class Preparation:
                 found="; ".join(
                     [f"{self.counts.texts:,} texts read; left out: {exclusions}"]
                     + [images.summary() for images in self._lists.values()]
+                    + ([first] if (first := first_bad()) else [])
                 ),
-                remedy="check the annotation files, --image_list and --exclude_images",
+                remedy="repair the bad items" if first else "check the annotation files and the lists of images",
             )
         if EXCLUDED in self._lists:
             self._lists[EXCLUDED].check_matched()

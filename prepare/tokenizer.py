@@ -169,7 +169,7 @@ def read_vocab(path: Path) -> list[str]:
         pieces = fast_pieces(path)
     else:
         lines = read_text(path).split("\n")  # not splitlines(), because U+0085 and U+2028 are pieces
-        if lines[-1] == "":
+        while lines and not lines[-1].strip():  # blank lines at the end
             lines.pop()
         pieces = [line.strip() for line in lines]
     missing_pieces = [name for name in (*SPECIAL, FIRST_WORD) if name not in pieces]

@@ -62,17 +62,17 @@ def find_settings(vocab: Path, pieces: Sequence[str], do_lower_case: bool | None
             expected=f"{own_case}, as in {file}",
             remedy="leave out the flag; to go against the vocabulary, give a copy of its vocab.txt alone",
         )
-    reason = f"{file} says so"
-    if own_case is None:
-        own_case, reason = guess(pieces)
-        if do_lower_case is not None:
-            differs = own_case != do_lower_case
-            own_case, reason = do_lower_case, "the flag says so" + (f", against this sign: {reason}" if differs else "")
-        else:
-            reason += " (a guess; --do_lower_case and --no-do_lower_case override it)"
+    guessed_case, sign = guess(pieces)
+    if own_case is None and do_lower_case is None:
+        case, reason = guessed_case, f"{sign} (a guess; --do_lower_case and --no-do_lower_case override it)"
+    else:
+        case, reason = bool(do_lower_case), "the flag says so"
+        if own_case is not None:
+            case, reason = own_case, f"{file} says so"
+        reason += f", against this sign: {sign}" if case != guessed_case else ""
     return Settings(
-        do_lower_case=own_case,
-        strip_accents=values.get("strip_accents", own_case),
+        do_lower_case=case,
+        strip_accents=values.get("strip_accents", case),
         tokenize_chinese_chars=values.get("tokenize_chinese_chars", True),
         reason=reason,
     )

@@ -96,7 +96,12 @@ def test_who_decides_about_capitals_is_said_and_kept(tmp_path: Path, capsys: Any
     assert "text keeps its capitals: the flag says so, against this sign: the vocabulary has no capital" in printed
     assert "has capital letters (a guess" in run(tmp_path, capsys, cased, name="z.db")
     own = folder(tmp_path / "own", config={"do_lower_case": True})
-    assert "lower-cased: tokenizer_config.json says so" in run(tmp_path, capsys, own, name="o.db")
+    assert "lower-cased: tokenizer_config.json says so\n" in run(tmp_path, capsys, own, name="o.db")
+    other = folder(tmp_path / "other", CASED, config={"do_lower_case": True})
+    printed = run(tmp_path, capsys, other, name="p.db")
+    assert (
+        "lower-cased: tokenizer_config.json says so, against this sign: the vocabulary has capital letters" in printed
+    )
 
 
 def test_many_unknown_words_are_a_warning_with_examples(tmp_path: Path, capsys: Any) -> None:
@@ -121,6 +126,14 @@ def test_stores_that_say_nothing_about_capitals_go_with_both() -> None:
     old: Meta = meta_of(Path("meta.json"), content)
     for value in (True, False):
         check_same_vocabulary(replace(old, do_lower_case=value), Path("new"), old, Path("old"))
+
+
+def test_blank_lines_at_the_end_of_a_vocabulary_are_no_pieces(tmp_path: Path) -> None:
+    path = folder(tmp_path / "bert")
+    whole = WordPiece(path)
+    for end in ("\n", "\n\n", "\r\n\n \n"):
+        (path / "vocab.txt").write_text("\n".join(LOWER) + end)
+        assert (WordPiece(path).v_range, WordPiece(path).sha256) == (whole.v_range, whole.sha256)
 
 
 def test_a_folder_with_tokenizer_json_alone(tmp_path: Path) -> None:

@@ -57,8 +57,16 @@ def test_a_run_without_bad_entries_removes_an_older_list(tmp_path):
 
 
 def test_nothing_but_bad_lines_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="no text is left"):
-        prepare(tmp_path, "captions", "--jsonl", jsonl(tmp_path / "mine.jsonl", b"{"), "--skip_bad")
+    message = r"no text is left[\s\S]*2 bad items; the first, line 1: not a JSON object[\s\S]*remedy: +repair"
+    with pytest.raises(InputError, match=message):
+        prepare(tmp_path, "captions", "--jsonl", jsonl(tmp_path / "mine.jsonl", b"{x", b"7"), "--skip_bad")
+    assert [row["item"] for row in left_out(tmp_path)] == ["line 1", "line 2"]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "é" * 125])
+def test_a_name_that_is_too_long_for_files_is_refused_at_once(tmp_path, name):
+    with pytest.raises(InputError, match=r"too long[\s\S]*--output[\s\S]*(300|250) bytes[\s\S]*at most 240"):
+        prepare(tmp_path, "captions", "--jsonl", jsonl(tmp_path / "mine.jsonl", GOOD), name=name)
 
 
 def test_a_question_whose_annotation_is_bad_or_missing_is_left_out(tmp_path):

@@ -167,7 +167,7 @@ def test_describe_regions_tells_the_order_of_its_boxes(tmp_path: Path) -> None:
     for image in INSTANCES["images"]:
         Image.new("RGB", (60, 40)).save(tmp_path / "pictures" / image["file_name"])
     instances = copy.deepcopy(INSTANCES)
-    outside = {"id": 13, "bbox": [100, 100, 5, 5], "image_id": 9, "category_id": 1}
+    outside = {"id": 13, "bbox": [60.5, 35, 4, 5], "image_id": 9, "category_id": 1}
     instances["annotations"].insert(2, outside)
     files = re_files(tmp_path, instances=instances)
     naming = ["--img_name", "visual_grounding_coco_gt_{image_id:012}.npz", "--nproc", "1"]

@@ -32,7 +32,7 @@ DAMAGED = {
     "a number beyond float64": (b'{"a": [1e309]}', "inf at a[0]"),
     "two values for a key": (b'{"a": 1, "b": 2, "a": 3}', "'a'"),
     "two objects": (b"{} {}", "Extra data"),
-    "nothing": (b"", "Expecting value"),
+    "nothing": (b"", "nothing"),
     "a cut gzip": (PACKED[:-9], "end-of-stream"),
     "a gzip with a wrong byte": (PACKED[:30] + b"\xff" + PACKED[31:], ""),
     "a gzip with a wrong sum": (PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "CRC"),
@@ -128,3 +128,24 @@ def test_commands_do_not_wait_for_a_pipe(tmp_path: Path) -> None:
             read()
     with pytest.raises(SystemExit):
         eval_nlvr2.main([str(tmp_path / "a.csv")] * 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "remedy"),
+    [
+        (b'{"a": 1}\n{"a": 2}\n', "JSON lines, one value a line", "--jsonl"),
+        (b"", "nothing, or white space alone", "download"),
+        (b" <!DOCTYPE html>", "a web page", "download"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git-LFS pointer", "git lfs pull"),
+        (b'{"a": 1', "Expecting", "the original file"),
+        (b"1" * 5000, "digits", "the original file"),
+        (b'{"a": 1} x', "Extra data", "the original file"),
+    ],
+)
+def test_what_stands_in_the_place_of_json_is_said_with_a_remedy(
+    tmp_path: Path, content: bytes, reason: str, remedy: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"not a JSON file[\s\S]*a\.json[\s\S]*{reason}[\s\S]*remedy: .*{remedy}"):
+        read_json(path)

@@ -59,8 +59,26 @@ def parsing(path: str | Path, key: object = None) -> Iterator[None]:
         reason, remedy = f"half of a surrogate pair: {excerpt}", "correct this text"
         raise InputError("a text is not Unicode", file=path, key=key, found=reason, remedy=remedy) from None
     except ValueError as error:
-        reason = str(error).split("; use sys.")[0]  # Python's advice is for programmers
-        raise InputError(problem, file=path, key=key, found=reason, expected="JSON text") from None
+        reason, remedy = _reason(error)
+        raise InputError(problem, file=path, key=key, found=reason, expected="JSON text", remedy=remedy) from None
+
+
+def _reason(error: ValueError) -> tuple[str, str]:
+    """What stands in the place of JSON, as far as it can be told, and what to do."""
+    text = error.doc if isinstance(error, json.JSONDecodeError) else ""
+    reason = str(error).split("; use sys.")[0]  # Python's advice is for programmers
+    if not isinstance(error, json.JSONDecodeError):
+        return reason, "correct it, or restore the original file"
+    if not text.strip():
+        return "nothing, or white space alone", "copy or download the file again"
+    if text.startswith("version https://git-lfs"):
+        return "a Git-LFS pointer, not the file that it stands for", "fetch the file: git lfs pull"
+    if text.lstrip().startswith("<"):
+        return "a web page or XML", "download the file itself"
+    if error.msg == "Extra data" and "\n" in text[: error.pos] and text[error.pos] in "[{":
+        remedy = "give such a file to an option that reads it (prepro.py captions: --jsonl), or write one JSON value"
+        return f"JSON lines, one value a line ({reason})", remedy
+    return reason, "correct it, or copy or download the original file again"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
