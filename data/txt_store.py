@@ -1,5 +1,6 @@
 """Reading of text stores (text LMDBs; format: DESIGN section 4, docs/DATA.md). `data.txt_writer` writes them."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 from data.index_cache import columns
 from data.lmdb_io import Reader
 from data.side_files import check_meta, quoted
+from data.text_signs import TextSigns, token_lists
 from data.txt_index import text_columns
 from utils.errors import InputError
 from utils.files import read_json
 from utils.formats import TEXT_KEYS, VCR_TOKENS
+
+LOG = logging.getLogger("uniter")
 
 LENGTH_FILES = ("id2len.json", "id2len_qar.json", "id2len_qa.json")  # of text lengths; the default is the first found
 SAMPLE = 64  # records that `TextStore.check` reads
@@ -143,11 +147,7 @@ class TextStore:
         """
         record = self.decode(self._key(i))
         high = self.meta.v_range[1] + (VCR_TOKENS if "input_ids_as" in record else 0)
-        lists = [record["input_ids"]]
-        for name in ("input_ids_as", "input_ids_rs"):
-            choices = record.get(name, ())
-            lists += choices if isinstance(choices, list | tuple) else [choices]
-        bad = next((ids for ids in lists if not _are_tokens(ids, high)), None)
+        bad = next((ids for ids in token_lists(record) if not _are_tokens(ids, high)), None)
         if bad is not None:
             raise InputError(
                 "a text has word pieces outside the vocabulary",
@@ -179,11 +179,22 @@ class TextStore:
         )
 
     def check(self, seed: int = 0) -> None:
-        """Check `SAMPLE` records drawn by `seed`, then close the LMDB, which must not be open when processes fork."""
-        rng = np.random.default_rng(seed)
+        """Check `SAMPLE` records drawn by `seed`, then close the LMDB, which must not be open when processes fork.
+
+        `InputError` when one is unusable, or nearly all hold special tokens. What is odd is logged as a warning.
+        """
+        rng, signs = np.random.default_rng(seed), self.signs()
         for i in rng.choice(len(self), min(SAMPLE, len(self)), replace=False):
-            self.check_record(int(i))
+            signs.add(self.check_record(int(i)))
         self.close()
+        signs.check(self.path)
+        for warning in signs.warnings():
+            LOG.warning("%s: in a sample %s", self.path, warning)
+
+    def signs(self) -> TextSigns:
+        """A new count of odd tokens, for the vocabulary of this store."""
+        meta = self.meta
+        return TextSigns(meta.cls, meta.sep, meta.mask, meta.unk, meta.v_range[0])
 
     def check_record(self, i: int) -> dict[str, Any]:
         """Read text `i` and check that it has the length and images of the side files; `InputError` otherwise.

@@ -87,6 +87,10 @@ def check_texts(path: str) -> TextStore:
     )
     print(f"  vocabulary: {store.meta.v_range[1]:,} word pieces, {store.meta.tokenizer or 'name unknown'}")
     print(f"  {check.summary()}")
+    signs = check.signs
+    print(f"  odd tokens: {signs.unknown:,} [UNK]; {signs.padded:,} texts with padding, {signs.masked:,} with [MASK]")
+    for warning in signs.warnings():
+        print(f"  warning: {warning}")
     return store
 
 

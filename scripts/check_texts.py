@@ -43,6 +43,7 @@ class RecordCheck:
         self.texts = texts
         self.kinds: Counter[Kind] = Counter()
         self.unlabelled: list[int] = []  # texts without a label
+        self.signs = texts.signs()
         file = texts.path / "ans2label.json"
         self.answers = len(read_ans2label(file)) if file.exists() else 1 << 31
         self.boxes = {entry["id"]: entry["bbox"] for entry in self._entries("annotations.json")}
@@ -54,6 +55,7 @@ class RecordCheck:
     def __call__(self, text: int) -> None:
         """Check a record; `InputError` when it is wrong or contradicts a side file."""
         record = self.texts.check_record(text)
+        self.signs.add(record)
         kind, _ = kind_of(record)
         self.kinds[kind] += 1
         if kind == "text" or (kind == "vcr" and -1 in (record.get("qa_target", -1), record.get("qar_target", -1))):
@@ -83,7 +85,8 @@ class RecordCheck:
         return outside_field(record["bbox"], image["width"], image["height"])
 
     def finish(self) -> None:
-        """`InputError` when the records are of several tasks, or only some have labels."""
+        """`InputError` when the records are of several tasks, only some have labels, or nearly all hold [CLS]."""
+        self.signs.check(self.texts.path / "data.mdb")
         labelled = [kind for kind in self.kinds if kind != "text"]
         mixed, partly = len(labelled) > 1, 0 < len(self.unlabelled) < len(self.texts)
         if mixed or partly:
