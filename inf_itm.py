@@ -19,7 +19,8 @@ from data.retrieval_eval import RetrievalMatrix
 from evaluation.recall import retrieval_recalls
 from evaluation.score_chunks import Chunks
 from evaluation.submission import write_retrieval
-from optim.infer import LOG, InferenceFlags, parse_and_join, read_run_config
+from optim.finished_run import read_run_config
+from optim.infer import LOG, InferenceFlags, parse_and_join
 from optim.precision import Precision
 from optim.predict import Predictor
 from train_itm import ItmConfig, ItmTask
@@ -139,7 +140,7 @@ def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World
     precision = Precision(config.precision, config.fp16, world.device)
     predictor = Predictor(  # before anything is written: the checkpoint may be refused
         task,
-        precision.cast(ranking_model(task, config.score)),
+        precision.cast(ranking_model(task, config)),
         batch_size=config.batch_units,
         world=world,
         precision=precision,
@@ -186,17 +187,23 @@ def _checksum(value: Any) -> int:
     return zlib.crc32(json.dumps(value).encode())
 
 
-def ranking_model(task: ItmTask, score: str) -> nn.Module:
+def ranking_model(task: ItmTask, config: ItmInference) -> nn.Module:
     """The model with a rank head. Zero-shot, the rank head is made from the matching head of pre-training.
 
-    `score`: "matching" takes the logit of a match, "difference" that logit minus the logit of no match. Raises
+    `config.score`: "matching" takes the logit of a match, "difference" that logit minus the logit of no match. Raises
     `InputError` for a checkpoint without the matching head, and for "difference" with a finetuned checkpoint.
     """
     model: Any = task.build_model(complete=True)
     checkpoint = task.config.checkpoint
     assert task.report is not None
     zero_shot = "rank_output.weight" in task.report.missing_keys
-    if score == "difference":
+    if zero_shot and config.train_config:
+        LOG.warning(
+            "%s has no rank head, so the scores are zero-shot, by the matching head of pre-training; "
+            "--train_config, of a finetuned run, asks for finetuned weights: give its ckpt/model_step_best.pt",
+            checkpoint,
+        )
+    if config.score == "difference":
         if not zero_shot:
             raise InputError(
                 "--score difference needs a pretrained checkpoint, and this one is finetuned",

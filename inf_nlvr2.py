@@ -21,8 +21,12 @@ class Nlvr2Inference(InferenceConfig):
     train_dir: str = option(
         help="output folder of the training run to use: log/hps.json, log/model.json, ckpt/", path="own"
     )
-    ckpt: str = option("", help="weights to use: a step of that run, best (the default), or the path of a weight file")
-    checkpoint: str = option("", help="the same as --ckpt, under the name that the other scripts use")
+    ckpt: str | None = option(
+        None, help="weights to use: a step of that run, best (the default), or the path of a weight file"
+    )
+    checkpoint: str | None = option(  # type: ignore[assignment]
+        None, help="the same as --ckpt, under the name that the other scripts use"
+    )
     output_dir: str = option(help="folder for results.csv, the leaderboard's file", path="own")
     batch_size: int | None = option(
         None,
@@ -38,7 +42,7 @@ class Nlvr2Inference(InferenceConfig):
 
     def __post_init__(self) -> None:
         """Join the two flags for the weights; `InputError` where they differ."""
-        checkpoints = {self.ckpt, self.checkpoint} - {""}
+        checkpoints = {checkpoint for checkpoint in (self.ckpt, self.checkpoint) if checkpoint is not None}
         if len(checkpoints) > 1:
             raise InputError(
                 "two different checkpoints were given",

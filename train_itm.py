@@ -29,7 +29,8 @@ from utils.options import MOST, MOST_UNITS, SHARE, option
 from utils.run_config import RunConfig
 from utils.store_options import ListedStoreOptions
 
-MINED: dict[str, Any] = {"only_if": ("hard_negatives", "mined")}
+TRAINING: dict[str, Any] = {"training_only": True}
+MINED: dict[str, Any] = {"only_if": ("hard_negatives", "mined"), **TRAINING}
 
 
 @dataclass(kw_only=True)
@@ -42,12 +43,14 @@ class ItmConfig(ListedStoreOptions, RunConfig):
         "none",
         "none; online: learn from the hardest of many random negatives in each step; mined: from negatives mined every "
         "mine_steps steps (paper A.2)",
+        **TRAINING,
     )
     negative_size: int = option(
         1,
         "random negative images for a text, and as many texts for an image; with online: candidates to choose from",
         at_least=1,
         at_most=100_000,
+        **TRAINING,
     )
     hard_neg_size: int = option(
         31,
@@ -55,11 +58,13 @@ class ItmConfig(ListedStoreOptions, RunConfig):
         at_least=1,
         at_most=100_000,
         only_if=("hard_negatives", "online"),
+        **TRAINING,
     )
     margin: float = option(
         0.2,
         "triplet-loss margin: how much higher a pair should score than its negatives, on scores of 0 to 1",
         **SHARE,
+        **TRAINING,
     )
     mine_steps: int = option(
         4000,
@@ -94,9 +99,10 @@ class ItmConfig(ListedStoreOptions, RunConfig):
         "validation ranks a text's image among this many images; with full_val: images scored at a time",
         at_least=1,
         at_most=MOST_UNITS,
+        **TRAINING,
     )
     full_val: bool = option(
-        False, "validate by ranking all texts and all images: slower, but comparable with published recalls"
+        False, "validate by ranking all texts and all images: slower, but comparable with published recalls", **TRAINING
     )
     train_batch_size: int = option(
         128, "examples in a rank's micro-batch; with online: micro-batches of one example in a rank's step"

@@ -28,7 +28,8 @@ from utils.run_config import RunConfig
 from utils.store_options import SplitStoreOptions
 
 BOXES_HELP = "kind of boxes in the image LMDB; None: gt if its name has coco_gt, else detected"
-RANK: dict[str, Any] = {"only_if": ("train_loss", "rank")}
+TRAINING: dict[str, Any] = {"training_only": True}
+RANK: dict[str, Any] = {"only_if": ("train_loss", "rank"), **TRAINING}
 
 
 @dataclass(kw_only=True)
@@ -37,12 +38,14 @@ class ReConfig(SplitStoreOptions, RunConfig):
 
     may_change = RunConfig.may_change | {"val_boxes", "test_boxes"}
 
-    train_boxes: Boxes | None = option(None, help=f"training split (must be gt): {BOXES_HELP}")
-    val_boxes: Boxes | None = option(None, help=f"validation split: {BOXES_HELP}")
-    test_boxes: Boxes | None = option(None, help=f"test split: {BOXES_HELP}")
+    train_boxes: Boxes | None = option(None, help=f"training split (must be gt): {BOXES_HELP}", **TRAINING)
+    val_boxes: Boxes | None = option(None, help=f"validation split: {BOXES_HELP}", **TRAINING)
+    test_boxes: Boxes | None = option(None, help=f"test split: {BOXES_HELP}", **TRAINING)
     mlp: Literal[1, 2] = option(1, help="number of linear layers in the head")
     train_loss: Literal["cls", "rank"] = option(
-        "cls", help="cls: cross-entropy over the regions; rank: margin ranking loss between the true region and another"
+        "cls",
+        help="cls: cross-entropy over the regions; rank: margin ranking loss between the true region and another",
+        **TRAINING,
     )
     margin: float = option(
         0.2,

@@ -41,6 +41,7 @@ class VcrConfig(ListedStoreOptions, RunConfig):
     checkpoint_from: Literal["pretrain", "vcr_pretrain"] = option(
         "pretrain",
         help="stage of the checkpoint: pretrain.py or VCR's second stage; only used for a warning in the log",
+        training_only=True,
     )
     regions: RegionSource | None = option(None, help=REGIONS_HELP)
     val_batch_size: int = option(

@@ -11,11 +11,12 @@ import numpy as np
 
 from data.dataset import Dataset
 from evaluation.ids import split_order
+from optim.finished_run import read_run_config, weight_file
 from optim.precision import Precision
 from optim.predict import Predictor
 from optim.task import Task
 from utils import distributed
-from utils.config import load_hps, parse
+from utils.config import parse
 from utils.distributed import World
 from utils.errors import InputError
 from utils.files import check_output
@@ -23,6 +24,8 @@ from utils.options import MOST_UNITS, option
 from utils.run_config import RunConfig
 
 LOG = logging.getLogger("uniter")
+
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
 @dataclass(kw_only=True)
@@ -76,7 +79,8 @@ class InferenceConfig(InferenceFlags):
     @property
     def name(self) -> str:
         """The part of the names of result files that says which weights made them: `checkpoint`, or a path's stem."""
-        return Path(self.checkpoint).stem
+        path = Path(self.checkpoint)
+        return path.stem if path.suffix in WEIGHT_SUFFIXES else path.name
 
 
 F = TypeVar("F", bound=InferenceConfig)
@@ -183,21 +187,6 @@ def parse_and_join(flags_type: type[P], argv: list[str] | None) -> tuple[P, Worl
     for note in notes:
         LOG.info(note)
     return flags, world
-
-
-def weight_file(run_dir: Path, checkpoint: str, numbered_by: str) -> Path:
-    """The path of the weight file for `checkpoint`: a number (a step or an epoch of the run), "best", or a path."""
-    if checkpoint.isdigit() or checkpoint == "best":
-        return run_dir / "ckpt" / f"model_{numbered_by}_{checkpoint}.pt"
-    return Path(checkpoint)
-
-
-def read_run_config(path: Path, config_type: type[R]) -> R:
-    """Read the options of a run from `path`, its `log/hps.json`; the log names keys that are unknown and ignored."""
-    config, unknown = load_hps(path, config_type)
-    if unknown:
-        LOG.info(f"{path}: these keys are unknown and ignored: {', '.join(unknown)}")
-    return config
 
 
 def finished_run_config(flags: InferenceConfig, config_type: type[R], numbered_by: str) -> R:

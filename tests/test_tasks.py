@@ -324,6 +324,90 @@ def test_what_boxes_are_may_be_said(world, tmp_path):
         assert f"val-acc({said})" in (tmp_path / kind).read_text()
 
 
+@pytest.mark.parametrize("name", TASKS | MORE)
+def test_inference_needs_no_option_of_training(world, runs, tmp_path, name):
+    """Whatever their values in log/hps.json are, the predictions are the same."""
+    flags, path = inference(name, world, runs[name], tmp_path)
+    SCRIPTS[name][1].main(flags)
+    before = path.read_bytes()
+    hps = json.loads((runs[name] / "log" / "hps.json").read_text())
+    needed = {"conf_th", "max_bb", "min_bb", "num_bb", "blind", "val_batch_size"}
+    needed |= {"model", "use_img_type", "mlp", "regions", "ans2label"}
+    copy = tmp_path / "copy"
+    for folder in ("log", "ckpt"):
+        shutil.copytree(runs[name] / folder, copy / folder)
+    wrong = {key: value if key in needed else {"wrong": key} for key, value in hps.items()}
+    (copy / "log" / "hps.json").write_text(json.dumps(wrong))
+    flags = [flag.replace(str(runs[name]), str(copy)) for flag in flags]
+    path = Path(str(path).replace(str(runs[name]), str(copy)))
+    path.unlink(missing_ok=True)
+    text = spoken(lambda: SCRIPTS[name][1].main(flags))
+    assert path.read_bytes() == before
+    assert "hps.json: ignored, because inference does not need them: wrong values of" in text
+    assert "optim {'wrong': 'optim'}" in text
+    wrong["conf_th"] = "high"
+    (copy / "log" / "hps.json").write_text(json.dumps(wrong))
+    with pytest.raises(InputError, match=r"hps\.json[\s\S]*conf_th"):
+        SCRIPTS[name][1].main(flags)
+
+
+def test_options_that_a_folder_lacks_are_said(world, runs, tmp_path):
+    shutil.copytree(runs["nlvr2"], tmp_path / "run")
+    hps = json.loads((tmp_path / "run" / "log" / "hps.json").read_text())
+    del hps["use_img_type"], hps["optim"], hps["num_bb"]  # training reads the second, conf_th -1 the third
+    (tmp_path / "run" / "log" / "hps.json").write_text(json.dumps(hps))
+    flags, _ = inference("nlvr2", world, tmp_path / "run", tmp_path / "out")
+    text = spoken(lambda: inf_nlvr2.main(flags))
+    assert "hps.json: options that it lacks have their defaults: use_img_type False\n" in text
+
+
+def test_weights_of_a_run_by_a_part_of_their_name(world, runs, tmp_path):
+    shutil.copytree(runs["re"] / "ckpt", tmp_path / "ckpt")
+    shutil.copytree(runs["re"] / "log", tmp_path / "log")
+    shutil.copy(tmp_path / "ckpt/model_epoch_best.pt", tmp_path / "ckpt/model_epoch_best.v2.pt")
+    flags, path = inference("re", world, tmp_path)
+    for name, file in (("12_final", "model_epoch_12_final.pt"), ("best.v2", "model_epoch_best.pt")):
+        inf_re.main([*flags, "--checkpoint", name])
+        by_name = path.with_name(path.name.replace("best", name)).read_bytes()
+        inf_re.main([*flags, "--checkpoint", str(tmp_path / "ckpt" / file)])
+        assert path.with_name(path.name.replace("best", Path(file).stem)).read_bytes() == by_name
+    for name in ("last", "model_epoch_1.pt", "99", "x" * 300):
+        with pytest.raises(InputError) as error:
+            inf_re.main([*flags, "--checkpoint", name])
+        for part in (str(tmp_path / "ckpt"), f"{name}; the run has 1, 2", "12_final, best, best.v2"):
+            assert part in str(error.value)
+    with pytest.raises(InputError, match=r"absent/w\.pt[\s\S]*the run has 1, 2"):
+        inf_re.main([*flags, "--checkpoint", "absent/w.pt"])
+
+
+@pytest.mark.parametrize("model, theirs", [("paired", "nlvr2"), ("triplet", "nlvr2")])
+def test_weights_are_not_scored_by_a_smaller_model(world, runs, tmp_path, model, theirs):
+    shutil.copytree(runs[theirs], tmp_path / "run")
+    hps = json.loads((tmp_path / "run" / "log" / "hps.json").read_text())
+    (tmp_path / "run" / "log" / "hps.json").write_text(json.dumps(hps | {"model": model}))
+    flags, path = inference("nlvr2", world, tmp_path / "run", tmp_path / "out")
+    with pytest.raises(InputError, match=r"attn1|nlvr2_output"):
+        inf_nlvr2.main(flags)
+    assert not path.exists()
+
+
+def test_retrieval_with_options_of_finetuning_says_that_it_is_zero_shot(world, runs, tmp_path):
+    weights = torch.load(runs["itm"] / "ckpt" / "model_step_12.pt", weights_only=True)
+    torch.save({key: weights[key] for key in weights if "rank" not in key}, tmp_path / "pretrained.pt")
+    flags, _ = inference("itm", world, runs["itm"], tmp_path / "out")
+    assert "zero-shot" not in spoken(lambda: inf_itm.main(flags))
+    text = spoken(lambda: inf_itm.main([*flags, "--checkpoint", str(tmp_path / "pretrained.pt")]))
+    assert "pretrained.pt has no rank head, so the scores are zero-shot" in text and "model_step_best.pt" in text
+
+
+@pytest.mark.parametrize("flag", ["--ckpt", "--checkpoint"])
+def test_an_empty_name_of_weights_is_refused(world, runs, tmp_path, flag):
+    flags, path = inference("nlvr2", world, runs["nlvr2"], tmp_path)
+    with pytest.raises(InputError, match=r"empty text[\s\S]*(ckpt|checkpoint)"):
+        inf_nlvr2.main([*flags, flag, ""])
+    assert not path.exists()
+
+
 def test_both_names_of_the_flag_for_weights(world, runs, tmp_path):
     flags, _ = inference("nlvr2", world, runs["nlvr2"], tmp_path)
     logits = []

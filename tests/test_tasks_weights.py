@@ -66,6 +66,9 @@ def test_a_run_is_not_resumed_from_weights_that_are_no_finite_floats(world, run,
     shutil.copytree(run, tmp_path / "run")
     state, key = checkpoint.load(run / "ckpt/model_step_2.pt"), "uniter.pooler.dense.weight"
     torch.save(state | {key: change(state[key])}, tmp_path / "run/ckpt/model_step_2.pt")
+    train_state = checkpoint.load(run / "ckpt/train_state_2.pt")
+    del train_state["weights_sum"]  # as before it was saved
+    checkpoint.save(tmp_path / "run/ckpt/train_state_2.pt", train_state, old_format=False)
     config = options(world, run, **STORES, **SHORT | {"num_train_steps": 4}, checkpoint=str(world / "pretrained.pt"))
     with pytest.raises(InputError, match=rf"model_step_2\.pt[\s\S]*{key}"):
         train_vqa.main(["--config", str(config), "--output_dir", str(tmp_path / "run"), "--resume"])
@@ -83,6 +86,9 @@ def test_eval_only_scores_weights_that_are_given_and_whole(world, run, tmp_path)
     assert "--resume has no meaning" in str(error.value) and f"--checkpoint {best}" in str(error.value)
     with pytest.raises(InputError, match="vqa_output"):
         train_vqa.main([*flags, "--checkpoint", str(world / "pretrained.pt")])
+    torch.save(checkpoint.load(best) | {"vqa_output.4.weight": torch.ones(2)}, tmp_path / "larger.pt")
+    with pytest.raises(InputError, match=r"parts that the model does not have[\s\S]*vqa_output\.4\.weight"):
+        train_vqa.main([*flags, "--checkpoint", str(tmp_path / "larger.pt")])
     assert train_vqa.main([*flags, "--checkpoint", str(best)])["val/score"] > 0
     assert not (tmp_path / "new").exists()
 

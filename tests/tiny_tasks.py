@@ -137,7 +137,11 @@ def make_commonsense(world: Path, raw: Path, rng: np.random.Generator) -> None:
     lines = []
     for i in range(30):
         choices = [[[phrase(rng).split()[0], [k % 2], phrase(rng).split()[0]] for k in range(4)] for _ in range(2)]
-        files = {"img_fn": f"tiny/tiny_{i % 24:012}.png", "metadata_fn": f"tiny_{i % 24}.json", "objects": ["wa", "wb"]}
+        files = {
+            "img_fn": f"tiny/tiny_{i % 24:012}.png",
+            "metadata_fn": f"tiny_{i % 24:012}.json",
+            "objects": ["wa", "wb"],
+        }
         labels = {"answer_label": int(rng.integers(4)), "rationale_label": int(rng.integers(4))}
         texts = {"question": ["wa", [1], "?"], "answer_choices": choices[0], "rationale_choices": choices[1]}
         lines.append({"annot_id": f"val-{7 * (11 * i % 30)}"} | files | texts | labels)

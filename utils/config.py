@@ -10,7 +10,7 @@ import dataclasses
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
@@ -21,7 +21,7 @@ from utils.errors import InputError
 from utils.files import read_json
 from utils.options import convert, field_metadata, field_types, is_read, is_required, option, unknown_key
 from utils.paths import find_file, resolve_paths
-from utils.ranges import check_ranges, spell_range
+from utils.ranges import check_ranges, check_value, spell_range
 from utils.run_config import RunConfig
 
 T = TypeVar("T")
@@ -59,17 +59,34 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
     return config, notes + validate(config, files)
 
 
-def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]]:
-    """Read the options of a finished run (`log/hps.json`), or a model's sizes; returns them with the unknown keys.
+def load_hps(path: str | Path, config_class: type[T], unneeded: Collection[str] = ()) -> tuple[T, dict[str, Any]]:
+    """Read the options of a finished run (`log/hps.json`), or a model's sizes; returns them with the keys left over.
 
     Missing keys take their defaults. Numbers written as text are accepted, because the release saved `--betas` that
-    way. Paths stay as they are. Unknown keys (those that `config_class` lacks) come with their values. Raises
-    `InputError` for a file that is absent or not a JSON object, a wrong type and a missing required key.
+    way. Paths stay as they are. Keys left over, with their values: unknown ones (which `config_class` lacks), and those
+    of `unneeded`, options that nobody will read, whose values are wrong. Raises `InputError` for a file that is absent
+    or not a JSON object, another wrong value and a missing required key.
     """
-    hints = field_types(config_class)
+    hints, metadata = field_types(config_class), field_metadata(config_class)
+    fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     options = read_object(path)
-    values = {k: convert(v, hints[k], k, path, text_numbers=True) for k, v in options.items() if k in hints}
-    missing = [f.name for f in dataclasses.fields(config_class) if is_required(f) and f.name not in values]  # type: ignore[arg-type]
+    values, left_over = {}, {}
+    for key, value in options.items():
+        if key not in hints:
+            left_over[key] = value
+            continue
+        try:
+            values[key] = convert(value, hints[key], key, path, text_numbers=True)
+            if values[key] != fields[key].default:
+                check_value(values[key], metadata[key], key, path)
+        except InputError:
+            if key not in unneeded:
+                raise
+            left_over[key] = value
+            values.pop(key, None)
+            if is_required(fields[key]):
+                values[key] = value  # for want of a default; nobody will read it
+    missing = [name for name in fields if is_required(fields[name]) and name not in values]
     if missing:
         raise InputError(
             "required keys are missing in a JSON file",
@@ -78,9 +95,7 @@ def load_hps(path: str | Path, config_class: type[T]) -> tuple[T, dict[str, Any]
             found=", ".join(options) or "no key",
             remedy="give a model's JSON file as model_config, and a run's log/hps.json where a run is asked for",
         )
-    config = config_class(**values)
-    check_ranges(config, dict.fromkeys(values, path))
-    return config, {k: v for k, v in options.items() if k not in hints}
+    return config_class(**values), left_over
 
 
 def validate(config: Any, files: Mapping[str, Any] = MappingProxyType({})) -> list[str]:

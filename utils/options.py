@@ -24,8 +24,9 @@ def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) 
     """Define a dataclass field that is an option; without a default the option is required.
 
     `metadata`: `group` (its heading in --help), `path` and `joined` (see `utils.paths`), for numbers the range (see
-    `utils.ranges`), and `only_if`: (name, value) of another option with whose value alone this one is read. A list as
-    default is copied for each instance. A subclass may give a field another default and keeps its metadata.
+    `utils.ranges`), `only_if`: (name, value) of another option with whose value alone this one is read, and
+    `training_only`: whether inference with a finished run does not read it. A list as default is copied for each
+    instance. A subclass may give a field another default and keeps its metadata.
     """
     metadata = {"help": help, **metadata}
     if isinstance(default, list):

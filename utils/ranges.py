@@ -44,18 +44,18 @@ def check_ranges(config: Any, files: Mapping[str, Any]) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if value != field.default:  # such as "" where that stands for none
-            _check(value, metadata[field.name], field.name, files.get(field.name))
+            check_value(value, metadata[field.name], field.name, files.get(field.name))
 
 
-def _check(value: Any, bounds: Mapping[str, Any], key: str, file: Any) -> None:
-    """Check one value, or each item of a list; `key` is its name."""
+def check_value(value: Any, bounds: Mapping[str, Any], key: str, file: Any) -> None:
+    """As `check_ranges`, for one value, or each item of a list; `key` is its name."""
     if isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            _check(item, bounds, f"{key}[{i}]", file)
+            check_value(item, bounds, f"{key}[{i}]", file)
     elif dataclasses.is_dataclass(value):
         metadata = field_metadata(type(value))
         for name in metadata:
-            _check(getattr(value, name), metadata[name], f"{key}.{name}", file)
+            check_value(getattr(value, name), metadata[name], f"{key}.{name}", file)
     elif isinstance(value, str):
         _check_text(value, key, file)
     elif isinstance(value, int | float) and not isinstance(value, bool) and not in_range(value, bounds):

@@ -7,6 +7,8 @@ from typing import Any
 from utils.errors import InputError
 from utils.options import MOST, option
 
+PATH: dict[str, Any] = {"path": True, "training_only": True}
+
 
 @dataclasses.dataclass(kw_only=True)
 class DataEntry:
@@ -24,12 +26,12 @@ class DataEntry:
 class ListedStoreOptions:
     """Stores of a task with several training stores: VQA, VCR, retrieval."""
 
-    train_txt_dbs: list[str] = option([], path=True, help="text LMDBs of the training split (required for training)")
-    train_img_dbs: list[str] = option([], path=True, help="image LMDBs of the training split, one for each text LMDB")
-    val_txt_db: str | None = option(None, path=True, help="text LMDB of the validation split; None: do not validate")
-    val_img_db: str | None = option(None, path=True, help="image LMDB of the validation split")
-    test_txt_db: str | None = option(None, path=True, help="text LMDB of a test split with labels; None: do not test")
-    test_img_db: str | None = option(None, path=True, help="image LMDB of the test split")
+    train_txt_dbs: list[str] = option([], **PATH, help="text LMDBs of the training split (required for training)")
+    train_img_dbs: list[str] = option([], **PATH, help="image LMDBs of the training split, one for each text LMDB")
+    val_txt_db: str | None = option(None, **PATH, help="text LMDB of the validation split; None: do not validate")
+    val_img_db: str | None = option(None, **PATH, help="image LMDB of the validation split")
+    test_txt_db: str | None = option(None, **PATH, help="text LMDB of a test split with labels; None: do not test")
+    test_img_db: str | None = option(None, **PATH, help="image LMDB of the test split")
 
     def db_pairs(self, split: str) -> list[tuple[str, str]]:
         """The (text LMDB, image LMDB) paths of a split: "train", "val" or "test".
@@ -49,12 +51,12 @@ class ListedStoreOptions:
 class SplitStoreOptions:
     """Stores of a task with one training store: NLVR2, visual entailment, referring expressions."""
 
-    train_txt_db: str | None = option(None, path=True, help="text LMDB of the training split (required for training)")
-    train_img_db: str | None = option(None, path=True, help="image LMDB of the training split")
-    val_txt_db: str | None = option(None, path=True, help="text LMDB of the validation split; None: do not validate")
-    val_img_db: str | None = option(None, path=True, help="image LMDB of the validation split")
-    test_txt_db: str | None = option(None, path=True, help="text LMDB of a test split with labels; None: do not test")
-    test_img_db: str | None = option(None, path=True, help="image LMDB of the test split")
+    train_txt_db: str | None = option(None, **PATH, help="text LMDB of the training split (required for training)")
+    train_img_db: str | None = option(None, **PATH, help="image LMDB of the training split")
+    val_txt_db: str | None = option(None, **PATH, help="text LMDB of the validation split; None: do not validate")
+    val_img_db: str | None = option(None, **PATH, help="image LMDB of the validation split")
+    test_txt_db: str | None = option(None, **PATH, help="text LMDB of a test split with labels; None: do not test")
+    test_img_db: str | None = option(None, **PATH, help="image LMDB of the test split")
 
     def db_pairs(self, split: str) -> list[tuple[str, str]]:
         """The (text LMDB, image LMDB) paths of a split: "train", "val" or "test".
