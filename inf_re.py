@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.referring import Boxes, box_source
+from evaluation.ids import check_numbers
 from optim.infer import Inference, InferenceConfig
 from train_re import BOXES_HELP, ReConfig, ReTask
 from utils.distributed import launch
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     for txt_db in flags.txt_db.split(":"):
         boxes = box_source(flags.img_db, flags.boxes)
         dataset = inference.task.dataset(txt_db, flags.img_db, boxes=boxes)
+        check_numbers((dataset.id(i) for i in range(len(dataset))), txt_db)
         name = f"results_{flags.name}_{Path(txt_db).stem}_on_{Path(flags.img_db).name}_all.json"
         path = flags.run_dir / "results_test" / name
         predictions = inference.predict(dataset, path)

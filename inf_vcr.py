@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.vcr import RegionSource
+from evaluation.ids import check_csv_ids
 from optim.infer import Inference, InferenceConfig
 from train_vcr import VcrConfig, VcrTask
 from utils.distributed import launch
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> Path:
     inference = Inference(VcrInference, VcrTask, VcrConfig, argv, changes)
     flags = inference.flags
     dataset = inference.task.dataset(flags.txt_db, flags.img_db, choices="all")
+    check_csv_ids((dataset.id(i) for i in range(len(dataset))), flags.txt_db)
     path = inference.results(flags.split)
     return inference.publish(inference.predict(dataset, path), dataset, path)
 

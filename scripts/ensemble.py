@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any] | None:
     parser.add_argument("--ans2label", default="release", help="vqa: JSON file of the answer vocabulary of the logits")
     args = parser.parse_args(argv)
     outputs = output_files(args.task, args.output, scored=bool(args.annotations))
-    check_outputs(outputs, [*args.logits, *args.annotations, args.ans2label])
+    vocabulary = [args.ans2label] if args.ans2label != "release" else []
+    check_outputs(outputs, [*args.logits, *args.annotations, *vocabulary])
     check_annotations(args.task, args.annotations)
     with moved_together(args.output.parent) as folder:
         results = folder / outputs[0].name

@@ -3,12 +3,17 @@
 import json
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
+import inf_nlvr2
+import inf_re
+import inf_vcr
 from evaluation.submission import (
     question_numbers,
     write_logits_npz,
@@ -20,6 +25,7 @@ from evaluation.submission import (
     write_vcr_json,
     write_ve,
 )
+from optim.infer import Inference
 from tests.golden_data import GOLDEN
 from utils.errors import InputError
 from utils.npz import open_npz, read_array, write_npz
@@ -213,3 +219,19 @@ def test_ids_of_expressions_that_are_no_numbers_are_named(tmp_path: Path) -> Non
     box = [1, 2, 3, 4]
     with pytest.raises(InputError, match=r"not a number[\s\S]*r\.json[\s\S]*x"):
         write_re(tmp_path / "r.json", [{"sent_id": "x", "pred_box": box, "tgt_box": box}], ["x"])
+
+
+@pytest.mark.parametrize(
+    ("script", "id_"), [(inf_nlvr2, "dev-\n1-0-0"), (inf_nlvr2, "dev,1-0-0"), (inf_vcr, "val-1\n"), (inf_re, "x")]
+)
+def test_inference_refuses_ids_that_its_file_cannot_hold_at_its_start(
+    monkeypatch: pytest.MonkeyPatch, script: Any, id_: str
+) -> None:
+    dataset = MagicMock(id=lambda i: id_, __len__=lambda self: 1)
+    inference = MagicMock(flags=MagicMock(txt_db="my.db", output_dir="out", boxes="gt"))
+    inference.task.dataset.return_value = dataset
+    inference.predict_split = partial(Inference.predict_split, inference)
+    monkeypatch.setattr(script, "Inference", lambda *arguments: inference)
+    with pytest.raises(InputError, match=r"an id [\s\S]*my\.db"):
+        script.main([])
+    inference.predict.assert_not_called()
