@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from toolz import isdistinct
 
 from prepare.entries import Location, bad_field, take
-from prepare.image_names import stem_of
+from prepare.image_names import base_name, stem_of
 from prepare.left_out import bad_entry
 from utils.errors import InputError
 from utils.files import read_json
@@ -74,7 +74,7 @@ def _images(content: Any, file: Path) -> Iterator[tuple[str, Instances]]:
     for index, entry in enumerate(take(content, "images", list, Location(file))):
         location = Location(file, "images", index)
         with bad_entry(location):
-            name = PurePosixPath(take(entry, "file_name", str, location)).name
+            name = base_name(take(entry, "file_name", str, location))
             image_id = _whole(entry, "id", location)
             if name in names or image_id in ids:
                 twice = f"file_name {name}" if name in names else f"id {image_id}"

@@ -17,7 +17,8 @@ from utils.formats import IMG_LABEL_DIM
 UNKNOWN_CONFIDENCE = 0.5  # for layouts without classes, whose boxes have passed the detector's own threshold
 HALF_MAX = float(np.finfo(np.float16).max)
 SLACK_PIXELS, SLACK_SHARE = 5, 0.02  # how far a box may reach outside the image; it is cut there
-OTHER_TYPES = ("float16", "float64")  # that features of a tsv are taken for, if float32 makes no sense
+# What features of a tsv are taken for, in this order, if they make no sense as float32.
+OTHER_TYPES = ("int64", "int32", "float16", "float64")
 TINY, HUGE, ODD_SHARE = 1e-7, 1e4, 0.01  # numbers that features do not have, and the share of them that is suspicious
 FEWEST = 512  # numbers that are needed to tell one type from another
 

@@ -74,7 +74,8 @@ class LeftOut:
         if not self._items:
             return None
         item, reason = self._items[0]
-        return f"{len(self):,} bad items; the first, {item}: " + "; ".join(map(str.strip, reason.splitlines()))
+        lines = [" ".join(line.split()) for line in reason.splitlines()]
+        return f"{len(self):,} bad items; the first, {item}: {'; '.join(lines)}"
 
 
 _list: ContextVar[LeftOut | None] = ContextVar("left_out", default=None)  # of the command that is running

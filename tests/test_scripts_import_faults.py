@@ -84,6 +84,13 @@ def test_features_of_another_type_are_named(tmp_path, dtype, scale):
         run(tmp_path, line(WIDE | {"features": features}, BUTD))
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_features_that_are_whole_numbers_are_named(tmp_path, dtype):
+    features = np.random.default_rng(0).integers(0, 200, (5, 2048)).astype(dtype)
+    with pytest.raises(InputError, match=rf"another type[\s\S]*line 1[\s\S]*{np.dtype(dtype)} only"):
+        run(tmp_path, line(WIDE | {"features": features}, BUTD))
+
+
 @pytest.mark.parametrize("features", [np.full((5, 2048), 2.0), np.zeros((5, 8)), np.full((5, 8), 1e-8)])
 def test_odd_features_are_not_taken_for_another_type(tmp_path, features):
     (record,) = run(tmp_path, line(WIDE | {"features": features.astype(np.float32)}, BUTD)).values()

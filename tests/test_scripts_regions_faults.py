@@ -53,6 +53,12 @@ def test_names_count_without_their_suffix(tmp_path, pictures, capsys):
     assert "1 pictures have another suffix" in capsys.readouterr().out
 
 
+def test_folders_of_file_names_do_not_count(tmp_path, pictures, capsys):
+    records = describe(tmp_path, pictures, {"train\\a.png": [[0, 0, 50, 30]], "train/b.png": [[0, 0, 50, 60]]})
+    assert len(records["a.npz"]["conf"]) == len(records["b.npz"]["conf"]) == 1
+    assert "suffix" not in capsys.readouterr().out
+
+
 def test_an_exact_name_comes_before_one_without_suffix(tmp_path, pictures):
     records = describe(tmp_path, pictures, {"a.png": [[0, 0, 50, 30]], "a.jpg": [[0, 0, 10, 10]]}, "--grid")
     assert records["a.npz"]["norm_bb"][0, 2] == 0.5 and len(records["b.npz"]["conf"]) == 36
