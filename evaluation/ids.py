@@ -1,6 +1,7 @@
 """The check that predictions have exactly the ids of a split, and the rows of those ids."""
 
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
@@ -47,10 +48,23 @@ def split_order(path: str | Path, ids: Sequence[Hashable], expected: Iterable[Ha
     row_by_id, order = {id_: row for row, id_ in enumerate(ids)}, list(expected)
     if len(row_by_id) < len(ids):
         duplicate = next(id_ for row, id_ in enumerate(ids) if row_by_id[id_] != row)
-        expected_text = f"one prediction for each {noun}"
-        raise InputError(f"one {noun} is given twice", file=path, key=duplicate, expected=expected_text)
+        raise InputError(
+            f"one {noun} is given twice",
+            file=path,
+            key=duplicate,
+            found=f"{list(ids).count(duplicate)} predictions",
+            expected=f"one prediction for each {noun}",
+            remedy="predict again",
+        )
     if len(set(order)) < len(order):
-        raise InputError(f"the split names one {noun} twice", file=path)
+        raise InputError(
+            f"the split names one {noun} twice",
+            file=path,
+            key=next(id_ for id_, count in Counter(order).items() if count > 1),
+            found=f"{len(set(order))} ids of {len(order)} {noun}s",
+            expected=f"an id of its own for each {noun}",
+            remedy="prepare the text store again",
+        )
     check_ids(row_by_id, order, noun, path)
     return [row_by_id[id_] for id_ in order]
 

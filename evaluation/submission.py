@@ -6,6 +6,7 @@ Then no file is written; an old one stays.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def write_vcr_csv(path: str | Path, ids: Sequence[str], scores: np.ndarray, expe
     for row, number in numbers.items():
         if number is None:
             expected = "an id that ends with a number, such as test-17"
-            raise InputError("not a VCR annot_id", file=path, key=ids[row], expected=expected)
+            remedy = "predict for a text store that prepro.py vcr made from the official files"
+            raise InputError("not a VCR annot_id", file=path, key=ids[row], expected=expected, remedy=remedy)
     order = sorted(order, key=lambda row: int(numbers[row][1]))  # type: ignore[index]
     lines = [",".join(["annot_id", *VCR_COLUMNS])]
     lines += [",".join([ids[row], *map(repr, np.asarray(scores[row]).tolist())]) for row in order]
@@ -215,7 +217,8 @@ def logit_rows(
         found = f"{len(ids)} ids and {len(scores)} rows"
         raise InputError("the number of ids is not the number of rows", file=path, found=found)
     if len(set(map(str, ids))) < len(ids):
-        raise InputError("an id is given twice", file=path, expected="one row for each id")
+        twin = next(id_ for id_, count in Counter(map(str, ids)).items() if count > 1)
+        raise InputError("an id is given twice", file=path, key=twin, expected="one row for each id")
     with np.errstate(over="ignore"):
         rows = [np.asarray(row).astype(dtype) for row in scores]
     check_finite(ids, rows)

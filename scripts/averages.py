@@ -27,7 +27,13 @@ def check_same_ids(runs: Runs, task: str) -> None:
     """Check that the files of all runs hold the same ids of `task`; `InputError` otherwise."""
     first_path, first = runs[0]
     if not len(first):
-        raise InputError("the file holds no logits", file=first_path)
+        raise InputError(
+            "the file holds no logits",
+            file=first_path,
+            found="no arrays",
+            expected="an array for each example, as inf_*.py --save_logits writes",
+            remedy="name another file, or predict again",
+        )
     if task in ("vqa", "re"):
         check_numbers((name.rpartition("/")[2] for name in first), first_path)
     for path, arrays in runs[1:]:

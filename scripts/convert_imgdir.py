@@ -441,6 +441,11 @@ def main() -> None:
     if args.min_bb > args.max_bb:
         parser.error(f"argument --min_bb: {args.min_bb} is greater than --max_bb, which is {args.max_bb}")
     problem = write(args)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try again at its end
+        problem = problem or f"standard output cannot be written: {error.strerror}; the store is complete"
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data.side_files import TEXTS, check_values
+from evaluation.metrics import NLVR2_ID
 from evaluation.submission import VCR_COLUMNS
 from prepare.annotations_tasks import karpathy_captions
 from prepare.entries import Location, bad_field, contradiction, described, json_lines, take
@@ -75,6 +76,8 @@ def read_nlvr2_labels(path: Path) -> dict[str, str]:
     labels: dict[str, str] = {}
     for location, entry in json_lines(path):
         id_ = take(entry, "identifier", str, location)
+        if not NLVR2_ID.fullmatch(id_):
+            raise bad_field(location.child("identifier"), id_, "an NLVR2 identifier, such as dev-896-0-1")
         value = entry.get("label")
         label = str(value) if isinstance(value, bool) else take(entry, "label", str, location)
         add_new(labels, id_, truth_value(label, location.child("label")), path)

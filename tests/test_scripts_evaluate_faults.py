@@ -228,6 +228,12 @@ def test_a_repeated_pair_is_named(tmp_path: Path) -> None:
     refused(r"truth\.jsonl[\s\S]*line 3\.pairID[\s\S]*a, which line 1[\s\S]*one example for each", "ve", results, truth)
 
 
+def test_an_identifier_of_another_form_is_named(tmp_path: Path) -> None:
+    truth = file(tmp_path / "truth.jsonl", changed(NLVR2, 1, identifier="mine"))
+    results = file(tmp_path / "r.csv", "dev-0-0-0,True\nmine,True\n")
+    refused(r"truth\.jsonl[\s\S]*line 2\.identifier[\s\S]*'mine'[\s\S]*dev-896-0-1", "nlvr2", results, truth)
+
+
 @pytest.mark.parametrize("task", ["ve", "nlvr2", "vcr", "re"])
 def test_split_where_it_does_nothing(tmp_path: Path, task: str) -> None:
     truth = [] if task == "re" else [file(tmp_path / "truth.jsonl", VE)]

@@ -17,6 +17,7 @@ from utils.errors import InputError
 from utils.output_files import check_outputs, moved_together
 
 ROOT = Path(__file__).parents[1]
+BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
 VE = {"pairID": "a", "gold_label": "entailment", "Flickr30K_ID": "1", "sentence2": "A dog."}
 
 
@@ -127,18 +128,30 @@ def test_files_are_moved_together(tmp_path: Path) -> None:
 def test_standard_output_that_cannot_be_written(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "r.csv").write_text("dev-0-0-0,True\n")
     (tmp_path / "dev.json").write_text('{"identifier": "dev-0-0-0", "label": "True"}')
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    environment["PYTHONPATH"] = str(ROOT)
     for output, status, message in (("/dev/full", 2, "standard output cannot be written"), ("a pipe", 1, "")):
         reader, pipe = os.pipe()
         os.close(reader)
         with open(output, "w") if output == "/dev/full" else os.fdopen(pipe, "w") as stream:
             end = subprocess.run(
-                [sys.executable, *command], cwd=tmp_path, env=environment, stdout=stream, stderr=subprocess.PIPE
+                [sys.executable, *command], cwd=tmp_path, env=BUFFERED, stdout=stream, stderr=subprocess.PIPE
             )
         text = end.stderr.decode()
         assert end.returncode == status and message in text and "Traceback" not in text and "ignored" not in text
         assert ("No space left" in text) == (output == "/dev/full") and text.count("\n") <= 3
+
+
+def test_a_converter_whose_output_is_full_says_so(tmp_path: Path) -> None:
+    (tmp_path / "npz").mkdir()
+    boxes = np.array([[0.1, 0.1, 0.5, 0.5, 0.4, 0.4]], np.float16)
+    np.savez(tmp_path / "npz" / "a.npz", features=np.ones((1, 4), np.float16), norm_bb=boxes, conf=np.ones(1))
+    command = [str(ROOT / "scripts" / "convert_imgdir.py"), "--img_dir", "npz", "--output", "store", "--nproc", "1"]
+    with open("/dev/full", "w") as stream:
+        end = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=BUFFERED, stdout=stream, stderr=subprocess.PIPE
+        )
+    text = end.stderr.decode()
+    assert end.returncode == 2 and list(tmp_path.glob("store/*/data.mdb")) and "ignored" not in text
+    assert "standard output cannot be written: No space left on device; the store is complete" in text
 
 
 def test_eval_nlvr2_reads_every_usual_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

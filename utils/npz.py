@@ -64,7 +64,12 @@ def read_array(file: Mapping[str, np.ndarray], name: str, path: str | Path) -> n
         return file[name]
     except KeyError:
         raise InputError(
-            "an array is missing in the npz file", file=path, key=name, found=", ".join(list(file)[:5])
+            "an array is missing in the npz file",
+            file=path,
+            key=name,
+            found=", ".join(list(file)[:5]) or "no arrays",
+            expected="an array of this name",
+            remedy="name another file, or write it again",
         ) from None
     except DAMAGE as error:
         raise InputError(

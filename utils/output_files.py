@@ -37,7 +37,7 @@ def moved_together(folder: Path) -> Iterator[Path]:
 
     Otherwise old files of the same names stay in `folder`, and an `InputError` names files as if they were there.
     """
-    home = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    home = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
     with contextlib.ExitStack() as stack:
         with writing(folder):
             hidden = stack.enter_context(TemporaryDirectory(prefix=".", suffix=".tmp", dir=home))
