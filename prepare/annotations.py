@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from prepare.entries import (
     Location,
@@ -53,17 +53,11 @@ class Text:
         ]
 
 
-CocoImages: TypeAlias = dict[int, tuple[str, str | None]]  # image id to file name and split
-
-
-def coco_captions(path: str | Path, known_images: CocoImages | None = None) -> list[Text]:
-    """Read a COCO captions JSON (`images`, `annotations`); the captions come in file order.
-
-    `known_images`: those of the files before this one, which may not contradict it; it grows.
-    """
+def coco_captions(path: str | Path) -> list[Text]:
+    """Read a COCO captions JSON (`images`, `annotations`); the captions come in file order."""
     path = Path(path)
     content = read_json(path, half_pairs=True)
-    images = coco_images(content, path, {} if known_images is None else known_images)
+    images = coco_images(content, path)
     texts = []
     for index, entry in enumerate(take(content, "annotations", list, Location(path))):
         location = Location(path, "annotations", index)
@@ -94,9 +88,9 @@ def coco_captions(path: str | Path, known_images: CocoImages | None = None) -> l
     return texts
 
 
-def coco_images(content: Any, path: Path, known_images: CocoImages) -> CocoImages:
-    """The images of COCO's captions JSON. `known_images`: those of the files before it, which grows."""
-    images: CocoImages = {}
+def coco_images(content: Any, path: Path) -> dict[int, tuple[str, str | None]]:
+    """The images of COCO's captions JSON: number to file name and split."""
+    images: dict[int, tuple[str, str | None]] = {}
     for index, image in enumerate(take(content, "images", list, Location(path))):
         location = Location(path, "images", index)
         with bad_entry(location):
@@ -106,10 +100,8 @@ def coco_images(content: Any, path: Path, known_images: CocoImages) -> CocoImage
             )
             new_image = file_name, split_match.group(1) if split_match else None
             id_ = take_image_id(image, "id", location, text=True)
-            if known_images.setdefault(id_, new_image) != new_image:
-                statement = f"{id_}, which is also {' of '.join(filter(None, known_images[id_]))}"
-                raise contradiction(location.child("id"), statement, "one image an id")
-            images[id_] = new_image
+            if images.setdefault(id_, new_image) != new_image:
+                raise contradiction(location.child("id"), f"{id_}, which is also {images[id_][0]}", "one image an id")
     return images
 
 

@@ -14,6 +14,7 @@ from prepare.entries import (
     MAX_NUMBER,
     Location,
     bad_field,
+    base_name,
     checked_id,
     contradiction,
     encodable,
@@ -131,7 +132,7 @@ def karpathy_captions(path: str | Path, parts: Sequence[str]) -> list[Text]:
             file_name = take_file_name(image, "filename", location)
             image_id = take_image_id(image, "cocoid", location) if "cocoid" in image else None
             folder = take(image, "filepath", str, location) if image_id is not None else None
-            if image_id is None and (number := FLICKR_NUMBER.fullmatch(Path(file_name).stem)):
+            if image_id is None and (number := FLICKR_NUMBER.fullmatch(Path(base_name(file_name)).stem)):
                 image_id = int(number[1])  # Flickr30k
             check_karpathy_image(image, location)
             for rank, sentence in enumerate(take(image, "sentences", list, location)):
@@ -173,7 +174,7 @@ def check_part(image: dict[str, Any], parts: dict[object, str], location: Locati
 def check_karpathy_image(image: dict[str, Any], location: Location) -> None:
     """`InputError` for an image whose folder or sentences contradict it."""
     name, folder = image["filename"], image.get("filepath")
-    coco = COCO_NAME.match(Path(name).stem)
+    coco = COCO_NAME.match(Path(base_name(name)).stem)
     if coco and folder is not None and folder != coco[1]:
         raise contradiction(location.child("filepath"), str(folder), f"{coco[1]}, as in {name}")
     for key, numbers in (("imgid", [image.get("imgid")]), ("sentid", image.get("sentids"))):

@@ -34,14 +34,15 @@ class ImageNames:
     """Makes image keys from a format string over `split`, `image_id`, `file_name`, `stem` (no folder, no suffix).
 
     The argument `split` is that of images whose files and file names give none. If the file gives no `image_id`, it is
-    the number at the end of the stem. `InputError` if two images get the same key, if an image has another split than
-    `split`, and for a format string that can make no key.
+    the number at the end of the stem. `InputError` if two images get the same key, if an image has two splits or
+    another one than `split`, and for a format string that can make no key.
     """
 
     def __init__(self, pattern: str, split: str | None = None):
         self.pattern = pattern
         self.split = split
         self._pictures: dict[str, object] = {}  # number or file name, or both, by key
+        self._splits: dict[tuple[int, str], Text] = {}  # the first text of each number and year
         self._uses_number = "{image_id" in pattern
         check_pattern(pattern)
 
@@ -87,6 +88,17 @@ class ImageNames:
 
     def _split(self, text: Text) -> str | None:
         """The split of an image; `InputError` where the annotations or the file name give another than `--split`."""
+        if text.split and text.image_id is not None:  # COCO's images of 2017 have a second, older name
+            first = self._splits.setdefault((text.image_id, text.split[-4:]), text)
+            if first.split != text.split:
+                raise InputError(
+                    "one image is in two splits",
+                    file=text.source,
+                    key=f"id {text.id}, image_id {text.image_id}",
+                    found=text.split,
+                    expected=f"{first.split}, as for id {first.id} of {first.source}",
+                    remedy="use official files of one release unchanged",
+                )
         if not self.split:
             return text.split
         match = COCO_NAME.match(parts_of(text.file_name)[0]) if text.file_name else None

@@ -6,14 +6,13 @@ Each `prepare_…` takes the parsed command line, writes the store `args.output`
 import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from toolz import mapcat
 
 from data.txt_writer import TextWriter
 from evaluation.vqa_answers import answer_vocabulary, majority_answer, read_ans2label, soft_targets
-from prepare.annotations import CocoImages, Text, caption_lines, coco_captions, vqa_annotations, vqa_questions
+from prepare.annotations import Text, caption_lines, coco_captions, vqa_annotations, vqa_questions
 from prepare.annotations_tasks import karpathy_captions, nlvr2_examples, ve_examples
 from prepare.entries import Location, contradiction, encodable
 from prepare.image_names import COCO_IMG_NAME, FLICKR_IMG_NAME, NLVR2_IMG_NAME, OWN_IMG_NAME
@@ -27,8 +26,7 @@ def prepare_captions(args: argparse.Namespace) -> None:
     if args.jsonl:
         texts, img_name = mapcat(caption_lines, args.jsonl), OWN_IMG_NAME
     else:
-        images: CocoImages = {}
-        texts, img_name = mapcat(partial(coco_captions, known_images=images), args.annotations), COCO_IMG_NAME
+        texts, img_name = mapcat(coco_captions, args.annotations), COCO_IMG_NAME
     write_with_sentences(texts, Preparation(args, img_name, args.split))
 
 

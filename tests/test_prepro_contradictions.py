@@ -154,14 +154,19 @@ def test_files_of_another_shape_are_told_what_belongs_at_the_root(
     assert "what is on the street" not in str(error.value)  # the shape, not the content
 
 
-def test_one_number_of_two_images_in_two_files_is_refused(tmp_path: Path) -> None:
+def test_one_image_of_two_splits_in_two_files_is_refused(tmp_path: Path) -> None:
     other = variant(CAPTIONS, "images", 0, "file_name", to="COCO_train2014_000000000009.jpg")
-    files = [put(tmp_path / "c1.json", CAPTIONS), put(tmp_path / "c2.json", other | {"annotations": []})]
-    message = r"c2\.json[\s\S]*images\[0\]\.id[\s\S]*9, which is also COCO_val2014_000000000009\.jpg of val2014"
+    other |= {"annotations": [entry | {"id": entry["id"] + 500} for entry in CAPTIONS["annotations"]]}
+    files = [put(tmp_path / "c1.json", CAPTIONS), put(tmp_path / "c2.json", other)]
+    message = r"c2\.json[\s\S]*id 600, image_id 9[\s\S]*train2014[\s\S]*val2014, as for id 100 of .*c1\.json"
     with pytest.raises(InputError, match=message):
         prepare(tmp_path, "captions", "--annotations", *files)
-    put(tmp_path / "c2.json", CAPTIONS | {"annotations": []})
-    assert len(prepare(tmp_path, "captions", "--annotations", *files)) == 3
+    put(tmp_path / "c2.json", variant(other, "images", 0, to=CAPTIONS["images"][0]))
+    assert len(prepare(tmp_path, "captions", "--annotations", *files)) == 6
+    questions = [QUESTIONS, {"data_subtype": "val2014", "questions": [QUESTIONS["questions"][0] | {"question_id": 5}]}]
+    paths = [put(tmp_path / f"q{k}.json", content) for k, content in enumerate(questions)]
+    with pytest.raises(InputError, match=r"q1\.json[\s\S]*id 5, image_id 9[\s\S]*train2014, as for id 9000"):
+        prepare(tmp_path, "vqa", "--questions", *paths, name="y.db")
 
 
 def test_numbers_of_captions_may_be_written_as_text(tmp_path: Path) -> None:
