@@ -4,6 +4,7 @@ Values are checked where they are read, in one pass, so that ten million texts n
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ MAX_LENGTH = 1_000_000  # word pieces of a text
 MAX_REGIONS = 10_000  # of an image
 MAX_SIDE = 1_000_000  # pixels of an image's side
 MAX_TOKEN = 10_000_000  # the largest id of a word piece
+CONTROL = re.compile(rb"[\0-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")  # in UTF-8, the line breaks of Unicode too
 COPY_AGAIN = "copy the whole folder of the store again, or prepare it again"
 
 
@@ -138,20 +140,25 @@ def encoded(names: Sequence[str], file: Path) -> np.ndarray:
 
 
 def check_keys(keys: Sequence[bytes], file: Path) -> None:
-    """`InputError` unless all keys have 1 to 511 bytes without a zero byte, which would be lost in an array."""
+    """`InputError` unless all keys have 1 to 511 bytes without control characters.
+
+    A zero byte would be lost in an array, a line break would break a line of results in two.
+    """
     sizes = [len(key) for key in keys]
-    if keys and (min(sizes) == 0 or max(sizes) > MAX_KEY or b"\0" in b"".join(keys)):
-        raise bad_key(file, next(key for key in keys if not 0 < len(key) <= MAX_KEY or b"\0" in key))
+    if keys and (min(sizes) == 0 or max(sizes) > MAX_KEY or CONTROL.search(b" ".join(keys))):
+        raise bad_key(file, next(key for key in keys if not 0 < len(key) <= MAX_KEY or CONTROL.search(key)))
 
 
 def bad_key(file: Path, key: str | bytes) -> InputError:
     """The error for an id or image name that cannot be a key."""
+    text = key if isinstance(key, str) else key.decode(errors="backslashreplace")
     return InputError(
         "an id or the name of an image cannot be a key of a store",
         file=file,
-        key=ascii(key)[:100],
-        found=f"{len(key):,} characters",
-        expected=f"1 to {MAX_KEY} bytes of UTF-8 without a zero byte",
+        key=ascii(text)[:100],
+        found=f"{len(text):,} characters"
+        + (", a control character among them" if CONTROL.search(text.encode(errors="ignore")) else ""),
+        expected=f"1 to {MAX_KEY} bytes of UTF-8 without a zero byte, a line break or another control character",
         remedy="give it another id or name, and prepare the store again",
     )
 

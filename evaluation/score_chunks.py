@@ -13,12 +13,15 @@ from utils.errors import InputError
 from utils.files import read_json, write_json
 from utils.npz import open_npz, read_array, write_npz
 
+VERSION = 2  # raise it when the arrays of a chunk change
+
 
 @dataclasses.dataclass(kw_only=True)
 class Chunks:
     """A folder of chunks, files `scores_{first row}_{tag}.npz`. `fingerprint.json` holds all that the scores depend on.
 
-    The tag is a hash of the fingerprint, so a chunk without it, or with that of other scores, is not used.
+    The tag is a hash of the fingerprint, so a chunk without it, or with that of other scores, is not used. A chunk
+    holds its `scores` and its `first_row`, so that one with the name of another chunk is refused.
     """
 
     folder: Path
@@ -52,7 +55,7 @@ class Chunks:
                     remedy=f"use the earlier options to finish, or remove {self.folder}, or name another output_dir",
                 )
         write_json(file, fingerprint, indent=4)
-        self.tag = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
+        self.tag = hashlib.sha256(json.dumps([VERSION, fingerprint], sort_keys=True).encode()).hexdigest()[:12]
         return [rows for rows in self.ranges() if not self._file(rows).exists()]
 
     def _file(self, rows: range) -> Path:
@@ -61,25 +64,29 @@ class Chunks:
 
     def save(self, rows: range, scores: np.ndarray) -> None:
         """Write the scores (rows, columns) of a chunk as fp32, whole or not at all."""
-        write_npz(self._file(rows), [("scores", scores.astype(np.float32, copy=False))])
+        arrays = [("scores", scores.astype(np.float32, copy=False)), ("first_row", np.array(rows.start))]
+        write_npz(self._file(rows), arrays)
 
     def matrix(self) -> np.ndarray:
-        """All chunks as one matrix (rows, columns), fp32; `InputError` for a chunk that is damaged or incomplete."""
+        """All chunks as one matrix (rows, columns), fp32.
+
+        `InputError` for a chunk that is damaged, incomplete or of other rows.
+        """
         scores = np.empty((self.rows, self.columns), np.float32)
         for rows in self.ranges():
             file = self._file(rows)
             try:
                 with open_npz(file) as arrays:
-                    chunk = read_array(arrays, "scores", file)
-                content: object = chunk.shape
+                    chunk, first_row = read_array(arrays, "scores", file), read_array(arrays, "first_row", file)
+                content: object = f"an array of shape {chunk.shape}, from row {first_row} on"
             except InputError as error:
-                chunk, content = np.empty(0), error
-            if chunk.shape != (len(rows), self.columns):
+                chunk, first_row, content = np.empty(0), np.array(-1), error
+            if chunk.shape != (len(rows), self.columns) or first_row.tolist() != rows.start:
                 raise InputError(
-                    "a chunk of scores is damaged or incomplete",
+                    "a chunk of scores is damaged, incomplete or of other rows",
                     file=file,
                     found=content,
-                    expected=f"an array of shape {(len(rows), self.columns)}",
+                    expected=f"an array of shape {(len(rows), self.columns)}, from row {rows.start} on",
                     remedy="remove this file and run the same command again",
                 )
             scores[rows.start : rows.stop] = chunk

@@ -117,8 +117,8 @@ def test_an_odd_list_of_keys_is_refused(tmp_path, keys):
     all_in(message(lambda: ImageStore(path)), "__keys__", "data.mdb")
 
 
-@pytest.mark.parametrize("key", [b"a\0", b"\xff.npz"])
-def test_names_of_images_that_an_index_would_change(tmp_path, key):
+@pytest.mark.parametrize("key", [b"a\0", b"\xff.npz", b"a\n.npz"])
+def test_names_of_images_that_an_index_or_a_line_would_change(tmp_path, key):
     path = write_store(tmp_path, {"a.npz": regions()})
     with lmdb.open(str(path / f"feat_{VARIANT}"), lock=False) as env, env.begin(write=True) as txn:
         txn.put(key, txn.get(b"a.npz"))
@@ -184,14 +184,16 @@ def test_values_of_side_files_are_named(tmp_path, monkeypatch, file, value, name
 
 
 def test_ids_that_cannot_be_keys(tmp_path):
-    for id_, named in (("x" * 600, "600"), ("t\0", "zero byte"), ("", "1 to 511 bytes")):
-        path = write_texts(tmp_path / f"t{len(id_)}.db", 2)
+    control = [(f"t{c}1", ascii(f"t{c}1") + "|control character") for c in "\n\r\t\x7f\x85\u2028\x1b"]
+    for number, (id_, named) in enumerate([("x" * 600, "600"), ("t\0", "zero byte"), ("", "1 to 511 bytes"), *control]):
+        path = write_texts(tmp_path / f"t{number}.db", 2)
         (path / "id2len.json").write_text(json.dumps({"t0": 1, id_: 2}))
-        all_in(message(partial(TextStore, path)), "id2len.json", named)
-    path = tmp_path / "long.db"
-    with TextWriter(path, META) as writer:  # 300 characters are a key
-        writer.add("y" * 300, {"input_ids": [10], "img_fname": "a.npz"})
-    assert TextStore(path).id(0) == "y" * 300
+        all_in(message(partial(TextStore, path)), "id2len.json", *named.split("|"))
+    path, ids = tmp_path / "long.db", ["y" * 300, "a b, c", "Â é\xa0\u2027 犬"]  # all of these are keys
+    with TextWriter(path, META) as writer:
+        for id_ in ids:
+            writer.add(id_, {"input_ids": [10], "img_fname": "a.npz"})
+    assert [TextStore(path).id(i) for i in range(3)] == ids
 
 
 def edit_text(path, id_: str, change) -> None:

@@ -421,7 +421,8 @@ def test_interrupted_inference_goes_on(world, runs, tmp_path, monkeypatch):
     weights, output = tmp_path / "weights.pt", tmp_path / "out"
     shutil.copy2(runs["none"] / "ckpt/model_step_12.pt", weights)
     flags = inference_flags(world, output, weights)
-    monkeypatch.setattr(inf_itm, "publish", lambda *_: {})  # as if killed just before
+    published = []
+    monkeypatch.setattr(inf_itm, "publish", lambda *args: published.append(args[-1]) or {})  # as if killed just before
     inf_itm.main(flags)
     chunks = sorted((output / "chunks").glob("*.npz"))
     assert [np.load(file)["scores"].shape for file in chunks] == [(25, 24), (25, 24), (10, 24)]
@@ -447,6 +448,11 @@ def test_interrupted_inference_goes_on(world, runs, tmp_path, monkeypatch):
     chunks[1].rename(output / "chunks/scores_00000025.npy")
     inf_itm.main(flags)
     assert foreign.exists() and chunks[1].read_bytes() == lost and chunks[0].stat().st_mtime_ns != kept
+    good = chunks[1].read_bytes()
+    shutil.copyfile(chunks[0], chunks[1])  # a chunk in the place of another one
+    with pytest.raises(InputError, match=r"found: +an array of shape \(25, 24\), from row 0 on\n.*from row 25 on"):
+        published[-1].matrix()
+    chunks[1].write_bytes(good)
     content = bytearray(chunks[2].read_bytes())
     content[len(content) // 2] ^= 1
     chunks[2].write_bytes(content)
