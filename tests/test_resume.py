@@ -343,24 +343,52 @@ def test_best_weights_that_no_file_has_give_way_to_the_next(
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "warning"),
     [
-        ("log/newest_checkpoint.json", "{}", r"not the note of a checkpoint\n  file: .*newest_checkpoint\.json"),
-        ("log/newest_checkpoint.json", '{"step": "2"}', "not the note of a checkpoint"),
-        ("log/hps.json", "[1]", r"not a JSON object[\s\S]*hps\.json"),
-        ("log/metrics.jsonl", '7\n[]\n{"step": null}\n{"st', None),
+        ("log/newest_checkpoint.json", "", r"newest_checkpoint\.json is damaged and is not used"),
+        ("log/newest_checkpoint.json", "{}", r"newest_checkpoint\.json is damaged and is not used"),
+        ("log/newest_checkpoint.json", '{"step": "2"}', r"newest_checkpoint\.json is damaged and is not used"),
+        ("log/hps.json", "", r"hps\.json was damaged and is written again"),
+        ("log/hps.json", "[1]", r"hps\.json was damaged and is written again"),
+        ("log/model.json", "", ""),
+        ("log/git_info.json", "{", ""),
+        ("log/vocab.json", "", ""),
+        ("log/metrics.jsonl", '7\n[]\n{"step": null}\n{"st', ""),
     ],
 )
-def test_files_of_the_folder_that_are_not_ours_any_more(
-    world: Path, run: Path, name: str, text: str, message: str | None
+def test_small_files_that_a_power_cut_damaged_do_not_stop_a_run(
+    world: Path, run: Path, name: str, text: str, warning: str
 ) -> None:
+    before = (run / name).read_text()
     (run / name).write_text(text)
-    if message is None:
-        resume(world, run)
+    resume(world, run)
+    assert re.search(f"WARNING .*{warning}", (run / "log" / "log.txt").read_text())
+    if name == "log/metrics.jsonl":
         assert [record["step"] for record in kill_test.metrics(run)] == [3, 4, 4]
     else:
-        with pytest.raises(InputError, match=message):
-            resume(world, run)
+        assert json.loads((run / name).read_text()).keys() == json.loads(before).keys()
+
+
+def test_a_damaged_note_of_a_checkpoint_says_that_there_was_one(world: Path, run: Path) -> None:
+    shutil.rmtree(run / "ckpt")
+    (run / "log" / "metrics.jsonl").unlink()
+    (run / "log" / "newest_checkpoint.json").write_text("")
+    before = contents(run)
+    with pytest.raises(InputError, match=r"lost its train states[\s\S]*beside the weights"):
+        resume(world, run)
+    assert contents(run) == before
+
+
+def test_damaged_options_are_refused_where_the_train_state_has_none(world: Path, run: Path) -> None:
+    """Before anything is written."""
+    state = checkpoint.load(run / "ckpt" / "train_state_2.pt")
+    del state["record"]
+    checkpoint.save(run / "ckpt" / "train_state_2.pt", state, old_format=False)
+    (run / "log" / "hps.json").write_text("")
+    before = contents(run)
+    with pytest.raises(InputError, match=r"hps\.json"):
+        resume(world, run)
+    assert contents(run) == before
 
 
 def test_train_states_that_are_not_ours_are_named(world: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from utils.config import read_object
+from utils.errors import InputError
 from utils.files import append_line, atomic_write, make_folder, read_bytes, write_json
 from utils.os_errors import write_error, writing
 from utils.paths import CHECKOUT
@@ -171,16 +172,21 @@ class Progress:
 def write_run_files(output_dir: str | Path, config: RunConfig, model_config: dict[str, Any]) -> list[str]:
     """Write the options, the model's sizes and the commit to `log/hps.json`, `model.json` and `git_info.json`.
 
-    Rank 0 calls it. Returns log lines: for a resumed run, one for each option that differs from the old `hps.json`.
+    Rank 0 calls it. Returns log lines: for a resumed run, one for each option that differs from the old `hps.json`, or
+    one that says that it is damaged.
     """
     folder = Path(output_dir) / "log"
     options = json.loads(json.dumps(dataclasses.asdict(config)))
-    previous = read_object(folder / "hps.json") if (folder / "hps.json").exists() else options
+    previous, notes = options, []
+    try:
+        previous = read_object(folder / "hps.json") if (folder / "hps.json").exists() else options
+    except InputError:  # a power cut may empty it; the train state has what decides numbers
+        notes = [f"{folder / 'hps.json'} was damaged and is written again; paths and others are not compared with it"]
     write_json(folder / "hps.json", options, indent=4)
     write_json(folder / "model.json", model_config, indent=4)
     write_json(folder / "git_info.json", git_info(), indent=4)
     keys = [key for key in options if key not in ("resume", "allow_changes") and previous.get(key) != options[key]]
-    return [f"the option {key} was {previous.get(key)!r} and is now {options[key]!r}" for key in keys]
+    return notes + [f"the option {key} was {previous.get(key)!r} and is now {options[key]!r}" for key in keys]
 
 
 def git_info(folder: str | Path = CHECKOUT) -> dict[str, Any]:

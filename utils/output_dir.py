@@ -134,17 +134,13 @@ def check_checkpoints(output_dir: Path, step: int) -> None:
     A warning where an older train state is used. Raises `InputError` where there is none, but the run had saved one: a
     run that was killed before its first checkpoint starts again, one whose checkpoints are gone does not.
     """
-    marker = output_dir / "log" / MARKER
-    newest = _step_of(read_json(marker)) if marker.exists() else 0
-    if newest is None:
-        remedy = "remove it, if ckpt/ has all that the run has saved"
-        raise InputError("not the note of a checkpoint", file=marker, expected='{"step": NUMBER, ...}', remedy=remedy)
+    newest = _noted_step(output_dir / "log" / MARKER)
     numbers = {int(match[1]) for path in (output_dir / "ckpt").glob("model_*.pt") if (match := _number(path))}
-    if step and newest > step:
+    if step and newest and newest > step:
         LOG.warning("the newest checkpoint was of step %d; its train state cannot be used: back to %d", newest, step)
     metrics = output_dir / "log" / "metrics.jsonl"
     # One weight file alone is what a run leaves that was killed while it wrote its first checkpoint.
-    has_lost = newest > 0 or len(numbers) > 1 or (numbers and not metrics.exists()) or _went_on(metrics)
+    has_lost = newest != 0 or len(numbers) > 1 or (numbers and not metrics.exists()) or _went_on(metrics)
     if step or not has_lost:
         return
     remains = ", ".join(sorted(path.name for path in (output_dir / "ckpt").glob("*.pt"))[:5])
@@ -156,6 +152,20 @@ def check_checkpoints(output_dir: Path, step: int) -> None:
         remedy="put the files back; or start anew in another --output_dir, with weights of this run as --checkpoint if "
         "any are left",
     )
+
+
+def _noted_step(marker: Path) -> int | None:
+    """The step in the note of the newest checkpoint: 0 without a note; None, with a warning, where it is damaged.
+
+    A power cut may empty the file. The train states say by themselves whether they are complete.
+    """
+    if not marker.exists():
+        return 0
+    with contextlib.suppress(InputError):
+        if (step := _step_of(read_json(marker))) is not None:
+            return step
+    LOG.warning("%s is damaged and is not used: whether a later checkpoint was lost is not known", marker)
+    return None
 
 
 def _went_on(metrics: Path) -> bool:
