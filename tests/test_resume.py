@@ -463,18 +463,52 @@ def test_a_folder_must_be_new_unless_resumed(tmp_path: Path) -> None:
                 assert (folder / ".lock").read_text().startswith(f"process {os.getpid()} on ")
         assert not list(tmp_path.iterdir())
     (tmp_path / ".hidden").write_text("")
+    (tmp_path / ".link").symlink_to("nowhere")
     with output_dir.claimed(tmp_path, False):
         (tmp_path / "log").mkdir()
     with output_dir.claimed(tmp_path, True):
         pass
     refused = [
         (tmp_path, False, r"not empty[\s\S]*found: +log[\s\S]*--resume"),
-        (tmp_path / ".hidden", True, "is a file"),
+        (tmp_path / ".hidden", True, r"\.hidden is not a folder"),
+        (tmp_path / ".hidden" / "run", True, r"\.hidden is not a folder[\s\S]*remove that file"),
+        (tmp_path / ".link", False, r"\.link is a link to nowhere, which does not exist[\s\S]*remove the link"),
+        (tmp_path / ".link" / "run", True, r"\.link is a link to nowhere, which does not exist"),
     ]
     for path, resumes, message in refused:
         with pytest.raises(InputError, match=message), output_dir.claimed(path, resumes):
             pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", ".link", "log"]
+
+
+@pytest.mark.parametrize("name", ["train.out", "slurm-12.out", "nohup.out", "job.e123", "lost+found", "wandb", "a.log"])
+def test_what_schedulers_and_shells_leave_does_not_count(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with output_dir.claimed(tmp_path, resume=False):
+        pass
+    (tmp_path / "ckpt").mkdir()
+    with pytest.raises(InputError, match=r"found: +ckpt\n[\s\S]*give --resume"), output_dir.claimed(tmp_path, False):
+        pass
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "images", "config.json"])
+def test_other_files_are_no_run_to_resume(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match=rf"not empty[\s\S]*{name}") as error, output_dir.claimed(tmp_path, False):
+        pass
+    assert "give --resume" not in str(error.value) and "name a new folder" in str(error.value)
+
+
+def test_a_disk_that_cannot_be_written_is_no_matter_of_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="no permission to write"), output_dir.claimed(tmp_path, False):
+        pass
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    message = r"on a disk that cannot be written[\s\S]*another disk"
+    with pytest.raises(InputError, match=message), output_dir.claimed(tmp_path / "run", False):
+        pass
 
 
 def test_a_file_system_without_locks_is_said(

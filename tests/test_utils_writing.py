@@ -5,6 +5,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,27 @@ def test_each_reason_has_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "expected: 5 bytes of space" in str(error.value) and not list(tmp_path.iterdir())
 
 
+def test_a_disk_without_inodes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for free_files, said in [(0, True), (5, False)]:
+        disk = SimpleNamespace(f_bavail=13, f_frsize=4096, f_files=100, f_favail=free_files)
+        monkeypatch.setattr(os, "statvfs", lambda _, disk=disk: disk)
+        text = str(write_error(tmp_path / "a", OSError(28, "No space left on device")))
+        assert "53,248 bytes are free" in text
+        assert ("no more files can be made there (inodes)" in text) == said == ("remove files that" in text)
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for write in (make_folder, check_output, write_folder):
+        for path in (tmp_path / "link", tmp_path / "link" / "out"):
+            if (write, path) == (check_output, tmp_path / "link"):
+                continue  # a file takes the place of such a link
+            with pytest.raises(
+                InputError, match=r"link is a link to .*gone, which does not exist[\s\S]*remove the link"
+            ):
+                write(path)
+
+
 def test_an_error_about_another_file_is_not_said_to_be_of_the_output(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="input"), new_folder(tmp_path / "out"):
         (tmp_path / "input").read_text()
@@ -173,6 +195,7 @@ def test_other_errors_of_the_operating_system_name_file_and_place() -> None:
     assert "out of memory" in str(fail(MemoryError("2 GB")))
     assert fail(RuntimeError("x")) is None and fail(ConnectionResetError(104, "reset")) is None
     assert "bytes are free" in str(write_error("/tmp/x", OSError(28, "No space left on device")))
+    assert "disk space" not in str(write_error("/tmp/x", OSError(17, "File exists")))
 
 
 def test_a_limit_of_file_sizes_is_named_where_the_library_hides_it(

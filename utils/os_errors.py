@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import resource
-import shutil
 import stat
 import zlib
 from collections.abc import Iterator
@@ -55,16 +54,29 @@ def _is_about(error: OSError, path: Path) -> bool:
     return not culprits or any(name.startswith(own_names) or own_names[0].startswith(name) for name in culprits)
 
 
+def obstacle(place: Path) -> tuple[str, str] | None:
+    """What is wrong with a folder to write in, and the remedy; None for a folder. `place` exists, be it as a link."""
+    if not os.path.exists(place):
+        return f"{place} is a link to {os.readlink(place)}, which does not exist", "remove the link, or make its target"
+    return None if place.is_dir() else (f"{place} is not a folder", "remove that file, or name another folder")
+
+
 def write_error(path: str | Path, error: Exception, needed: int | None = None) -> InputError:
     """The `InputError` for a file or folder that cannot be written."""
     path = Path(os.path.abspath(path))
-    reasons, remedy = [getattr(error, "strerror", None) or str(error).splitlines()[0][:200]], None
-    remedy = REMEDIES.get(getattr(error, "errno", None) or 0)
-    parents = [parent for parent in path.parents if os.path.lexists(parent)]
-    if not parents[0].is_dir():
-        reasons, remedy = [f"{parents[0]} is not a folder"], "remove that file, or name another folder"
+    reasons = [getattr(error, "strerror", None) or str(error).splitlines()[0][:200]]
+    code = getattr(error, "errno", None) or 0
+    remedy = REMEDIES.get(code)
+    parent = next(parent for parent in path.parents if os.path.lexists(parent))
+    is_dangling = os.path.lexists(path) and not os.path.exists(path)
+    if reason := obstacle(path if is_dangling else parent):
+        reasons, remedy = [reason[0]], reason[1]
     with contextlib.suppress(OSError):
-        reasons.append(f"{shutil.disk_usage(parents[0]).free:,} bytes are free in {parents[0]}")
+        disk = os.statvfs(parent)
+        reasons.append(f"{disk.f_bavail * disk.f_frsize:,} bytes are free in {parent}")
+        if disk.f_files and not disk.f_favail:  # some file systems have no limit, and say 0 of 0
+            reasons.append("no more files can be made there (inodes)")
+            remedy = "remove files that you do not need, or name a folder on another disk"
     if (limit := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) != resource.RLIM_INFINITY:
         reasons.append(f"a file may have at most {limit:,} bytes (ulimit -f)")
         remedy = remedy or f"{REMEDIES[errno.EFBIG]}, or free some disk space"  # LMDB does not give the reason
@@ -73,7 +85,7 @@ def write_error(path: str | Path, error: Exception, needed: int | None = None) -
         file=path,
         found="; ".join(reasons),
         expected=None if needed is None else f"{needed:,} bytes of space",
-        remedy=remedy or "free some disk space, or name another folder that you may write to",
+        remedy=remedy or ("" if code else "free some disk space, or ") + "name another folder that you may write to",
     )
 
 

@@ -20,18 +20,22 @@ from typing import Any
 from utils.checkpoint import train_states
 from utils.errors import InputError
 from utils.files import make_folder, read_bytes, read_json, write_json
-from utils.os_errors import reading, writing
+from utils.os_errors import obstacle, reading, writing
 
 LOG = logging.getLogger("uniter")
 MARKER = "newest_checkpoint.json"
+OF_A_RUN = re.compile(r"log|ckpt|results.*")  # what a run and inference write there
+# What a scheduler, a shell, a file system or a tracker puts into a folder that is meant for a run.
+OF_OTHERS = re.compile(r".*\.(out|err|log|[oe]\d+)|lost\+found|wandb|mlruns|core(\.\d+)?|Thumbs\.db|desktop\.ini")
 
 
 @contextlib.contextmanager
 def claimed(output_dir: str | Path, resume: bool) -> Iterator[None]:
     """Keep `output_dir` for this run while the block runs. It is made where it does not exist.
 
-    Raises `InputError` unless it can be written, no other run uses it, and it is new or empty or the run resumes. A
-    block that fails before it writes leaves nothing behind. Rank 0 calls it before anything is written.
+    Raises `InputError` unless it can be written, no other run uses it, and it is new or empty (see `_check_empty`) or
+    the run resumes. A block that fails before it writes leaves nothing behind. Rank 0 calls it before anything is
+    written.
     """
     path = Path(output_dir)
     _check_writable(path)
@@ -54,31 +58,35 @@ def claimed(output_dir: str | Path, resume: bool) -> Iterator[None]:
 def _check_writable(path: Path) -> None:
     """`InputError` unless the folder can be made or written."""
     with reading(path):
-        if os.path.exists(path) and not path.is_dir():
-            remedy = "name a new folder"
-            raise InputError("output_dir is a file, not a folder", file=path, key="output_dir", remedy=remedy)
-        folder = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(
-            "output_dir cannot be written",
-            file=path,
-            key="output_dir",
-            found=f"no permission to write in {folder}",
-            remedy="name a folder that you may write to",
+        place = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+        reason = obstacle(place)
+    if reason is None and not os.access(place, os.W_OK | os.X_OK):
+        on_fixed_disk = os.statvfs(place).f_flag & os.ST_RDONLY
+        reason = (
+            (f"{place} is on a disk that cannot be written", "name a folder on another disk")
+            if on_fixed_disk
+            else (f"no permission to write in {place}", "name a folder that you may write to")
         )
+    if reason is not None:
+        found, remedy = reason
+        raise InputError("output_dir cannot be written", file=path, key="output_dir", found=found, remedy=remedy)
 
 
 def _check_empty(path: Path, resume: bool) -> None:
-    """`InputError` unless the folder is empty, hidden files not counted, or the run resumes."""
-    names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    """`InputError` unless the folder is empty or the run resumes. Hidden files and `OF_OTHERS` do not count."""
+    names = sorted(name for entry in path.iterdir() if (name := entry.name)[0] != "." and not OF_OTHERS.fullmatch(name))
     if names and not resume:
+        has_run = any(map(OF_A_RUN.fullmatch, names))
+        resuming = "give --resume to continue that run, or another --output_dir to start a new one"
         raise InputError(
             "output_dir is not empty",
             file=path,
             key="output_dir",
             found=", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
-            expected="a new or an empty folder",
-            remedy="give --resume to continue that run, or another --output_dir to start a new one",
+            expected="a new or an empty folder; files such as *.out, *.err and *.log do not matter",
+            remedy=resuming
+            if has_run
+            else "name a new folder, such as one in this folder (--resume is for folders that a run has made)",
         )
 
 
