@@ -159,10 +159,12 @@ def write_retrieval(path: str | Path, scores: np.ndarray, txt_ids: Sequence[str]
         )
     for ids, noun in ((txt_ids, "text"), (img_ids, "image")):
         split_order(path, ids, ids, noun)
+    with np.errstate(over="ignore"):
+        scores = np.asarray(scores, np.float32)  # before the check: what is too large becomes infinite
     for start in range(0, len(txt_ids), 1024):
         check_finite(txt_ids[start : start + 1024], scores[start : start + 1024])
     arrays = [
-        ("scores", np.asarray(scores, np.float32)),
+        ("scores", scores),
         ("txt_ids", np.array(txt_ids, np.str_)),
         ("img_ids", np.array(img_ids, np.str_)),
     ]

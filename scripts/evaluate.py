@@ -146,7 +146,10 @@ def score_nlvr2(results: Path, annotations: Sequence[Path], split: str | None) -
         suffix = f"_{path.name.split('.')[0]}" if scores else ""
         if f"accuracy{suffix}" in scores:
             expected = "files of different names, by which their scores are told apart"
-            raise InputError("two annotation files have one name", file=path, key=suffix[1:], expected=expected)
+            remedy = "rename one of them, or give each file once"
+            raise InputError(
+                "two annotation files have one name", file=path, key=suffix[1:], expected=expected, remedy=remedy
+            )
         scores[f"accuracy{suffix}"] = float(np.mean(hits))
         scores[f"consistency{suffix}"] = nlvr2_consistency(list(labels), hits)
     return scores
@@ -202,11 +205,25 @@ def check_retrieval_arrays(scores: np.ndarray, txt_ids: np.ndarray, img_ids: np.
     for key, ids in (("txt_ids", txt_ids), ("img_ids", img_ids)):
         if ids.ndim != 1 or ids.dtype.kind != "U" or len(set(ids.tolist())) < len(ids):
             content = f"{ids.dtype} of shape {ids.shape}, {len(set(ids.ravel().tolist()))} different ones"
-            raise InputError("not a list of ids", file=file, key=key, found=content, expected="texts that all differ")
+            raise InputError(
+                "not a list of ids",
+                file=file,
+                key=key,
+                found=content,
+                expected="texts that all differ",
+                remedy="name a results.npz that inf_itm.py or scripts.ensemble wrote",
+            )
     shape = (len(txt_ids), len(img_ids))
     if scores.shape != shape or scores.dtype.kind != "f":
         content, expected = f"{scores.dtype} of shape {scores.shape}", f"floating-point numbers of shape {shape}"
-        raise InputError("the scores do not fit the ids", file=file, key="scores", found=content, expected=expected)
+        raise InputError(
+            "the scores do not fit the ids",
+            file=file,
+            key="scores",
+            found=content,
+            expected=expected,
+            remedy="name a results.npz that inf_itm.py or scripts.ensemble wrote",
+        )
     for start in range(0, len(scores), BLOCK_ROWS):
         bad_rows = np.flatnonzero(~np.isfinite(scores[start : start + BLOCK_ROWS]).all(axis=1))
         if len(bad_rows):

@@ -132,6 +132,7 @@ BAD = np.where(np.arange(40).reshape(2, 20) == 25, np.inf, 0.0)
         (write_retrieval, (np.zeros((2, 3)), ["a", "b"], ["x", "y"]), "do not fit"),
         (write_retrieval, (np.zeros((2, 2)), ["a", "b"], ["x", "x"]), "one image is given twice"),
         (write_retrieval, (BAD, ["a", "b"], [f"i{i}" for i in range(20)]), r"not finite[\s\S]*key: +b"),
+        (write_retrieval, (np.full((1, 1), 1e300), ["a"], ["x"]), r"not finite[\s\S]*key: +a"),
         (write_logits_npz, (["a", "b"], [np.zeros(2), np.array([1, np.nan])], np.float32), r"not finite[\s\S]*key: +b"),
         (
             write_re_logits,
