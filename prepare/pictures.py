@@ -169,7 +169,7 @@ def _cause(file: PictureFile, error: Exception) -> tuple[str, str]:
     again = "copy or download it again"
     if isinstance(error, Image.DecompressionBombError):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        return f"a picture that exceeds limit of {limit:,} pixels ({error})", "make the picture smaller"
+        return f"a picture that exceeds the limit of {limit:,} pixels ({error})", "make the picture smaller"
     if not isinstance(error, Image.UnidentifiedImageError):
         return str(error) or repr(error), again
     content = _content(file)

@@ -436,6 +436,8 @@ def command_line() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Convert the folder that the command line names; on an error, print it and exit with status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a locale cannot write is shown as its code, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = command_line()
     args = parser.parse_args()
     if args.min_bb > args.max_bb:

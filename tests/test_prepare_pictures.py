@@ -131,7 +131,7 @@ BAD = {
     "damaged jpeg": (b"\xff\xd8\xff" + bytes(99), "the start of a JPEG file, then damage"),
     "a sound": (b"RIFF\0\0\0\0WAVE", "another format"),
     "ppm": (b"P6 1 1 255\n000", "another format"),
-    "huge": (huge_png(), r"exceeds limit of 178,956,970 pixels \(.*3600000000 pixels"),
+    "huge": (huge_png(), r"exceeds the limit of 178,956,970 pixels \(.*3600000000 pixels"),
 }
 
 

@@ -60,3 +60,15 @@ def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.M
     notes: list[str] = []
     assert find_file("config/demo-ve.json", "--config", notes) == "config/demo-ve.json" and notes == []
     assert find_file("config", "output_dir", notes) == "config" and find_file("docs", "output_dir", notes) == "docs"
+
+
+@pytest.mark.parametrize("script", ["scripts/evaluate.py", "scripts/check.py"])
+def test_help_is_printed_where_the_locale_has_few_letters(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(CHECKOUT / script), "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr

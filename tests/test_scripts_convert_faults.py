@@ -143,7 +143,12 @@ def test_a_missing_package_is_one_line(tmp_path):
 
 def test_a_store_is_written_and_read_where_the_locale_is_not_utf8(tmp_path):
     raw = files(tmp_path, arrays())
-    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment = os.environ | {
+        "LC_ALL": "C",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
     output = tmp_path / "größer"
     script = ROOT / "scripts" / "convert_imgdir.py"
     done = run(script, "--img_dir", raw, "--output", output, "--nproc", 1, env=environment)

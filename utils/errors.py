@@ -1,5 +1,6 @@
 """`InputError`, the error for all wrong input: it says what is wrong, where, and what to do."""
 
+import io
 import os
 import sys
 import traceback
@@ -64,6 +65,8 @@ def exit_on_input_error(main: Callable[..., Any], *args: Any) -> None:
 
     Standard output that cannot be written is such an error too.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a locale cannot write is shown as its code, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(*args)
         _flush()
