@@ -104,7 +104,7 @@ class ImageNames:
         match = COCO_NAME.match(parts_of(text.file_name)[0]) if text.file_name else None
         image_split = match[1] if match else text.split
         # COCO's images of 2017 are those of 2014 under new names, so a split of another year contradicts a name only
-        is_other = image_split and image_split.lower() != self.split.lower()
+        is_other = image_split and self.split not in (image_split, image_split.lower())
         if image_split and is_other and (match or image_split[-4:] == self.split[-4:]):
             raise InputError(
                 "--split contradicts the split of an image",

@@ -16,7 +16,7 @@ from prepare.annotations_tasks import plain
 from prepare.entries import Location, bad_field, check_inside, contradiction, described, take
 from prepare.image_names import RE_IMG_NAME, number_of, stem_of
 from prepare.instances import Instances, read_box_orders, read_instances
-from prepare.left_out import bad_entry
+from prepare.left_out import bad_entry, first_bad
 from prepare.preparation import Preparation
 from utils import unpickle
 from utils.errors import InputError
@@ -82,7 +82,7 @@ def read_refs(path: str | Path, split: str) -> list[dict[str, Any]]:
             "the file has no reference of that split",
             file=path,
             key=f"--split {split}",
-            found="the splits " + ", ".join(sorted(splits)) if splits else "no references",
+            found=first_bad() or ("the splits " + ", ".join(sorted(splits)) if splits else "no references"),
             remedy="name a split that the file has; RefCOCOg's refs(umd).p has train, val, test",
         )
     return refs

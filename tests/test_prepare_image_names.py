@@ -54,7 +54,7 @@ def test_folders_of_windows_hide_no_split_of_coco(tmp_path: Path) -> None:
 def test_a_split_that_contradicts_an_image_is_refused(tmp_path: Path) -> None:
     files = ["captions", "--annotations", put(tmp_path / "c.json", CAPTIONS)]
     message = r"c\.json[\s\S]*id 100[\s\S]*--split {}[\s\S]*expected: val2014, as in COCO_val2014_000000000009\.jpg"
-    for split in ("train2014", "val2017"):
+    for split in ("train2014", "val2017", "VAL2014"):
         with pytest.raises(InputError, match=message.format(split)):
             prepare(tmp_path, *files, "--split", split)
     with pytest.raises(InputError, match=r"id 101[\s\S]*--split train2017[\s\S]*val2017, as in 000000000025\.jpg"):

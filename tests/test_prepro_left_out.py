@@ -69,6 +69,13 @@ def test_a_name_that_is_too_long_for_files_is_refused_at_once(tmp_path, name):
         prepare(tmp_path, "captions", "--jsonl", jsonl(tmp_path / "mine.jsonl", GOOD), name=name)
 
 
+def test_nothing_but_bad_references_is_an_error_that_says_why(tmp_path):
+    (tmp_path / "refs.p").write_bytes(pickle.dumps([{"split": "val", "ref_id": "x"}], 2))
+    files = ["--refs", str(tmp_path / "refs.p"), "--instances", "none", "--iid_to_ann_ids", "none", "--split", "val"]
+    with pytest.raises(InputError, match=r"no reference of that split[\s\S]*1 bad items; the first, \[0\]: .*ref_id"):
+        prepare(tmp_path, "re", *files, "--skip_bad")
+
+
 def test_a_question_whose_annotation_is_bad_or_missing_is_left_out(tmp_path):
     questions = [{"question_id": k, "question": "two dogs", "image_id": k} for k in (1, 2, 3)]
     questions += [{"question_id": "4", "question": "two dogs", "image_id": 4}]
