@@ -74,7 +74,7 @@ def check_same_model(config: UniterConfig, path: str | Path, checkpoint: str | P
     """
     if not checkpoint:
         return
-    folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
+    folder = Path(checkpoint) if os.path.isdir(checkpoint) else Path(checkpoint).parent
     is_bert = any((folder / name).exists() for name in (*BERT_FILES, *INDEX_FILES))
     file = folder / "config.json" if is_bert else folder.parent / "log" / "model.json"
     description = read_json(file) if file.is_file() else {}

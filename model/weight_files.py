@@ -1,5 +1,6 @@
 """Reading of weight files: from a path to a flat state dict under the names that the file has."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     `InputError` when the file is missing or damaged, or holds anything else than tensors by name.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         path = _weights_in(path)
     if path.name.endswith(".index.json"):
         return _shards(path)

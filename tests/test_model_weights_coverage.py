@@ -244,6 +244,11 @@ def test_safetensors_are_read_under_any_name(tmp_path):
     assert torch.equal(read_weights(tmp_path / "model.pt")[Q0], state[Q0])
 
 
+def test_a_name_that_is_too_long_is_not_found():
+    with pytest.raises(InputError, match="not found"):
+        read_weights("x" * 300)
+
+
 def test_two_different_state_dicts_in_a_file_are_refused(tmp_path):
     one = weights()
     other = one | {Q0: torch.zeros_like(one[Q0])}

@@ -137,6 +137,9 @@ FOREIGN: dict[str, tuple[Any, str, str]] = {  # name: how it is written; the for
     "w.zip": (zipped, "a zip archive of other files: model/model_step_4.pt", "unpack it"),
     "w.npz": (lambda path: np.savez(path, a=np.ones(3)), "arrays of numpy (npz)", "torch.save"),
     "w.npy": (lambda path: np.save(path, np.ones(3)), "a numpy array", "torch.save"),
+    "w.pkl": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "a Python pickle", "torch.save"),
+    "empty.pt": (lambda path: path.touch(), "an empty file", "copy or write it again"),
+    "zeros.pt": (lambda path: path.write_bytes(bytes(1000)), "zero bytes", "copy or write it again"),
     "tf_model.h5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n\0\0"), "an HDF5 file", "from_tf=True"),
     "bert_model.ckpt.index": (lambda path: path.write_bytes(bytes(64)), "a checkpoint of TensorFlow", "from_tf=True"),
     "bert_model.ckpt.data-00000-of-00001": (lambda path: path.write_bytes(b"\1\2"), "TensorFlow", "from_tf=True"),
@@ -145,7 +148,7 @@ FOREIGN: dict[str, tuple[Any, str, str]] = {  # name: how it is written; the for
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file")
+@pytest.mark.filterwarnings("ignore:'torch.load' received a zip file", "ignore:Detected pickle protocol")
 def test_a_file_of_another_format_is_named_as_that(tmp_path: Path, name: str) -> None:
     write, form, remedy = FOREIGN[name]
     write(tmp_path / name)
@@ -154,6 +157,14 @@ def test_a_file_of_another_format_is_named_as_that(tmp_path: Path, name: str) ->
     for part in (name, form, remedy, "torch.save"):
         assert part in str(error.value), str(error.value)
     assert "damaged" not in str(error.value)
+
+
+def test_a_checkpoint_of_tensorflow_is_known_by_the_beginning_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "bert_model.ckpt.index").write_bytes(b"index")
+    with pytest.raises(InputError, match=r"not found[\s\S]*bert_model\.ckpt\.index is of TensorFlow[\s\S]*from_tf"):
+        checkpoint.load(tmp_path / "bert_model.ckpt")
+    with pytest.raises(InputError, match="not found"):
+        checkpoint.load(tmp_path / ("x" * 250))
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from utils.checksum import ChecksumWriter, check_checksum
 from utils.errors import InputError
 from utils.files import atomic_file
 from utils.os_errors import kind_of, writing
-from utils.weight_formats import other_format
+from utils.weight_formats import CONVERSION, other_format
 
 
 def save(path: str | Path, value: Any, old_format: bool = True) -> None:
@@ -205,6 +205,10 @@ def _absence_error(path: Path) -> InputError:
     """The error for a checkpoint path that is not a file; it lists the .pt files in the same folder."""
     if os.path.exists(path):
         return InputError("not a file", file=path, found=kind_of(path), expected="a .pt file", remedy="name a file")
+    tensorflow = f"{path.name}.index"  # TensorFlow names a checkpoint by the beginning of its files' names
+    remedy = "check the path" + ("" if path.is_absolute() else "; it is relative to the working directory")
+    if os.path.isfile(f"{path}.index"):
+        remedy = f"{tensorflow} is of TensorFlow: convert it to PyTorch, {CONVERSION}"
     neighbours = sorted(entry.name for entry in path.parent.glob("*.pt"))[:8]
     return InputError(
         "file not found",
@@ -212,7 +216,7 @@ def _absence_error(path: Path) -> InputError:
         key="checkpoint",
         found=f"in that folder: {', '.join(neighbours)}" if neighbours else "no .pt file in that folder",
         expected="a weight file",
-        remedy="check the path" + ("" if path.is_absolute() else "; it is relative to the working directory"),
+        remedy=remedy,
     )
 
 

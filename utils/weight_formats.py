@@ -1,11 +1,13 @@
 """The format of a file that was given as a checkpoint, by its first bytes: for its reader, and for error messages."""
 
+import os
 import re
 import zipfile
 from pathlib import Path
 
 CONVERSION = "such as BertModel.from_pretrained(FOLDER, from_tf=True).save_pretrained(NEW_FOLDER) of Hugging Face"
 UNPACK, DOWNLOAD = "unpack it, and give the weight file in it", "download the weight file itself"
+RESAVE = "save a map from names to tensors with torch.save"
 # Beginnings of files, the names of their formats, and what to do.
 FORMATS = (
     (
@@ -20,18 +22,22 @@ FORMATS = (
     (b"7z\xbc\xaf", "a 7z archive", UNPACK),
     (b"Rar!", "a RAR archive", UNPACK),
     (b"\x89HDF", "an HDF5 file, as of Keras", f"convert it to PyTorch, {CONVERSION}"),
-    (b"\x93NUMPY", "a numpy array", "save a map from names to tensors with torch.save"),
+    (b"\x93NUMPY", "a numpy array", RESAVE),
     (b"GGUF", "a GGUF file", "give the weights that it was made from"),
     (b"%PDF", "a PDF document", DOWNLOAD),
+    (b"\xff\xfe", "a text in UTF-16", DOWNLOAD),
+    (b"\x80\x03", "a Python pickle that torch.save did not write", RESAVE),
+    (b"\x80\x04", "a Python pickle that torch.save did not write", RESAVE),
+    (b"\x80\x05", "a Python pickle that torch.save did not write", RESAVE),
 )
-TENSORFLOW_NAME = re.compile(r".*\.ckpt(-\d+)?(\.index|\.meta|\.data-\d+-of-\d+)?|.*\.(index|meta|data-\d+-of-\d+)")
+TENSORFLOW_NAME = re.compile(r".*\.(index|meta|data-\d+-of-\d+)")
 
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file is in the format of safetensors: by its name, or by its first bytes."""
     if path.suffix == ".safetensors":
         return True
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         return False
     with open(path, "rb") as stream:
         start = stream.read(9)
@@ -43,6 +49,10 @@ def other_format(path: Path) -> tuple[str, str] | None:
     """The format of a file that torch cannot read, in words, and what to do about it; None where it is unknown."""
     with open(path, "rb") as stream:
         start = stream.read(512)
+    if TENSORFLOW_NAME.fullmatch(path.name):
+        return "a checkpoint of TensorFlow, by its name", f"convert it to PyTorch, {CONVERSION}"
+    if not start.strip(b"\0"):
+        return ("zero bytes, as of a copy that was cut off" if start else "an empty file"), "copy or write it again"
     for beginning, name, remedy in FORMATS:
         if start.startswith(beginning):
             return name, remedy
@@ -55,8 +65,6 @@ def other_format(path: Path) -> tuple[str, str] | None:
         return "a web page", f"{DOWNLOAD}: the address was that of a page, or needs a login"
     if text.startswith((b"{", b"[")):
         return "a JSON file", "give the weight file beside it"
-    if TENSORFLOW_NAME.fullmatch(path.name):
-        return "a checkpoint of TensorFlow, by its name", f"convert it to PyTorch, {CONVERSION}"
     if text and all(byte >= 32 or byte in b"\t\r\n\f" for byte in text) and b"\x7f" not in text:
         return f"a text: {start[:40].decode(errors='replace')!r}", DOWNLOAD
     return None
@@ -74,5 +82,5 @@ def _zip_format(path: Path) -> tuple[str, str] | None:
     if any(name.endswith("/data.pkl") for name in names):
         return None
     if names and all(name.endswith(".npy") for name in names):
-        return "arrays of numpy (npz)", "save a map from names to tensors with torch.save"
+        return "arrays of numpy (npz)", RESAVE
     return "a zip archive of other files: " + ", ".join(names[:4]), UNPACK
