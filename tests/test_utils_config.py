@@ -132,6 +132,14 @@ def test_wrong_flags_end_with_status_2(capsys: pytest.CaptureFixture[str]) -> No
         parse(Config, [*required_flags, "--learning_rate", "nan"])
 
 
+@pytest.mark.parametrize("flags", [["--local-rank=0"], ["--local_rank", "1"], ["--local_rank=3"]])
+def test_the_flag_of_an_old_launcher_names_torchrun(tmp_path: Path, flags: list[str]) -> None:
+    for config_class in (Config, ReInference):
+        with pytest.raises(InputError, match=r"torch\.distributed\.launch[\s\S]*launch with torchrun") as error:
+            parse(config_class, [*flags, "--config", write(tmp_path)])
+        assert flags[0] in str(error.value)
+
+
 def test_other_ranks_are_quiet_about_wrong_flags(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     assert refusal(capsys, "--conf_thr", "0.3") == ""

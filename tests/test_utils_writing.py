@@ -155,6 +155,7 @@ def test_a_disk_without_inodes_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         text = str(write_error(tmp_path / "a", OSError(28, "No space left on device")))
         assert "53,248 bytes are free" in text
         assert ("no more files can be made there (inodes)" in text) == said == ("remove files that" in text)
+        assert "(inodes)" not in str(write_error(tmp_path / "a", OSError(30, "Read-only file system")))
 
 
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:

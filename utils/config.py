@@ -8,6 +8,7 @@ dataclass fields. All options are checked before any data is opened. The options
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import warnings
 from collections.abc import Collection, Mapping
@@ -19,6 +20,7 @@ import tyro
 
 from utils.errors import InputError
 from utils.files import read_json
+from utils.launchers import TORCHRUN
 from utils.options import convert, field_metadata, field_types, is_read, is_required, option, unknown_key
 from utils.paths import find_file, resolve_paths
 from utils.ranges import check_ranges, check_value, spell_range
@@ -41,6 +43,7 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
     config_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     config_parser.add_argument("--config")
     config_flag, flags = config_parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    _refuse_local_rank(flags)
     file_notes: list[str] = []
     path = find_file(config_flag.config, "--config", file_notes) if config_flag.config else None
     json_values, notes = _read_json_options(config_class, path) if path else ({}, [])
@@ -57,6 +60,19 @@ def parse(config_class: type[T], argv: list[str] | None = None) -> tuple[T, list
     config = config_class(**values)
     notes += file_notes + resolve_paths(config)
     return config, notes + validate(config, files)
+
+
+def _refuse_local_rank(flags: list[str]) -> None:
+    """`InputError` for the flag that `python -m torch.distributed.launch` adds to every script's own."""
+    flag = next((flag for flag in flags if re.fullmatch(r"--local[-_]rank(=.*)?", flag)), None)
+    if flag is not None:
+        raise InputError(
+            "python -m torch.distributed.launch has started this process, or another old launcher",
+            key=flag.partition("=")[0],
+            found=flag,
+            expected="the rank on this machine as the environment variable LOCAL_RANK, which torchrun sets",
+            remedy=TORCHRUN,
+        )
 
 
 def load_hps(path: str | Path, config_class: type[T], unneeded: Collection[str] = ()) -> tuple[T, dict[str, Any]]:

@@ -74,7 +74,8 @@ def write_error(path: str | Path, error: Exception, needed: int | None = None) -
     with contextlib.suppress(OSError):
         disk = os.statvfs(parent)
         reasons.append(f"{disk.f_bavail * disk.f_frsize:,} bytes are free in {parent}")
-        if disk.f_files and not disk.f_favail:  # some file systems have no limit, and say 0 of 0
+        # Some file systems have no limit, and say 0 of 0.
+        if disk.f_files and not disk.f_favail and code in (0, errno.ENOSPC):
             reasons.append("no more files can be made there (inodes)")
             remedy = "remove files that you do not need, or name a folder on another disk"
     if (limit := resource.getrlimit(resource.RLIMIT_FSIZE)[0]) != resource.RLIM_INFINITY:
