@@ -62,7 +62,7 @@ def test_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.M
     assert find_file("config", "output_dir", notes) == "config" and find_file("docs", "output_dir", notes) == "docs"
 
 
-@pytest.mark.parametrize("script", ["scripts/evaluate.py", "scripts/check.py"])
+@pytest.mark.parametrize("script", ["scripts/evaluate.py", "scripts/check.py", "train_vqa.py"])
 def test_help_is_printed_where_the_locale_has_few_letters(script: str) -> None:
     done = subprocess.run(
         [sys.executable, str(CHECKOUT / script), "--help"],

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from utils.errors import InputError, as_input_error
+from utils.errors import InputError, as_input_error, print_in_every_locale
 from utils.launchers import ranks, spoken_rank
 
 T = TypeVar("T")
@@ -182,6 +182,7 @@ def launch(main: Callable[..., Any], *args: Any) -> None:
     they print: where all ranks have the same error, rank 0 prints it and the launcher ends the others. Any other
     exception prints its traceback, each line with the rank. A rank that lost its connection to another prints one line.
     """
+    print_in_every_locale()
     rank = spoken_rank()
     prefix = "" if rank is None else f"[rank {rank}] "
     try:

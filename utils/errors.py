@@ -60,13 +60,18 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def print_in_every_locale() -> None:
+    """Let the screen show letters that the locale cannot write as their codes, as those of errors are."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def exit_on_input_error(main: Callable[..., Any], *args: Any) -> None:
     """Run a script's `main`; on an `InputError`, print its message without a traceback and exit with status 2.
 
     Standard output that cannot be written is such an error too.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what a locale cannot write is shown as its code, as on stderr
-        sys.stdout.reconfigure(errors="backslashreplace")
+    print_in_every_locale()
     try:
         main(*args)
         _flush()
