@@ -94,18 +94,26 @@ def announced_counts(file: Path, keys: list[bytes], folder: Path) -> dict[str, i
 
 def no_such_variant(folder: Path, variant: str, compressed: bool) -> InputError:
     """The error for a variant that an image store lacks: `folder` is that of its LMDB, `variant` its bounds."""
-    store = folder.parent
+    store, suffix = folder.parent, "_compressed" if compressed else ""
+    lmdb = folder if folder.is_file() else store / f"feat_{variant}{suffix}"
+    if lmdb.is_file():
+        return InputError(
+            "an LMDB of an image store is a file instead of a folder",
+            file=lmdb,
+            found="a file, as lmdb.open(…, subdir=False) writes it",
+            expected="a folder of this name with data.mdb in it",
+            remedy=f"rename the file, make the folder {lmdb.name}, and move the file there as data.mdb",
+        )
     if not store.is_dir():
         return InputError(
             "image LMDB not found",
             file=store,
             key="img_db",
-            found="no such folder",
+            found="a file" if store.exists() else "no such folder",
             expected="a folder NAME with feat_… or all in it",
             remedy="check the path and data_root, or make it with scripts/convert_imgdir.py",
         )
     variants = sorted(p.name for p in store.iterdir() if p.name.startswith(("feat_", "nbb_", "all")))
-    suffix = "_compressed" if compressed else ""
     if f"feat_{variant}{suffix}" in variants:
         return InputError(
             "the file of region counts is missing beside its LMDB",

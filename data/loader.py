@@ -53,13 +53,22 @@ class BatchBuilder:
         dataset = self.datasets[plan.source]
         ids = [dataset.id(i) for i in plan.indices[:3].tolist()]
         more = f" and {len(plan.indices) - 3} more" if len(plan.indices) > 3 else ""
-        return {"file": _stores(dataset), "key": f"{dataset.task}: {', '.join(ids)}{more}"}
+        return {"file": ", ".join(_stores(dataset)) or None, "key": f"{_title(dataset)}: {', '.join(ids)}{more}"}
 
 
-def _stores(dataset: Dataset) -> str | None:
-    """The paths of the stores behind a dataset, where it has the usual attributes."""
+def _title(dataset: Dataset) -> str:
+    """The name of a dataset's task for a message: visual entailment has the batches of another task."""
+    return getattr(dataset, "title", "") or dataset.task
+
+
+def _stores(dataset: Any) -> list[str]:
+    """The paths of the stores behind a dataset and those that it is made of, where they have the usual attributes."""
     stores: list[Any] = [getattr(dataset, name, None) for name in ("texts", "images")]
-    return ", ".join(str(store.path) for store in stores if hasattr(store, "path")) or None
+    stores += getattr(dataset, "image_stores", ())
+    paths = [str(store.path) for store in stores if hasattr(store, "path")]
+    for part in (*getattr(dataset, "parts", ()), getattr(dataset, "captions", None)):
+        paths += [] if part is None else _stores(part)
+    return list(dict.fromkeys(paths))
 
 
 def _example_error(error: Exception, dataset: Dataset, i: int) -> InputError:
@@ -70,8 +79,8 @@ def _example_error(error: Exception, dataset: Dataset, i: int) -> InputError:
     place = traceback.extract_tb(error.__traceback__)[-1]
     return InputError(
         "an example cannot be made",
-        file=_stores(dataset),
-        key=f"{dataset.task}: {dataset.id(i)}",
+        file=", ".join(_stores(dataset)) or None,
+        key=f"{_title(dataset)}: {dataset.id(i)}",
         found=f"{type(error).__name__}: {str(error)[:200]}, in {Path(place.filename).name} line {place.lineno}",
         expected="a record with the fields of this task (docs/DATA.md)",
         remedy=str(system).splitlines()[0] if system else "check the stores: python -m scripts.check",

@@ -9,6 +9,7 @@ from data.img_store import ImageStore
 from data.mask import mask_regions, mask_words
 from data.text_image import Masking, TextImage
 from data.txt_store import TextStore
+from utils.errors import InputError
 
 
 class Mlm(TextImage):
@@ -31,9 +32,20 @@ class Mlm(TextImage):
         mrm_prob: float = 0.15,
     ):
         """`masking`: mask words only ("conditional"), or also regions, with probability `mrm_prob` ("joint"; paper
-        table 3, line 12). See `TextImage` for the others."""
+        table 3, line 12). See `TextImage` for the others.
+
+        `InputError` also when every text is empty."""
         super().__init__(texts, images, wrong_picture=wrong_picture)
         self.masking, self.mrm_prob = masking, mrm_prob
+        if not texts.lens.any():
+            raise InputError(
+                "every text of the store is empty, so there is no word to mask",
+                file=texts.path,
+                key=f"tasks: {self.task}",
+                found=f"0 word pieces in all {len(texts):,} texts",
+                expected="texts with word pieces",
+                remedy="give another text store, or leave out the task mlm",
+            )
 
     def example(self, row: Sequence[int], rng: np.random.Generator) -> Example:
         """Build one sequence of the masked text and its image, whose regions are masked too when `masking` is joint."""

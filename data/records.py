@@ -82,7 +82,8 @@ def _array(name: str, fields: Any) -> np.ndarray:
     dtype = np.dtype(bytes(kind).decode() if isinstance(kind, memoryview) else kind)
     if dtype.kind not in NUMERIC:
         raise ValueError(f"{name} has dtype {dtype}, which is not numeric")
-    return np.frombuffer(fields["data"], dtype).reshape(fields.get("shape", ()))
+    data = fields["data"]
+    return np.frombuffer(data.encode() if isinstance(data, str) else data, dtype).reshape(fields.get("shape", ()))
 
 
 def _item(data: memoryview, at: int) -> tuple[Any, int]:
@@ -124,8 +125,13 @@ def _list(data: memoryview, at: int, n: int) -> tuple[list[Any], int]:
     return items, at
 
 
-def _text(data: memoryview, at: int, n: int) -> tuple[str, int]:
-    return str(_bytes(data, at, n)[0], "utf-8"), at + n
+def _text(data: memoryview, at: int, n: int) -> tuple[str | memoryview, int]:
+    """Text or, where it is not UTF-8, bytes: msgpack before 1.0 and with use_bin_type=False marks bytes as text."""
+    value = _bytes(data, at, n)[0]
+    try:
+        return str(value, "utf-8"), at + n
+    except UnicodeDecodeError:
+        return value, at + n
 
 
 def _bytes(data: memoryview, at: int, n: int) -> tuple[memoryview, int]:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.batch import Example, Image
+from data.batching import cut
 from data.dataset import BatchUnit, Column
 from data.retrieval import Retrieval
-from data.sampler import cut
 from utils.errors import InputError
 
 

@@ -6,60 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data.batching import full_batches, no_batch, release_batches
 from data.dataset import Dataset, Draw
 from data.rng import generator
 from utils.errors import InputError
 
-BUCKET = 8192  # examples that are sorted by length together, as in the release
-MULTIPLE = 8  # the number of examples in a batch of the release is a multiple of this
-
 Batching = Literal["release", "full"]
-
-
-def release_batches(
-    lens: np.ndarray, order: np.ndarray, budget: int, bucket: int = BUCKET, multiple: int = MULTIPLE
-) -> list[np.ndarray]:
-    """The batches of the 2020 release, each an array of examples; `order` (n,) is the permutation of an epoch.
-
-    Each bucket is sorted by length, longest first. The length of its longest example counts for all of its examples, so
-    all its batches have the same number of examples, a multiple of `multiple`. The rest, its shortest examples, is
-    dropped. `lens` (n,): units of each example. [] when `multiple` examples of a bucket exceed `budget`.
-    """
-    batches = []
-    for bucketful in _sorted_buckets(lens, order, bucket):
-        size = int(budget // lens[bucketful[0]]) // multiple * multiple
-        if size == 0:
-            return []
-        batches += [bucketful[start : start + size] for start in range(0, len(bucketful) - size, size)]
-    return batches
-
-
-def full_batches(lens: np.ndarray, order: np.ndarray, budget: int, bucket: int = BUCKET) -> list[np.ndarray]:
-    """Batches of at most `budget` units, each an array of examples; nothing is dropped.
-
-    Arguments as for `release_batches`. Each bucket is sorted by length, then cut where the units exceed the budget.
-    """
-    batches = []
-    for bucketful in _sorted_buckets(lens, order, bucket):
-        batches += [bucketful[start:stop] for start, stop in cut(lens[bucketful], budget)]
-    return batches
-
-
-def cut(sizes: np.ndarray, budget: int) -> np.ndarray:
-    """Cut (n,) sizes, in order, into the longest pieces whose sums are at most `budget`: (pieces, 2) start and stop."""
-    ends, bounds, start, spent = np.cumsum(sizes), [], 0, 0
-    while start < len(sizes):
-        stop = int(np.searchsorted(ends, spent + budget, "right"))
-        bounds.append((start, stop))
-        start, spent = stop, int(ends[stop - 1])
-    return np.array(bounds, np.int64).reshape(-1, 2)
-
-
-def _sorted_buckets(lens: np.ndarray, order: np.ndarray, bucket: int) -> Iterator[np.ndarray]:
-    """The examples of `order` in buckets of `bucket` examples, each sorted by length, longest first."""
-    for start in range(0, len(order), bucket):
-        bucketful = order[start : start + bucket]
-        yield bucketful[np.argsort(-lens[bucketful], kind="stable")]
 
 
 def make_batches(
@@ -96,13 +48,7 @@ def make_batches(
     else:
         batches = full_batches(sizes, order, budget)
     if not batches:
-        raise InputError(
-            "the release's batching makes no batch, because there are too few examples or the batch size is too small",
-            key=f"batching of {name}",
-            found=f"{len(order)} examples, batch size {budget} units",
-            expected=f"over {MULTIPLE} examples, and a batch size of at least {MULTIPLE} times the longest example",
-            remedy='set "batching": "full", which drops nothing',
-        )
+        raise no_batch(len(order), longest, budget, name)
     return batches
 
 

@@ -47,7 +47,7 @@ def read_meta(path: Path) -> Meta:
             "text LMDB not found",
             file=path,
             key="txt_db",
-            found="no such folder",
+            found="a file" if path.exists() else "no such folder",
             expected="a folder NAME.db with data.mdb in it",
             remedy="check the path and data_root, or prepare it with prepro.py",
         )

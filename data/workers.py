@@ -31,7 +31,7 @@ STATES = {
     "Z": "it has ended",
 }
 REMEDIES = {
-    signal.SIGKILL: "mostly the system is out of memory: lower n_workers, or train_batch_size and val_batch_size",
+    signal.SIGKILL: "mostly the system is out of memory: lower n_workers, or the batch size",
     signal.SIGBUS: "a store was cut while it was read, or memory is short: run python -m scripts.check on the stores, "
     "or lower n_workers",
     signal.SIGSEGV: "a store is damaged: run python -m scripts.check on the stores",
@@ -179,7 +179,7 @@ def _refusal(error: OSError, subject: dict[str, Any]) -> InputError:
         **subject,
         found=error.strerror,
         expected="memory and a file descriptor for each batch",
-        remedy=OS_REMEDIES.get(error.errno or 0) or "lower n_workers, or train_batch_size and val_batch_size",
+        remedy=OS_REMEDIES.get(error.errno or 0) or "lower n_workers, or the batch size",
     )
 
 

@@ -100,13 +100,19 @@ def train(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:
 def evaluate_only(task: Task[Any], config: RunConfig, world: World) -> dict[str, float]:
     """Score the checkpoint on the task's validation data; returns scores by name. No file is written."""
     datasets = task.eval_data()
+    if not datasets:
+        raise InputError(
+            "--eval_only has nothing to score, because there is no validation data with labels",
+            key="eval_only, val_txt_db or val_datasets",
+            found="no validation data, or a split without labels",
+            expected="one or more validation sets with labels",
+            remedy="name the stores of a validation split; the inf_* scripts write the predictions of a test split",
+        )
     task.stores.check_against(config.checkpoint)
     torch.manual_seed(config.seed)
     precision = Precision(config.precision, config.fp16, world.device)
     log = logging.getLogger("uniter")
     log.info("%d ranks, precision %s on %s", world.size, precision.name, world.device)
-    if not datasets:
-        log.warning("there is no validation data with labels, so nothing is scored (val_txt_db or val_datasets)")
     predictor = Predictor(
         task,
         precision.cast(task.build_model(complete=True)),

@@ -16,6 +16,8 @@ import torch
 import pretrain
 import train_vqa
 from data.img_store import SAMPLE
+from model.pretrain import UniterForPretraining
+from model.uniter import UniterConfig
 from tests.tiny_world import MODEL, convert, make_world, pretrain_options, run_script
 from utils.errors import InputError
 
@@ -131,6 +133,14 @@ def test_another_vocabulary_than_the_checkpoints(world):
     for flags in ([], ["--eval_only"]):
         text = message(world, "--checkpoint", str(first / "ckpt" / "model_step_2.pt"), *flags)
         all_in(text, "vocab.json", "CLS", "7")
+
+
+def test_nothing_to_score_is_an_error_of_eval_only(world):
+    checkpoint = world / "weights.pt"
+    torch.save(UniterForPretraining(UniterConfig(**MODEL)).state_dict(), checkpoint)
+    config = pretrain_options(world, world / "run", val_datasets=[])
+    with pytest.raises(InputError, match=r"nothing to score[\s\S]*val_txt_db or val_datasets[\s\S]*inf_\*"):
+        pretrain.main(["--config", str(config), "--eval_only", "--checkpoint", str(checkpoint)])
 
 
 def test_text_longer_than_the_model_has_positions(world):

@@ -134,6 +134,12 @@ def test_one_picture_alone_has_no_negative():
         assert positives.pairs(uniform(len(texts)))[:, 1].tolist() == positives.pictures.tolist()
 
 
+def test_texts_that_are_all_empty_have_no_word_to_mask():
+    with pytest.raises(InputError, match="every text of the store is empty"):
+        Mlm(Texts([0, 0], [0, 1]), Images([0, 1], [4, 5]))
+    assert len(Mlm(Texts([0, 1], [0, 1]), Images([0, 1], [4, 5]))) == 2
+
+
 def test_a_picture_missing_from_the_store_is_named():
     with pytest.raises(InputError, match=r"7\.npz"):
         Mlm(Texts([3, 4], [0, 7]), Images([0], [4]))

@@ -262,3 +262,23 @@ def test_tensors_of_every_kind_travel_unchanged():
     with pytest.raises(EOFError):
         receive(theirs)
     theirs.close()
+
+
+def test_the_errors_of_batches_name_the_task_and_all_stores():
+    """Also for a dataset that has another one's batches, is made of others, or has several image stores."""
+
+    def named(dataset):
+        return BatchBuilder([dataset], by_id=False).subject(next(plans()))
+
+    entailment, other = Toy(), Toy()
+    entailment.title, other.texts = "visual entailment", SimpleNamespace(path="more.db")
+    assert named(entailment) == {"file": "texts.db, images", "key": "visual entailment: toy0, toy1, toy2"}
+    several = SimpleNamespace(task="toy", id=entailment.id, parts=[Toy(), other])
+    assert named(several)["file"] == "texts.db, images, more.db"
+    tiles = SimpleNamespace(task="retrieval", id=str, captions=Toy())
+    assert named(tiles) == {"file": "texts.db, images", "key": "retrieval: 0, 1, 2"}
+    stores = (SimpleNamespace(path="gt"), None)
+    commonsense = SimpleNamespace(task="vcr", id=str, texts=SimpleNamespace(path="vcr.db"), image_stores=stores)
+    assert named(commonsense)["file"] == "vcr.db, gt"
+    for remedy in workers.REMEDIES.values():
+        assert "train_batch_size" not in remedy  # inference has a batch_size only

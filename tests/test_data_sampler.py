@@ -47,8 +47,35 @@ PAIRS = np.zeros((2, 2), np.int32)
 def test_an_example_larger_than_the_budget_is_an_error():
     with pytest.raises(InputError, match="larger than a batch"):
         make_batches(Numbers(2, [5, 70]), PAIRS, np.arange(2), budget=64, batching="full", name="mlm_coco")
-    with pytest.raises(InputError, match='"batching": "full"'):
-        make_batches(Numbers(2, [5, 7]), PAIRS, np.arange(2), budget=64, batching="release", name="mlm_coco")
+
+
+@pytest.mark.parametrize(
+    "n, budget, named",
+    [
+        (2, 64, "too few examples|2 examples of up to 7 units|over 8 examples"),
+        (20, 50, "batch size is too small|makes no batch|at least 56 units, 8 times"),
+        (
+            20,
+            1000,
+            "too large for the data|20 examples|a batch of 136 examples|fewer than 168 units|or change",
+        ),
+        (16, 112, "too large for the data|a batch of 16 examples|fewer than 112 units"),
+    ],
+)
+def test_where_the_release_makes_no_batch_the_reason_is_named(n, budget, named):
+    def batches(budget):
+        data, pairs = Numbers(n, [5, *[7] * (n - 1)]), np.zeros((n, 2), np.int32)
+        return make_batches(data, pairs, np.arange(n), budget=budget, batching="release", name="mlm_coco")
+
+    with pytest.raises(InputError) as error:
+        batches(budget)
+    for part in (*named.split("|"), '"batching": "full"'):
+        assert part in str(error.value)
+    if "fewer than" in named:  # the bound is the right one
+        least = int(named.split("fewer than ")[1].split()[0])
+        assert batches(least - 1)
+        with pytest.raises(InputError):
+            batches(least)
 
 
 def test_examples_are_counted_where_a_dataset_says_so():

@@ -319,6 +319,31 @@ def test_where_the_store_cannot_be_written_the_index_goes_to_the_cache(tmp_path,
     assert TextStore(path).id(7) == "t7"
 
 
+@pytest.mark.parametrize("with_counts", [True, False])
+def test_an_lmdb_that_is_a_file_is_named_so(tmp_path, with_counts):
+    path = write_store(tmp_path, {"a.npz": regions()})
+    lmdb_folder = path / f"feat_{VARIANT}"
+    (lmdb_folder / "data.mdb").rename(path / "file")
+    shutil.rmtree(lmdb_folder)
+    (path / "file").rename(lmdb_folder)
+    if not with_counts:
+        (path / f"nbb_{VARIANT}.json").unlink()
+    all_in(message(lambda: ImageStore(path)), f"feat_{VARIANT}", "a file, as", "data.mdb", "subdir=False")
+    all_in(message(lambda: ImageStore(lmdb_folder)), "found:    a file")
+    all_in(message(lambda: TextStore(lmdb_folder)), "found:    a file")
+
+
+def test_arrays_whose_bytes_are_marked_as_text_are_read(tmp_path):
+    """As msgpack before 1.0 wrote them, and with use_bin_type=False; zeros are text that can be decoded."""
+    expected = regions(40, 64) | {"soft_labels": np.zeros((40, 3), np.float16)}
+    packed = msgpack.packb(expected, default=msgpack_numpy.encode, use_bin_type=False)
+    decoded = records.decode(memoryview(packed), compressed=False)
+    assert decoded.keys() == expected.keys()
+    for name, array in expected.items():
+        assert decoded[name].dtype == array.dtype and np.array_equal(decoded[name], array)
+    ImageStore(write_store(tmp_path, {"a.npz": packed}, {"a.npz": 40})).check()
+
+
 def test_an_empty_name_of_the_cache_is_none(tmp_path, monkeypatch):
     """The working directory is no cache."""
     path, real = write_texts(tmp_path / "t.db"), index_cache.tempfile.mkdtemp
