@@ -160,6 +160,8 @@ def test_a_disk_without_inodes_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"link is a link to .*gone, which does not exist"):
+        refuse_existing(tmp_path / "link")
     for write in (make_folder, check_output, write_folder):
         for path in (tmp_path / "link", tmp_path / "link" / "out"):
             if (write, path) == (check_output, tmp_path / "link"):

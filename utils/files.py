@@ -4,6 +4,7 @@ All that the operating system and the parsers say becomes an `InputError` that n
 """
 
 import contextlib
+import errno
 import gzip
 import io
 import json
@@ -142,6 +143,8 @@ def refuse_existing(path: str | Path) -> None:
     """`InputError` if the output `path` is not new or an empty folder."""
     path = Path(path)
     with writing(path):
+        if path.is_symlink() and not path.exists():  # no folder could be moved there after the work
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
     if occupied:
         raise InputError(
