@@ -62,7 +62,8 @@ def _cannot_be_decoded(row: Row, cause: str) -> InputError:
         expected = "num_boxes × 4 numbers of boxes, num_boxes × D features, as float32 in base64"
     else:
         expected = "x (n, D) and bbox (n, 4); num_bbox, image_w and image_h, each one number"
-    return InputError("the row cannot be decoded", file=row.file, key=row.place, found=cause, expected=expected)
+    problem = f"the {'row' if row.is_tsv else 'file'} cannot be decoded"
+    return InputError(problem, file=row.file, key=row.place, found=cause, expected=expected)
 
 
 def bad_row(row: Row, problem: Problem) -> InputError:
