@@ -19,7 +19,7 @@ from data.retrieval_eval import RetrievalMatrix
 from evaluation.recall import retrieval_recalls
 from evaluation.score_chunks import Chunks
 from evaluation.submission import write_retrieval
-from optim.finished_run import read_run_config
+from optim.finished_run import read_run_config, weight_file
 from optim.infer import LOG, InferenceFlags, parse_and_join
 from optim.precision import Precision
 from optim.predict import Predictor
@@ -39,7 +39,9 @@ class ItmInference(InferenceFlags):
     """Score all texts of a split with all its images: image-text retrieval with a finetuned or a pretrained model."""
 
     checkpoint: str = option(
-        help="weight file of a finetuned model, or of a pretrained model for zero-shot retrieval", path="own"
+        help="weight file of a finetuned model, or of a pretrained model for zero-shot retrieval; "
+        "with --train_config also a step of that run, or best",
+        path="own",
     )
     output_dir: str = option(
         help="folder for scores.json (recalls), results.npz (all scores) and config.json (these options)", path="own"
@@ -100,6 +102,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     `argv`: the flags; default: the command line. Raises `InputError` for wrong flags, stores and checkpoints.
     """
     config, world = parse_and_join(ItmInference, argv)
+    if config.train_config:
+        run_dir = Path(config.train_config).absolute().parent.parent
+        config.checkpoint = str(weight_file(run_dir, config.checkpoint, ItmTask.numbered_by))
     task = ItmTask(training_options(config))
     captions = task.dataset(config.txt_db, config.img_db)
     task.stores.check_against(config.checkpoint)

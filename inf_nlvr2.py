@@ -51,7 +51,8 @@ class Nlvr2Inference(InferenceConfig):
                 expected="one checkpoint, because the two flags mean the same",
                 remedy="leave out one of the flags",
             )
-        self.checkpoint = checkpoints.pop() if checkpoints else "best"
+        if self.checkpoint is None:
+            self.checkpoint = self.ckpt or "best"  # an empty --ckpt is refused with the empty texts of all options
 
 
 def main(argv: list[str] | None = None) -> Path:

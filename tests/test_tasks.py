@@ -400,10 +400,21 @@ def test_retrieval_with_options_of_finetuning_says_that_it_is_zero_shot(world, r
     assert "pretrained.pt has no rank head, so the scores are zero-shot" in text and "model_step_best.pt" in text
 
 
+def test_retrieval_finds_the_weights_of_the_run_of_its_options(world, runs, tmp_path):
+    flags, path = inference("itm", world, runs["itm"], tmp_path / "out")
+    inf_itm.main(flags)
+    by_path = path.read_bytes()
+    inf_itm.main([*flags, "--checkpoint", "12"])
+    assert path.read_bytes() == by_path
+    with pytest.raises(InputError, match=r"checkpoint[\s\S]*last; the run has 4, 8, 12, best"):
+        inf_itm.main([*flags, "--checkpoint", "last", "--output_dir", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("flag", ["--ckpt", "--checkpoint"])
 def test_an_empty_name_of_weights_is_refused(world, runs, tmp_path, flag):
     flags, path = inference("nlvr2", world, runs["nlvr2"], tmp_path)
-    with pytest.raises(InputError, match=r"empty text[\s\S]*(ckpt|checkpoint)"):
+    with pytest.raises(InputError, match=rf"empty text[\s\S]*key: +{flag[2:]}\n"):
         inf_nlvr2.main([*flags, flag, ""])
     assert not path.exists()
 
