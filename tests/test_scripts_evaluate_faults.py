@@ -294,7 +294,11 @@ def test_contrast_sets_are_scored_by_example(tmp_path: Path) -> None:
     assert evaluate.main(["nlvr2", str(results), str(truth)]) == expected == eval_nlvr2.main([str(results), str(truth)])
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"dev-0-0-0,True\n" * 99)[:40], b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(b"dev-0-0-0,True\n" * 99)[:40], b"\xff\xfe", b"[" * 100_000],
+    ids=["cut gzip", "no UTF-16", "nested"],
+)
 def test_eval_nlvr2_on_damaged_files(tmp_path: Path, content: bytes, capsys: Any) -> None:
     path = file(tmp_path / "r.csv.gz", content) if content[:2] == b"\x1f\x8b" else file(tmp_path / "r.csv", content)
     truth = file(tmp_path / "t.jsonl", NLVR2)

@@ -18,7 +18,7 @@ from utils.files import open_text, read_json, read_text
 from utils.json_text import parse_json
 from utils.npz import open_npz
 
-PACKED = gzip.compress(b'{"a": [1, 2, 3]}' * 100)
+PACKED = gzip.compress(b'{"a": [1, 2, 3]}' * 100, mtime=0)
 
 DAMAGED = {
     "an integer of 5,000 digits": (b'{"a": ' + b"7" * 5000 + b"}", "4300"),
