@@ -21,12 +21,14 @@ from torch import Tensor
 
 from utils.errors import InputError, as_input_error, print_in_every_locale
 from utils.launchers import ranks, spoken_rank
+from utils.waits import WAITS
 
 T = TypeVar("T")
 
 BUCKET_BYTES = 25 * 2**20  # gradients are summed over the ranks in pieces of about this size
 NOTE_AFTER = 10.0  # seconds after which a rank says that it waits for the others
 START_LIMIT = 600.0  # seconds after which it gives up
+WAIT_LIMIT = 3600.0  # seconds after which a rank gives up that waits for another one's results
 PATIENCE = 3  # seconds that ranks above 0 wait, so that rank 0 reports an error that all ranks have
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
 
@@ -45,6 +47,7 @@ class World:
         """Whether this is the rank that writes files and speaks to the user."""
         return self.rank == 0
 
+    @WAITS.during("the gradients")
     def average_gradients(self, parameters: Iterable[Tensor], divisor: float) -> None:
         """Sum the gradients over all ranks, then divide them by `divisor`, in place.
 
@@ -64,12 +67,14 @@ class World:
         if divisor != 1:
             torch._foreach_div_(gradients, float(divisor))
 
+    @WAITS.during("the numbers")
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum `tensor` over all ranks, in place; returns it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
+    @WAITS.during("the results")
     def gather_objects(self, value: T) -> list[T]:
         """Collect `value` from every rank; returns the values in the order of ranks, on every rank."""
         if self.size == 1:
@@ -78,6 +83,7 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    @WAITS.during("the answer")
     def broadcast_object(self, value: T | None) -> T:
         """Send rank 0's `value` to every rank; returns it. The values of other ranks are ignored."""
         values: list[Any] = [value]
@@ -85,6 +91,7 @@ class World:
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
+    @WAITS.during("a sign")
     def barrier(self) -> None:
         """Wait until every rank has called this method."""
         if self.size > 1:
@@ -114,10 +121,11 @@ def start(device: str | None = None) -> World:
     if size > 1:
         # Objects and barriers go through gloo on the host, gradients through NCCL. The timeout is long because a rank
         # may wait for another one that builds an index. The launcher notices a rank that died.
-        backend, timeout = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl", timedelta(hours=1)
+        backend, timeout = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl", timedelta(seconds=WAIT_LIMIT)
         store = _meet(rank, size)
         store.set_timeout(timeout)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+        WAITS.start(rank, size, WAIT_LIMIT)
     return World(rank=rank, size=size, local_rank=local_rank, device=rank_device)
 
 
@@ -171,6 +179,7 @@ def use_device(device: torch.device) -> None:
 
 def stop() -> None:
     """Leave the process group, if there is one."""
+    WAITS.stop()
     if dist.is_initialized():
         dist.destroy_process_group()
 
