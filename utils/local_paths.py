@@ -26,7 +26,7 @@ def check_local(path: str | Path, key: str | None = None) -> None:
     `key`: the option that gives it.
     """
     text = os.fspath(path)
-    if not SIGNS.search(text):
+    if not SIGNS.search(text) or not text.strip():  # an empty text is a matter of the option's range
         return
     absent = [place.name for place in (Path(text), *Path(text).parents) if not os.path.lexists(place)]
     names = "/".join(reversed(absent))
