@@ -2,14 +2,12 @@
 
 import time
 import warnings
-from collections.abc import Generator
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from data.batch import PackedBatch
-from data.sampler import BatchPlan
 from model.pretrain import UniterForPretraining
 from model.uniter import UniterConfig, set_dropout
 from optim.precision import Precision
@@ -17,7 +15,7 @@ from optim.prefetch import to_device
 from optim.update import Updater
 from scripts.device_phases.hardware import matmul_peak
 from scripts.device_phases.setting import Results, Setting
-from scripts.device_phases.transfer import synthetic_batch
+from scripts.device_phases.transfer import synthetic_batch, with_plan
 from utils.config import load_hps
 from utils.distributed import World
 from utils.formats import IMG_DIM
@@ -50,14 +48,9 @@ class StepTimer:
 
     def steps(self, count: int) -> list[PackedBatch]:
         """Take `count` optimiser steps; returns their batches."""
-
-        def feed() -> Generator[tuple[BatchPlan, PackedBatch]]:
-            plan = BatchPlan.__new__(BatchPlan)  # `to_device` hands plans on and reads nothing of them
-            for k in range(count):
-                yield plan, self.batches[k % len(self.batches)]
-
+        batches = with_plan(self.batches[k % len(self.batches)] for k in range(count))
         done = []
-        for step, (_, batch) in enumerate(to_device(feed(), self.setting.device), 1):
+        for step, (_, batch) in enumerate(to_device(batches, self.setting.device), 1):
             with self.precision.autocast():
                 loss = self.model.mlm(batch)[1].mean()
             self.precision.backward(loss)

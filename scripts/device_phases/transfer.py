@@ -1,7 +1,7 @@
 """Batches on their way to the device, and sums over ranks."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 
 import numpy as np
 import torch
@@ -34,21 +34,23 @@ def synthetic_batch(seed: int, units: int, *, vocab_size: int = 28996, masked: f
     return collate("mlm", examples, 2048)
 
 
+def with_plan(batches: Iterable[PackedBatch]) -> Generator[tuple[BatchPlan, PackedBatch]]:
+    """The batches as `to_device` takes them: with a plan, which it hands on without reading it."""
+    plan = BatchPlan.__new__(BatchPlan)
+    for batch in batches:
+        yield plan, batch
+
+
 def prefetch(setting: Setting) -> Results:
     """Copy batches while the device computes and reuses memory; every batch must arrive as it was sent."""
     count, largest = (120, 6000) if setting.on_gpu else (4, 300)
     sizes = generator(0, "sizes").integers(100, largest, count).tolist()
     host = [synthetic_batch(k, size) for k, size in enumerate(sizes[: count // 4])]
-    plan = BatchPlan.__new__(BatchPlan)  # `to_device` hands plans on and reads nothing of them
+    sent = (host[k % len(host)] for k in range(count))
+    batches = (batch.pin_memory() if setting.on_gpu and k % 2 else batch for k, batch in enumerate(sent))
     problems: list[str] = []
-
-    def feed() -> Generator[tuple[BatchPlan, PackedBatch]]:
-        for k in range(count):
-            batch = host[k % len(host)]
-            yield plan, batch.pin_memory() if setting.on_gpu and k % 2 else batch
-
     work = torch.randn(2048, 2048, device=setting.device)
-    for k, (_, batch) in enumerate(to_device(feed(), setting.device)):
+    for k, (_, batch) in enumerate(to_device(with_plan(batches), setting.device)):
         for _ in range(8 if setting.on_gpu else 1):
             work = torch.tanh(work @ work * 0.01)  # the device is busy, so the copy of the next batch overlaps
         scratch = batch.img_feat.float() * 2  # memory that is freed at once, to be used again by the next copy
