@@ -38,7 +38,7 @@ from prepare.boxes import (
 from prepare.left_out import HELP, LeftOut, bad_entry, nothing_left
 from prepare.output import NpzNames
 from prepare.pictures import PictureFile, describe_others, list_pictures, open_picture
-from prepare.regions import codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
+from prepare.regions import VERSION, codebook, crops, describe, grid_boxes, project, pseudo_classes, soft_labels
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
@@ -194,6 +194,7 @@ def write_notes(config: DescribeConfig, described: list[Picture], job: Job) -> N
     n_grid = sum(picture.instances is None for picture in described)
     provenance: dict[str, Any] = {
         "descriptor": "fixed, without weights (prepare/regions.py)",
+        "descriptor_version": VERSION,
         "boxes": config.boxes or config.imitate_detector,
         "imitated_detector": config.imitate_detector is not None,
         "pictures": len(described),
@@ -224,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
         instances = [picture.instances for picture in pictures if picture.instances]
         n_classes = max((int(image.classes.max()) for image in instances), default=0)
         seed = config.seed if config.imitate_detector else None
-        with job_folder(config.output, {"version": 2, "n_classes": n_classes, "seed": seed}) as job:
+        with job_folder(config.output, {"descriptor_version": VERSION, "n_classes": n_classes, "seed": seed}) as job:
             work = partial(write_picture, output=job.folder, n_classes=n_classes, detector_seed=seed)
             write_notes(config, write_all(pictures, job, work, config.nproc), job)
 
