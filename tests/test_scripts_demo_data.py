@@ -12,7 +12,7 @@ from data.rng import generator
 from evaluation.metrics import official_vqa_accuracy
 from prepare.annotations import coco_captions, vqa_annotations, vqa_questions
 from prepare.tokenizer import WordPiece
-from scripts.demo_world import make_demo_data
+from scripts.demo_world import captions, make_demo_data
 from scripts.demo_world.questions import COMPLEX, Asker, people_answer
 from scripts.demo_world.scene import COLORS, SHAPES, SIZE, make_scene
 from scripts.demo_world.words import NUMBERS, PLURALS, SYNONYMS
@@ -40,9 +40,9 @@ def load(world, name):
 @pytest.mark.parametrize("split", SIZES)
 def test_files_are_what_official_readers_expect(world, split):
     instances, questions = load(world, f"instances_{split}"), load(world, f"questions_{split}")["questions"]
-    captions = coco_captions(world / f"captions_{split}.json")
-    assert len(instances["images"]) == SIZES[split] and len(captions) == 5 * SIZES[split]
-    assert len({caption.id for caption in captions}) == len(captions)
+    sentences = coco_captions(world / f"captions_{split}.json")
+    assert len(instances["images"]) == SIZES[split] and len(sentences) == 5 * SIZES[split]
+    assert len({caption.id for caption in sentences}) == len(sentences)
     files = {path.name for path in (world / "images" / split).iterdir()}
     assert files == {image["file_name"] for image in instances["images"]}
     names = {category["id"] for category in instances["categories"]}
@@ -112,6 +112,7 @@ def test_the_vocabulary_spells_every_word(world):
 # The meanings of the demo's words, written again here, to check sentences against the boxes in the JSON.
 MEANING = {word: meaning for meaning, words in SYNONYMS.items() for word in words} | {c: c for c in COLORS}
 MEANING |= {PLURALS.get(word, word + "s"): meaning for word, meaning in list(MEANING.items()) if word not in COLORS}
+THIRDS = {"on the left": (0, -1), "on the right": (0, 1), "at the top": (1, -1), "at the bottom": (1, 1)}
 SIDES = {"leftmost": (0, min), "rightmost": (0, max), "topmost": (1, min), "lowest": (1, max)}
 BESIDE = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}
 
@@ -140,10 +141,9 @@ def holds(things, clause):
             return None
         axis, sign = BESIDE[MEANING[found[2]]]
         return any(sign * (b["at"][axis] - a["at"][axis]) > 20 for a in some for b in others)
-    if found := re.fullmatch(r"the (\w+) \w+ is (an? .*)", clause):
-        named = pick(things, found[2])
-        axis, best = SIDES.get(found[1], (0, None))
-        return None if named is None or best is None else best(things, key=lambda t: t["at"][axis]) in named
+    if found := re.fullmatch(rf"the ({'|'.join(SIDES)}) \w+ is (.*)", clause):
+        named, (axis, best) = pick(things, found[2]), SIDES[found[1]]
+        return None if named is None else best(things, key=lambda t: t["at"][axis]) in named
     if found := re.fullmatch(r"(?:(more|fewer) (\w+) than|as many (\w+) as) (\w+)", clause):
         first, second = pick(things, found[2] or found[3]), pick(things, found[4])
         if first is None or second is None:
@@ -153,8 +153,12 @@ def holds(things, clause):
     if found := re.fullmatch(rf"({'|'.join(NUMBERS)}) (.*)", clause):
         named = pick(things, found[2])
         return None if named is None else len(named) == NUMBERS.index(found[1])
-    named = pick(things, clause) if re.match("an? ", clause) else None
-    return None if named is None else bool(named)
+    found = re.fullmatch(rf"(an? .*?)(?: ({'|'.join(THIRDS)}))?", clause)
+    named = pick(things, found[1]) if found else None
+    if named is None or not found[2]:
+        return None if named is None else bool(named)
+    axis, sign = THIRDS[found[2]]
+    return any(sign * (thing["at"][axis] - SIZE / 2) > SIZE / 6 - 1 for thing in named)
 
 
 def answer(things, question):
@@ -205,6 +209,22 @@ def test_captions_are_true(world, things):
             assert verdict is not False, (caption, clause)
             judged[verdict] += 1
     assert judged[True] > 700 and judged[True] > judged[None]  # most clauses are understood
+
+
+def test_textures_are_true_of_the_one_object_that_is_named():
+    said = Counter()
+    for k in range(300):
+        scene, rng = make_scene(generator(0, "scene", k)), generator(0, "textures", k)
+        clause = captions.texture(scene, rng)
+        if clause is None:
+            assert max(Counter((t.color, t.shape) for t in scene.things).values()) > 1
+            continue
+        name, word = re.fullmatch(r"the (.*) is (\w+)", clause).groups()
+        meanings = [MEANING[part] for part in name.split()]
+        (thing,) = (t for t in scene.things if all(meaning in (t.color, t.shape) for meaning in meanings))
+        assert MEANING[word] == thing.texture
+        said[thing.texture] += 1
+    assert set(said) == {"plain", "striped", "dotted"} and min(said.values()) > 40
 
 
 def test_answers_are_right(world, things):

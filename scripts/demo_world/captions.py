@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scripts.demo_world.scene import COLORS, SHAPES, TEXTURES, Scene, Thing
+from scripts.demo_world.scene import COLORS, SHAPES, SIZE, TEXTURES, Scene, Thing
 from scripts.demo_world.words import NUMBERS, add_noise, article, plural, say
 
 RELATIONS: dict[str, Callable[[Thing, Thing], float]] = {  # the distance in pixels by which a is left of (above, …) b
@@ -14,6 +14,12 @@ RELATIONS: dict[str, Callable[[Thing, Thing], float]] = {  # the distance in pix
     "below": lambda a, b: a.y - b.y,
 }
 MIN_GAP = 24  # the smallest distance in pixels at which a caption says that one object is left of (above, …) another
+PLACES: dict[str, Callable[[Thing], bool]] = {  # a third of the picture, and whether an object's centre is there
+    "on the left": lambda thing: thing.x < SIZE / 3,
+    "on the right": lambda thing: thing.x > SIZE * 2 / 3,
+    "at the top": lambda thing: thing.y < SIZE / 3,
+    "at the bottom": lambda thing: thing.y > SIZE * 2 / 3,
+}
 EXTREMES: dict[str, Callable[[Thing], float]] = {  # a coordinate; the leftmost (…) object has the largest value
     "leftmost": lambda thing: -thing.x,
     "rightmost": lambda thing: thing.x,
@@ -24,7 +30,9 @@ EXTREMES: dict[str, Callable[[Thing], float]] = {  # a coordinate; the leftmost 
 
 def captions(scene: Scene, rng: np.random.Generator, n: int = 5) -> list[str]:
     """Make `n` captions, each of one to three true clauses of different kinds."""
-    makers = (_describe, _describe, relate, relate, count_clause, count_clause, _extreme, _compare, _absent)
+    makers: tuple[Callable[[Scene, np.random.Generator], str | None], ...]
+    makers = (_describe, _describe, _place, _place, relate, relate, count_clause, count_clause, _extreme, texture)
+    makers += (_compare, _absent)
     sentences: list[str] = []
     while len(sentences) < n:
         three = [makers[k] for k in rng.choice(len(makers), 3, replace=False)]
@@ -50,6 +58,15 @@ def _any_thing(scene: Scene, rng: np.random.Generator) -> Thing:
 
 def _describe(scene: Scene, rng: np.random.Generator) -> str:
     return article(describe_thing(_any_thing(scene, rng), rng))
+
+
+def _place(scene: Scene, rng: np.random.Generator) -> str | None:
+    """Say in which third of the picture an object is; None for one in the middle."""
+    thing = _any_thing(scene, rng)
+    places = [word for word, is_there in PLACES.items() if is_there(thing)]
+    if not places:
+        return None
+    return f"{article(describe_thing(thing, rng, 2))} {places[int(rng.integers(len(places)))]}"
 
 
 def relate(scene: Scene, rng: np.random.Generator) -> str | None:
@@ -85,7 +102,21 @@ def _extreme(scene: Scene, rng: np.random.Generator) -> str | None:
     ranked = sorted(scene.things, key=EXTREMES[word], reverse=True)
     if EXTREMES[word](ranked[0]) - EXTREMES[word](ranked[1]) < MIN_GAP / 3:
         return None
-    return f"the {word} {say('thing', rng)} is {article(describe_thing(ranked[0], rng, 2))}"
+    first = ranked[0]
+    looks = (say(first.color, rng), article(say(first.shape, rng)), article(describe_thing(first, rng, 2)))
+    return f"the {word} {say('thing', rng)} is {looks[int(rng.choice(3, p=(0.25, 0.25, 0.5)))]}"
+
+
+def texture(scene: Scene, rng: np.random.Generator) -> str | None:
+    """Say the texture of an object that its colour and shape name; None if no object is so named."""
+    unique = [thing for thing in scene.things if count(scene, color=thing.color, shape=thing.shape) == 1]
+    if not unique:
+        return None
+    thing = unique[int(rng.integers(len(unique)))]
+    name = f"{say(thing.color, rng)} {say(thing.shape, rng)}"
+    if count(scene, shape=thing.shape) == 1 and rng.random() < 0.5:
+        name = say(thing.shape, rng)
+    return f"the {name} is {say(thing.texture, rng)}"
 
 
 def _compare(scene: Scene, rng: np.random.Generator) -> str | None:

@@ -43,7 +43,7 @@ def _background(scene: Scene, side: int, rng: np.random.Generator) -> np.ndarray
 def _paint(thing: Thing, side: int) -> np.ndarray:
     """A patch of the object's colour, with its texture in a lighter or darker shade."""
     color = np.array(COLORS[thing.color], np.float32)
-    mark_color = color * 0.45 if color.mean() > 100 else color + 110
+    mark_color = color * 0.2 if color.mean() > 100 else color + 150  # a strong contrast: small figures have few marks
     y, x = np.mgrid[:side, :side].astype(np.float32) / SCALE
     if thing.texture == "striped":
         mark = ((x + y) % 8) < 3
