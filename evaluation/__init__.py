@@ -3,6 +3,7 @@
 Read in this order:
     metrics.py         accuracy of VQA, visual entailment, NLVR2, VCR and referring expressions
     vqa_answers.py     the official normalisation of answers, the answer vocabulary, soft targets
+    probes.py          linear probes: what can be read from a model's states
     recall.py          image-text retrieval: ranks and recalls
     ids.py             the check that predictions have exactly the ids of a split
     probabilities.py   logits to probabilities, for ensembles

@@ -1,7 +1,7 @@
 """Commands that users run by hand, as `python -m scripts.NAME`.
 
 Read in this order:
-    demo.py, compare_tasks.py                      the whole pipeline on generated data; `demo_world/` makes the data
+    demo.py, compare_seeds.py, compare_tasks.py    the whole pipeline on generated data; `demo_world/` makes the data
     describe_regions.py, import_features.py        region features as `.npz` files; `convert_imgdir.py` makes an image
                                                    store of them, and `check.py` reads every record of a store
     evaluate.py, eval_vqa.py, eval_nlvr2.py        scores of results files; `read_results.py` has the shared readers

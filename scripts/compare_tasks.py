@@ -2,10 +2,11 @@
 
     python -m scripts.compare_tasks            # after scripts/demo.sh --all; finished runs are not repeated
 
-The pairs: pre-trained and from scratch; NLVR2's `paired-attn` and `triplet`; retrieval with and without hard negatives;
-VCR with and without a second stage of pre-training. Both sides of a pair have the same seed and number of steps. The
-runs are short (`--steps`) and see only a part of their training data. They are not validated: the last weights are
-scored on the test split. There is one run per CPU core at a time, on one thread, with its output in its own `.log`.
+The pairs: NLVR2's `paired-attn` and `triplet`; retrieval with and without hard negatives; VCR with and without a second
+stage of pre-training. (`scripts.compare_seeds` has pre-trained and from scratch, at full length.) Both sides of a pair
+have the same seed and number of steps. The runs are short (`--steps`) and see only a part of their training data. They
+are not validated: the last weights are scored on the test split. There is one run per CPU core at a time, on one
+thread, with its output in its own `.log`.
 """
 
 import runpy
@@ -14,22 +15,19 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:  # started by its path
     runpy.run_path(str(Path(__file__).resolve().with_name("by_path.py")))
 
-import os
-import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.demo import SEEDS
 from scripts.demo_world.demo_tasks import TASKS
-from scripts.demo_world.runner import Command, DemoRunner
+from scripts.demo_world.runner import SEEDS, Command, DemoRunner
+from scripts.demo_world.side_by_side import side_by_side
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.options import MOST, option
 
-METRICS = {"nlvr2": "accuracy", "ve": "accuracy", "vcr": "acc", "re": "accuracy_gt", "itm": "r_mean"}  # task → metric
+METRICS = {"nlvr2": "accuracy", "vcr": "acc", "itm": "r_mean"}  # task → metric
 SECOND_STAGE = "stage"  # the side of VCR that starts from its second stage
 # With the default number of candidates, scoring them would take longer than the training. A step learns from 16
 # examples of four negatives, as without hard negatives: online, all four are hard; mined, two are.
@@ -64,7 +62,6 @@ class Finetuning:
 
 # Each pair: a title, a task and two sides; the first is expected to be better.
 PAIRS = (
-    *((f"{task}: pre-trained, scratch", task, "pre", "scratch") for task in METRICS),
     ("nlvr2: paired-attn, triplet", "nlvr2", "pre", "triplet"),
     *((f"itm: {search} hard negatives, none", "itm", search, "pre") for search in HARD_NEGATIVES),
     ("vcr: second stage, none", "vcr", SECOND_STAGE, "pre"),
@@ -84,8 +81,6 @@ class Comparison:
     def flags(self, finetuning: Finetuning) -> Command:
         """The flags of the training script that make this side."""
         side = finetuning.side
-        if side == "scratch":
-            return ["--checkpoint", "None"]
         if side == SECOND_STAGE:
             weights = self.second_stage_weights(finetuning.seed)
             return ["--checkpoint", weights, "--checkpoint_from", "vcr_pretrain"]
@@ -133,7 +128,7 @@ class Comparison:
                 remedy="run ./scripts/demo.sh --all first, or set --demo to its output folder",
             )
         finetunings = [Finetuning(task, side, seed) for seed in SEEDS for _, task, *sides in PAIRS for side in sides]
-        scores = self.scores(list(dict.fromkeys(finetunings)))
+        scores = side_by_side(list(dict.fromkeys(finetunings)), self.score, lambda score: f"{score:.1f} %")
         table = {
             title: {side: [scores[Finetuning(task, side, seed)] for seed in SEEDS] for side in sides}
             for title, task, *sides in PAIRS
@@ -145,23 +140,6 @@ class Comparison:
             gap = first - second
             error = gap.std(ddof=1) / np.sqrt(len(gap))
             print(f"  {title:<36}{first.mean():6.1f} {second.mean():6.1f}   {gap.mean():+.1f} ± {error:.1f}")
-
-    def scores(self, finetunings: list[Finetuning]) -> dict[Finetuning, float]:
-        """The score of every finetuning; one run per CPU core at a time. After an error no further run starts."""
-        started, scores = time.monotonic(), {}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            futures = {pool.submit(self.score, finetuning): finetuning for finetuning in finetunings}
-            try:
-                for future in as_completed(futures):
-                    finetuning = futures[future]
-                    score = scores[finetuning] = future.result()
-                    minutes = (time.monotonic() - started) / 60
-                    progress = f"{len(scores)}/{len(finetunings)}"
-                    print(f"{progress} {finetuning.name}: {score:.1f} % ({minutes:.1f} min)", flush=True)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        return scores
 
 
 def schedule(seed: int, steps: int) -> Command:

@@ -16,14 +16,12 @@ import time
 from dataclasses import dataclass
 
 from scripts.demo_world import demo_tasks
-from scripts.demo_world.report import Table, print_comparison, print_report, print_table
+from scripts.demo_world.report import Table, print_report, print_table
 from scripts.demo_world.runner import DETECTED_BOXES, Command, DemoRunner
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
 from utils.files import write_json
 from utils.options import MOST, option
-
-SEEDS = (42, 43, 44)  # seeds of the comparisons
 
 
 @dataclass(kw_only=True)
@@ -33,7 +31,6 @@ class DemoConfig:
     output: str = option("demo", help="folder for all results")
     all: bool = option(False, help="also finetune and test all other tasks")
     table: bool = option(False, help="with --all: also train every task from scratch, and without images")
-    compare: bool = option(False, help="also finetune VQA from scratch and without images, over three seeds")
     n_train: int = option(4000, help="number of training images", at_least=8, at_most=MOST)
     n_val: int = option(200, help="number of validation images", at_least=8, at_most=MOST)
     n_test: int = option(400, help="number of test images", at_least=8, at_most=MOST)
@@ -42,9 +39,6 @@ class DemoConfig:
     )
     vqa_steps: int = option(
         0, help="optimiser steps of VQA finetuning; 0: as in config/demo-vqa.json", at_least=0, at_most=MOST
-    )
-    compare_steps: int = option(
-        700, help="optimiser steps of each finetuning run of --compare", at_least=1, at_most=MOST
     )
 
 
@@ -79,24 +73,6 @@ def test_all_tasks(runner: DemoRunner, config: DemoConfig, weights: Path, vqa_ac
     print_table(table)
 
 
-def compare(runner: DemoRunner, weights: Path, *, steps: int) -> None:
-    """Finetune VQA from pre-trained weights, from scratch and blind: the same `steps` and the same three seeds."""
-    models: dict[str, Command] = {
-        "pre-trained": ["--checkpoint", weights.absolute()],
-        "from scratch": ["--checkpoint", "None"],
-        "blind": ["--checkpoint", weights.absolute(), "--blind"],
-    }
-    accuracies: dict[str, list[float]] = {model: [] for model in models}
-    for seed in SEEDS:
-        for model, flags in models.items():
-            name = f"compare_{model.replace(' ', '_')}_{seed}"
-            scores = runner.finetune_vqa(name, steps=steps, flags=[*flags, "--seed", str(seed)])
-            accuracies[model].append(scores["overall"])
-    print(f"\nVQA test accuracy after {steps} steps, seeds {SEEDS}, mean ± standard error:")
-    print_comparison(accuracies)
-    write_json(runner.root / "compare.json", accuracies, indent=2)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the demo."""
     config, _ = parse(DemoConfig, argv)
@@ -111,8 +87,6 @@ def main(argv: list[str] | None = None) -> None:
     print_report(runner.root, scores)
     if config.all:
         test_all_tasks(runner, config, weights, scores["overall"])
-    if config.compare:
-        compare(runner, weights, steps=config.compare_steps)
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes")
 
 

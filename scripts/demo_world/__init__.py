@@ -7,7 +7,8 @@ Read in this order:
                                                `statements.py` (NLVR2), `entailment.py` (SNLI-VE), `retrieval.py`,
                                                `referring.py` (RefCOCO), `commonsense.py` (VCR)
     tasks.py, make_demo_data.py                write the annotation files of all tasks, and the pictures
-    runner.py, demo_tasks.py, report.py        run the commands of the demo, and print its scores
-Only `scripts/demo.py`, `scripts/compare_tasks.py` and tests import it. It may import what `scripts` may, and needs only
-`utils`, `data.rng` and `evaluation.metrics`.
+    runner.py, demo_tasks.py, report.py        run the commands of the demo, and print its scores; `side_by_side.py`
+                                               runs several at a time
+    probe.py                                   what a model of the demo knows, without finetuning
+Only `scripts/demo.py`, `scripts/compare_*.py` and tests import it. It may import what `scripts` may.
 """

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 Table = dict[str, dict[str, float | None]]  # task and metric → model, or chance → percent
 
 
@@ -44,17 +42,3 @@ def print_table(table: Table) -> None:
     for metric, row in table.items():
         cells = [row.get(column) for column in columns]
         print(f"{metric:<32}" + "".join(f"{'–':>13}" if cell is None else f"{cell:13.1f}" for cell in cells))
-
-
-def print_comparison(accuracies: dict[str, list[float]]) -> None:
-    """Print one line per model, the pre-trained one first; `accuracies` in percent, with seeds in the same order."""
-    pretrained = np.array(accuracies["pre-trained"])
-    for model, values in accuracies.items():
-        loss = pretrained - np.array(values)
-        below = "" if model == "pre-trained" else f"; below pre-trained by {_spread(loss)} (paired)"
-        print(f"  {model:<13}{_spread(np.array(values))}{below}")
-
-
-def _spread(values: np.ndarray) -> str:
-    """Mean ± standard error, in percent."""
-    return f"{values.mean():.1f} ± {values.std(ddof=1) / np.sqrt(len(values)):.1f} %"

@@ -15,6 +15,7 @@ from utils.paths import find_file
 
 Command = list[str | Path]  # a command line, or a part of one
 SPLITS = ("train", "val", "test")
+SEEDS = (42, 43, 44)  # of the comparisons; the first is that of the configs
 MICRO_BATCHES = 2  # micro-batches of a step over all ranks, so that one rank and two give the same result
 IMG_NAME = "demo_{split}_{image_id:012}.npz"
 DETECTED_BOXES: Command = ["--conf_th", "0.2", "--max_bb", "12", "--min_bb", "3"]
@@ -103,10 +104,10 @@ class DemoRunner:
             command.append("--resume")
         self.call(output / "ckpt" / f"train_state_{steps}.pt", command)
 
-    def pretrain(self, *, steps: int) -> Path:
+    def pretrain(self, name: str = "pretrain", *, steps: int = 0, flags: Command | None = None) -> Path:
         """Pre-train; returns the path of the last weights."""
-        output = self.root / "output" / "pretrain"
-        self.train("pretrain.py", config="config/demo-pretrain.json", output=output, steps=steps, flags=[])
+        output = self.root / "output" / name
+        self.train("pretrain.py", config="config/demo-pretrain.json", output=output, steps=steps, flags=flags or [])
         return max((output / "ckpt").glob("model_step_[0-9]*.pt"), key=lambda path: int(path.stem.split("_")[-1]))
 
     def finetune_vqa(self, name: str, *, steps: int, flags: Command) -> dict[str, Any]:
