@@ -151,8 +151,29 @@ def _spread(values: np.ndarray, sign: str = "") -> str:
     return f"{values.mean():{sign}.1f} ± {_standard_error(values):.1f}"
 
 
+def print_table(scores: dict[SeedRun, Scores]) -> bool:
+    """Print one line per metric; returns whether all lines hold."""
+
+    def over_seeds(line: Line, side: str) -> np.ndarray:
+        return np.array([scores[SeedRun(line.task, side, seed)][line.metric] for seed in SEEDS])
+
+    print(f"\n{f'seeds {SEEDS}, %':<40}{PRETRAINED:>13}{'lowest':>9}{'expected':>10}{SCRATCH:>15}{'difference':>15}")
+    verdicts = []
+    for line in LINES:
+        scratch = None if line.task == "pretrain" else over_seeds(line, SCRATCH)
+        text, holds = judge(line, over_seeds(line, PRETRAINED), scratch)
+        print(text)
+        verdicts.append(holds)
+    return all(verdicts)
+
+
+def describe(scores: Scores) -> str:
+    """The scores of a run in one line."""
+    return ", ".join(f"{metric} {value:.1f}" for metric, value in scores.items())
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Run everything that is missing, print the table, write `seeds.json`."""
+    """Run everything that is missing, write `seeds.json`, print the table."""
     config, _ = parse(SeedsConfig, argv)
     runs = SeedRuns(config.demo)
     for store in ("itm_test.db", "re_testB.db"):
@@ -163,28 +184,13 @@ def main(argv: list[str] | None = None) -> None:
                 key="--demo",
                 remedy="run ./scripts/demo.sh --all first, or set --demo to its output folder",
             )
-    tasks = ["vqa", *runs.tests]
-    scores: dict[SeedRun, Scores] = {}
-    for plan in (
-        [SeedRun("pretrain", PRETRAINED, seed) for seed in SEEDS],
-        [SeedRun(task, side, seed) for seed, side, task in product(SEEDS, (PRETRAINED, SCRATCH), tasks)],
-    ):
-        scores |= side_by_side(plan, runs.scores, lambda found: ", ".join(f"{k} {v:.1f}" for k, v in found.items()))
-    write_json(runs.root / "seeds.json", {run.name: found for run, found in scores.items()}, indent=2)
-    print(f"\n{f'seeds {SEEDS}, %':<40}{PRETRAINED:>13}{'lowest':>9}{'expected':>10}{SCRATCH:>15}{'difference':>15}")
-    all_hold = True
-    for line in LINES:
-        pretrained, scratch = (
-            np.array([scores[SeedRun(line.task, side, seed)][line.metric] for seed in SEEDS])
-            if (line.task, side) != ("pretrain", SCRATCH)
-            else None
-            for side in (PRETRAINED, SCRATCH)
-        )
-        assert pretrained is not None
-        text, holds = judge(line, pretrained, scratch)
-        print(text)
-        all_hold &= holds
-    sys.exit(0 if all_hold else 1)
+    pretraining = [SeedRun("pretrain", PRETRAINED, seed) for seed in SEEDS]
+    tasks, sides = ["vqa", *runs.tests], (PRETRAINED, SCRATCH)
+    finetuning = [SeedRun(task, side, seed) for seed, side, task in product(SEEDS, sides, tasks)]
+    scores = side_by_side(pretraining, runs.scores, describe)
+    scores |= side_by_side(finetuning, runs.scores, describe)
+    write_json(runs.root / "seeds.json", {run.name: of_run for run, of_run in scores.items()}, indent=2)
+    sys.exit(0 if print_table(scores) else 1)
 
 
 if __name__ == "__main__":

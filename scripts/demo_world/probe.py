@@ -154,12 +154,12 @@ def probe_words(model: UniterForPretraining, world: World) -> None:
     ]
     ids = list(world.captions)
     other = {i: ids[(k + 7) % len(ids)] for k, i in enumerate(ids)}
-    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    hits: dict[str, list[np.ndarray]] = defaultdict(list)
     for side in ("right", "another"):
         for batch in batches([world.seq(words, i if side == "right" else other[i], k) for i, words, k, _ in places]):
             scores, _ = model.mlm(batch)
-            found[side].append((scores.argmax(1) == batch.targets["mlm_labels"]).numpy())
-    right, another = (np.concatenate(found[side]) for side in ("right", "another"))
+            hits[side].append((scores.argmax(1) == batch.targets["mlm_labels"]).numpy())
+    right, another = (np.concatenate(hits[side]) for side in ("right", "another"))
     print(f"  {'masked words':<22}{'right image':>13}{'another image':>15}{'words':>8}")
     of_kind = np.array([kind for *_, kind in places])
     for kind in KINDS:
