@@ -29,7 +29,7 @@ def demo(tmp_path_factory):
 
 def test_regions_are_those_of_their_objects(demo):
     world = probe.World(demo, seed=42)
-    assert len(world.captions) > 70  # of 80; the others have no caption whose words are all in the vocabulary
+    assert len(world.captions) > 50  # of 80; the others have no caption whose words are all in so small a vocabulary
     names = np.array([GT_NAME.format(image_id=i).encode() for i in world.captions])
     for image_id, row in zip(world.captions, world.images.rows(names)):
         labels = world.images.read(int(row), soft_labels=True).soft_labels
