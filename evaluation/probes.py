@@ -9,7 +9,7 @@ import numpy as np
 RIDGE = 1e-3  # share of the states' mean variance that is added to every direction, so that no direction is amplified
 
 
-def explained(states: np.ndarray, values: np.ndarray, test: np.ndarray) -> np.ndarray:
+def r_squared(states: np.ndarray, values: np.ndarray, test: np.ndarray) -> np.ndarray:
     """(k,) R², the share of each value's variance that a probe explains: 1 is all; 0, and less, is nothing.
 
     `states` (n, H), `values` (n, k), `test` (n,) bool: the rows that the probe is tested on.

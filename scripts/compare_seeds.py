@@ -27,8 +27,9 @@ from scripts.demo_world.runner import DETECTED_BOXES, SEEDS, Command, DemoRunner
 from scripts.demo_world.side_by_side import side_by_side
 from utils.config import parse
 from utils.errors import InputError, exit_on_input_error
-from utils.files import write_json
+from utils.files import read_json, write_json
 from utils.options import option
+from utils.paths import find_file
 
 Scores = dict[str, float]  # metric → percent
 PRETRAINED, SCRATCH = "pre-trained", "scratch"
@@ -176,13 +177,15 @@ def main(argv: list[str] | None = None) -> None:
     """Run everything that is missing, write `seeds.json`, print the table."""
     config, _ = parse(SeedsConfig, argv)
     runs = SeedRuns(config.demo)
-    for store in ("itm_test.db", "re_testB.db"):
-        if not (runs.root / "txt_db" / store).exists():
+    steps = read_json(find_file("config/demo-pretrain.json", "", []))["num_train_steps"]
+    weights = Path("output", SeedRun("pretrain", PRETRAINED, SEEDS[0]).name, "ckpt", f"train_state_{steps}.pt")
+    for file in ("txt_db/itm_test.db", "txt_db/re_testB.db", weights):
+        if not (runs.root / file).exists():
             raise InputError(
-                "a store of the demo is missing",
-                file=runs.root / "txt_db" / store,
+                "a file of a finished demo is missing",
+                file=runs.root / file,
                 key="--demo",
-                remedy="run ./scripts/demo.sh --all first, or set --demo to its output folder",
+                remedy="run ./scripts/demo.sh --all with its own numbers of steps, or set --demo to its output folder",
             )
     pretraining = [SeedRun("pretrain", PRETRAINED, seed) for seed in SEEDS]
     tasks, sides = ["vqa", *runs.tests], (PRETRAINED, SCRATCH)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.probes import accuracy, effective_rank, explained
+from evaluation.probes import accuracy, effective_rank, r_squared
 
 RNG = np.random.default_rng(0)
 STATES = RNG.standard_normal((2000, 16))
@@ -13,15 +13,15 @@ TEST = np.arange(2000) % 2 == 0
 def test_a_probe_reads_what_the_states_hold_and_nothing_else():
     values = STATES @ RNG.standard_normal((16, 3)) + 5
     noise = RNG.standard_normal((2000, 3))
-    assert explained(STATES, values, TEST) == pytest.approx([1, 1, 1], abs=1e-3)
-    assert np.abs(explained(STATES, noise, TEST)).max() < 0.05
-    half = explained(STATES, values / values.std(0) + noise, TEST)  # as much noise as signal
+    assert r_squared(STATES, values, TEST) == pytest.approx([1, 1, 1], abs=1e-3)
+    assert np.abs(r_squared(STATES, noise, TEST)).max() < 0.05
+    half = r_squared(STATES, values / values.std(0) + noise, TEST)  # as much noise as signal
     assert half == pytest.approx([0.5, 0.5, 0.5], abs=0.07)
 
 
 def test_a_constant_part_of_the_states_changes_nothing():
     values = STATES[:, :2]
-    assert explained(STATES + 1000, values, TEST) == pytest.approx(explained(STATES, values, TEST), abs=1e-6)
+    assert r_squared(STATES + 1000, values, TEST) == pytest.approx(r_squared(STATES, values, TEST), abs=1e-6)
 
 
 def test_a_probe_of_classes():

@@ -144,10 +144,11 @@ def finished_demo(tmp_path):
     for name in ("pretrain", "seeds/pretrain_43", "seeds/pretrain_44"):
         for part in ("ckpt", "log"):
             (tmp_path / "output" / name / part).mkdir(parents=True)
-        for step in (900, 6000):
+        for step in (900, 7500):
             (tmp_path / "output" / name / "ckpt" / f"model_step_{step}.pt").touch()
         last = {"itm_demo/acc": 0.8, "mlm_demo/acc": 0.66, "mlm_demo@wrong_picture/acc": 0.55}
         (tmp_path / "output" / name / "log" / "metrics.jsonl").write_text("{}\n" + json.dumps(last))
+    (tmp_path / "output" / "pretrain" / "ckpt" / "train_state_7500.pt").touch()
     return tmp_path
 
 
@@ -160,18 +161,18 @@ def test_the_demo_over_three_seeds(finished_demo, typed, monkeypatch, capsys):
             compare_seeds.main(["--demo", str(finished_demo)])
         assert stop.value.code == 1  # 50 % on referring expressions do not hold
         training = [line for line in typed if "torch.distributed.run" in line]
-        assert len(training) == 3 + 3 * 2 * 6
-    for line in (training[0], training[3], training[-1]):
+        assert len(training) == 2 + 3 * 2 * 6  # the first pre-training is the demo's
+    for line in (training[0], training[2], training[-1]):
         check(line)
     trained = [dict(pairwise(line)) for line in training]
     outputs = [flags["--output_dir"].removeprefix(f"{finished_demo}/output/") for flags in trained]
-    assert len(set(outputs)) == len(outputs) and {"pretrain", "vqa", "re_scratch"} <= set(outputs)  # the demo's own
+    assert len(set(outputs)) == len(outputs) and {"vqa", "re_scratch"} <= set(outputs)  # the demo's own
     for flags in trained:
         name, seed = flags["--output_dir"], flags["--seed"]
         assert name.startswith(f"{finished_demo}/output/seeds/") == (seed != "42") and (seed == "42" or seed in name)
         if "--checkpoint" in flags:
             folder = f"{finished_demo}/output/" + ("pretrain" if seed == "42" else f"seeds/pretrain_{seed}")
-            weights = "None" if "scratch" in name else f"{folder}/ckpt/model_step_6000.pt"
+            weights = "None" if "scratch" in name else f"{folder}/ckpt/model_step_7500.pt"
             assert flags["--checkpoint"] == weights
     shown = capsys.readouterr().out
     assert "VQA" in shown and re.search(r"referring expressions.*50\.0 ± 0\.0.*does not hold", shown)
@@ -198,9 +199,11 @@ def test_when_a_line_over_seeds_holds(pretrained, scratch, holds):
     assert verdict == holds and ("does not hold" in text) != holds
 
 
-def test_the_seeds_need_a_finished_demo(tmp_path):
+def test_the_seeds_need_a_finished_demo(finished_demo):
+    """One that was pre-trained for fewer steps would be trained on, and its finetuned models kept."""
+    (finished_demo / "output" / "pretrain" / "ckpt" / "train_state_7500.pt").unlink()
     with pytest.raises(InputError, match=r"demo\.sh --all"):
-        compare_seeds.main(["--demo", str(tmp_path)])
+        compare_seeds.main(["--demo", str(finished_demo)])
 
 
 def test_a_conversion_that_failed_is_repeated(tmp_path, typed):

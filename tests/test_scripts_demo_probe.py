@@ -10,6 +10,7 @@ from scripts.demo_world import make_demo_data, probe
 from scripts.demo_world.demo_tasks import GT_NAME
 from scripts.demo_world.make_demo_data import CATEGORIES
 from tests.tiny_world import run_script
+from utils.errors import InputError
 
 pytestmark = pytest.mark.slow  # it makes the demo's data
 
@@ -28,7 +29,7 @@ def demo(tmp_path_factory):
 
 
 def test_regions_are_those_of_their_objects(demo):
-    world = probe.World(demo, seed=42)
+    world = probe.World(demo)
     assert len(world.captions) > 50  # of 80; the others have no caption whose words are all in so small a vocabulary
     names = np.array([GT_NAME.format(image_id=i).encode() for i in world.captions])
     for image_id, row in zip(world.captions, world.images.rows(names)):
@@ -50,7 +51,7 @@ def test_random_weights_show_regions_but_know_no_words(demo, capsys):
 
 
 def test_a_masked_word_is_the_one_that_is_asked_for(demo):
-    world = probe.World(demo, seed=42)
+    world = probe.World(demo)
     image_id, (words, *_) = next(iter(world.captions.items()))
     seq = world.seq(words, image_id, masked=1)
     vocabulary = {k: word for word, k in world.vocabulary.items()}
@@ -60,3 +61,10 @@ def test_a_masked_word_is_the_one_that_is_asked_for(demo):
         vocabulary[int(seq.targets["mlm_labels"][0])] == words[1]
         and said[int(seq.unit_targets["mlm_index"][0])] == "[MASK]"
     )
+
+
+def test_images_of_another_seed_are_refused(demo, monkeypatch):
+    """Their textures are not known, and a probe of wrong ones would look like a model that lost them."""
+    monkeypatch.setattr(probe, "SEEDS", (43,))
+    with pytest.raises(InputError, match="not those of the demo's seed"):
+        probe.main(["--demo", str(demo), "--checkpoint", "None"])

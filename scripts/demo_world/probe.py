@@ -1,6 +1,6 @@
 """What a model of the demo knows, without finetuning: linear probes of its region states, and masked words by kind.
 
-    python -m scripts.demo_world.probe --checkpoint None demo/output/pretrain/ckpt/model_step_6000.pt
+    python -m scripts.demo_world.probe --checkpoint None demo/output/pretrain/ckpt/model_step_best.pt
 
 For each checkpoint (None: random weights) two tables. The first says, after the embedder and after each layer, what a
 linear probe reads from the state of a region beside a caption of its image: texture, colour and shape (share of right
@@ -26,19 +26,20 @@ from data.batch import Example, Image, PackedBatch, Seq, collate
 from data.img_store import ImageStore
 from data.rng import generator
 from data.text_image import read_image
-from evaluation.probes import accuracy, effective_rank, explained
+from evaluation.probes import accuracy, effective_rank, r_squared
 from model.model_json import read_model_json
 from model.pretrain import UniterForPretraining
 from model.weights import load_checkpoint
 from scripts.demo_world.captions import EXTREMES
 from scripts.demo_world.demo_tasks import GT_NAME
+from scripts.demo_world.runner import SEEDS
 from scripts.demo_world.scene import COLORS, SHAPES, TEXTURES, Thing, make_scene
 from scripts.demo_world.words import NUMBERS, SYNONYMS
 from utils.config import parse
-from utils.errors import exit_on_input_error
+from utils.errors import InputError, exit_on_input_error
 from utils.files import read_json
 from utils.formats import IMG_DIM
-from utils.options import MOST_SEED, option
+from utils.options import option
 
 KINDS = {  # kinds of words in captions, each with its words
     "colour": COLORS,
@@ -60,14 +61,13 @@ class ProbeConfig:
     checkpoint: list[str] = option(help="weights to examine, or None for random ones")
     demo: str = option("demo", help="output folder of a finished scripts/demo.sh --all")
     model_config: str = option("config/demo-model.json", help="JSON file with the sizes of the model")
-    seed: int = option(42, help="seed of the demo's world", at_least=0, at_most=MOST_SEED)
 
 
 class World:
     """Images, captions and objects of the demo's validation and test splits."""
 
-    def __init__(self, demo: Path, seed: int):
-        """`demo`: the demo's folder. `seed`: of its world."""
+    def __init__(self, demo: Path):
+        """`demo`: the demo's folder."""
         self.images = ImageStore(demo / "img_db" / "demo_coco_gt", conf_th=-1, num_bb=100)
         self.objects = read_json(demo / "npz" / "demo_coco_gt" / "iid_to_ann_ids.json")["iid_to_ann_ids"]
         self.vocabulary = {
@@ -79,7 +79,10 @@ class World:
                 words = entry["caption"].split()
                 if all(word in self.vocabulary for word in words):  # without misspelt words
                     self.captions[entry["image_id"]].append(words)
-        self.seed = seed
+        instances = read_json(demo / "raw" / "instances.json")
+        names = {category["id"]: category["name"] for category in instances["categories"]}
+        self.names = {entry["id"]: names[entry["category_id"]] for entry in instances["annotations"]}
+        self.instances_file = demo / "raw" / "instances.json"
 
     @cached_property
     def pictures(self) -> dict[int, Image]:
@@ -88,9 +91,25 @@ class World:
         return {i: read_image(self.images, int(row)) for i, row in zip(self.captions, self.images.rows(names))}
 
     def things(self, image_id: int) -> list[Thing]:
-        """The objects of an image, in the order of its regions."""
-        scene = make_scene(generator(self.seed, "scene", image_id))
-        return [scene.things[annotation % 100] for annotation in self.objects[str(image_id)]]
+        """The objects of an image, in the order of its regions; `InputError` when they are not those of its JSON.
+
+        Textures are in no JSON, so the scene is drawn up again, with the demo's seed.
+        """
+        scene = make_scene(generator(SEEDS[0], "scene", image_id))
+        annotations = self.objects[str(image_id)]
+        for annotation in annotations:
+            k = annotation % 100
+            thing = f"{scene.things[k].color} {scene.things[k].shape}" if k < len(scene.things) else "no object"
+            if thing != self.names[annotation]:
+                raise InputError(
+                    "the images are not those of the demo's seed",
+                    file=self.instances_file,
+                    key=f"annotation {annotation}",
+                    found=self.names[annotation],
+                    expected=f"{thing}, with seed {SEEDS[0]}",
+                    remedy="give the folder of ./scripts/demo.sh --all",
+                )
+        return [scene.things[annotation % 100] for annotation in annotations]
 
     def seq(self, words: list[str], picture: int, masked: int | None = None) -> Seq:
         """A caption beside an image; `masked`: the number of the word to mask."""
@@ -136,7 +155,7 @@ def probe_regions(model: UniterForPretraining, world: World) -> None:
     for layer, parts in enumerate(zip(*layers)):
         x, name = np.concatenate(parts), f"layer {layer}" if layer else "the embedder"
         shares = "".join(f"{100 * accuracy(x, of_things, test):7.1f} %" for of_things in labels)
-        place = explained(x, centers, test).mean()
+        place = r_squared(x, centers, test).mean()
         print(f"  {name:<22}{shares}{place:10.2f}{effective_rank(x):12.1f}")
     guesses = [100 * np.bincount(of_things).max() / len(things) for of_things in labels]
     print(f"  {'the most frequent':<22}" + "".join(f"{guess:7.1f} %" for guess in guesses))
@@ -170,10 +189,10 @@ def probe_words(model: UniterForPretraining, world: World) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Print the tables."""
     config, _ = parse(ProbeConfig, argv)
-    world = World(Path(config.demo), config.seed)
+    world = World(Path(config.demo))
     torch.set_num_threads(1)
     for checkpoint in config.checkpoint:
-        torch.manual_seed(config.seed)
+        torch.manual_seed(SEEDS[0])
         model = UniterForPretraining(read_model_json(config.model_config)).eval()
         load_checkpoint(model, None if checkpoint == "None" else checkpoint)
         print(f"\n{'random weights' if checkpoint == 'None' else checkpoint}")
