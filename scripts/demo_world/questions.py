@@ -19,12 +19,12 @@ from scripts.demo_world.words import article, plural, say
 T = TypeVar("T")
 
 # How often each type is tried. Some scenes allow no question of a type, so the final shares differ. The first four
-# types need one object; the others, 52 % of all questions, need several.
+# types need one object; the others, 51 % of all questions, need several.
 MIX = {
-    "is there a": 0.15,
-    "what color is the": 0.22,
+    "is there a": 0.135,
+    "what color is the": 0.205,
     "what shape is the": 0.14,
-    "what pattern is on the": 0.05,
+    "what pattern is on the": 0.08,
     "how many": 0.155,
     "what color is at the": 0.095,
     "is the _ beside the": 0.09,

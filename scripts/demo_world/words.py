@@ -83,6 +83,6 @@ def vocabulary(sentences: list[str], more: list[str] | None = None) -> list[str]
 
 
 def _frequent(sentences: list[str]) -> list[str]:
-    """The words that occur at least 20 times, the most frequent first."""
+    """The words that occur at least 20 times, in alphabetical order: their ids do not change with their frequencies."""
     counts = Counter(word for s in sentences for word in s.replace("?", " ").replace(".", " ").split())
-    return sorted((word for word, n in counts.items() if n >= 20), key=lambda word: (-counts[word], word))
+    return sorted(word for word, n in counts.items() if n >= 20)
