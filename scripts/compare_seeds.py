@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> None:
             )
     pretraining = [SeedRun("pretrain", PRETRAINED, seed) for seed in SEEDS]
     tasks, sides = ["vqa", *runs.tests], (PRETRAINED, SCRATCH)
-    finetuning = [SeedRun(task, side, seed) for seed, side, task in product(SEEDS, sides, tasks)]
+    finetuning = [SeedRun(task, side, seed) for side, seed, task in product(sides, SEEDS, tasks)]
     scores = side_by_side(pretraining, runs.scores, describe)
     scores |= side_by_side(finetuning, runs.scores, describe)
     write_json(runs.root / "seeds.json", {run.name: of_run for run, of_run in scores.items()}, indent=2)
