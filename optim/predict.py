@@ -1,7 +1,7 @@
 """Predictions and scores over whole datasets, on any number of ranks."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from data.dataset import Dataset
-from data.loader import BatchBuilder, load_batches
+from data.loader import BatchBuilder, Planned, load_batches
 from data.sampler import eval_plans
-from optim.gather import Collector, Predictions, from_main
+from optim.gather import Collector, Part, Predictions, from_main
 from optim.precision import Precision
 from optim.prefetch import to_device
 from optim.task import Task
@@ -56,12 +56,14 @@ class Predictor:
         self.model.eval()
         with closing(to_device(batches, self.world.device)) as on_device:
             for _ in range(collector.n_rounds):
-                with torch.inference_mode(), self.precision.autocast():
-                    planned = islice(on_device, collector.per_round)
-                    parts = [(plan.step, self.task.predict(self.model, batch)) for plan, batch in planned]
-                collector.add(parts)
+                collector.add(self._predict_batches(islice(on_device, collector.per_round)))
         self.model.train(training)
         return collector.join()
+
+    def _predict_batches(self, planned: Iterable[Planned]) -> list[Part]:
+        """The predictions of the next batches, each with the number of its batch."""
+        with torch.inference_mode(), self.precision.autocast():
+            return [(plan.step, self.task.predict(self.model, batch)) for plan, batch in planned]
 
     def evaluate(self, datasets: Mapping[str, Dataset]) -> dict[str, float]:
         """Predict and score evaluation sets (name to dataset); returns scores by name, `set/metric`, on every rank.

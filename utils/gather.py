@@ -6,7 +6,7 @@ from torch import Tensor
 
 from utils.waits import WAITS
 
-CHUNK_BYTES = 16 * 2**20  # what a rank receives at a time, from all ranks together
+CHUNK_BYTES = 4 * 2**20  # what a rank receives at a time, from all ranks together
 
 
 class Gathering:
