@@ -72,12 +72,12 @@ class Collector:
                     if layout != first_layout:
                         raise self._misfit(f": {name}", number, describe(layout), first, describe(first_layout))
 
-    def _misfit(self, name: str, number: int, found: str, first: int, expected: str) -> InputError:
+    def _misfit(self, name: str, number: int, layout: str, first: int, first_layout: str) -> InputError:
         return InputError(
             "the predictions of two batches do not fit together",
             key=f"{self.subject}{name}",
-            found=f"{found} in batch {number}",
-            expected=f"{expected}, as in batch {first}",
+            found=f"{layout} in batch {number}",
+            expected=f"{first_layout}, as in batch {first}",
             remedy="let the task's `predict` return the same names, kinds of dtypes and row shapes for every batch",
         )
 

@@ -26,19 +26,19 @@ class Gathering:
         """Send `message` to rank 0; returns there the messages of all ranks in their order, uint8, and [] elsewhere.
 
         `everywhere`: every rank gets them. Messages may differ in length. They travel in chunks that every rank sees,
-        because not every backend can send to one rank alone; a rank that does not keep them throws each chunk away,
-        so that it needs `CHUNK_BYTES` of memory beside its own message.
+        because not every backend can send to one rank alone. A rank that does not keep them throws each chunk away, so
+        that it needs little memory beside its own message.
         """
-        own = torch.frombuffer(message, dtype=torch.uint8) if message else torch.empty(0, dtype=torch.uint8)
+        content = torch.frombuffer(message, dtype=torch.uint8) if message else torch.empty(0, dtype=torch.uint8)
         if self.size == 1:
-            return [own]
-        sizes = [int(size) for size in self._all_gather(torch.tensor([len(own)]))]
+            return [content]
+        sizes = [int(size) for size in self._all_gather(torch.tensor([len(content)]))]
         keeps = everywhere or self.rank == 0
         messages = [torch.empty(size, dtype=torch.uint8) for size in sizes] if keeps else []
         step = max(1, CHUNK_BYTES // self.size)
         for start in range(0, max(sizes), step):
             chunk = torch.zeros(min(step, max(sizes) - start), dtype=torch.uint8)
-            own_part = own[start : start + step]
+            own_part = content[start : start + step]
             chunk[: len(own_part)] = own_part
             chunks = self._all_gather(chunk)
             for whole, part in zip(messages, chunks):
