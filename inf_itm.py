@@ -158,9 +158,9 @@ def score(config: ItmInference, task: ItmTask, captions: Retrieval, world: World
     unscored = world.broadcast_object(unscored)
     for texts in unscored or ():
         matrix = RetrievalMatrix(captions, config.batch_units, config.batch_size, texts)
-        scores = matrix.table(predictor.predict(matrix))
+        predictions = predictor.predict(matrix)
         if world.is_main:
-            chunks.save(texts, scores)
+            chunks.save(texts, matrix.table(predictions))
             LOG.info("scored texts %d to %d of %d", texts.start + 1, texts.stop, len(captions))
     return chunks
 

@@ -44,8 +44,9 @@ def main(argv: list[str] | None = None) -> list[Path]:
         path = flags.run_dir / "results_test" / name
         predictions = inference.predict(dataset, path)
         paths.append(inference.publish(predictions, dataset, path))
-        accuracy = inference.task.score(predictions, dataset)["acc"]
-        accuracies += f"{split_name(txt_db)}-acc({'gt' if boxes == 'gt' else 'det'}): {100 * accuracy:.2f}% "
+        if inference.world.is_main:
+            accuracy = inference.task.score(predictions, dataset)["acc"]
+            accuracies += f"{split_name(txt_db)}-acc({'gt' if boxes == 'gt' else 'det'}): {100 * accuracy:.2f}% "
     if flags.tmp_file and inference.world.is_main:
         append_line(flags.tmp_file, accuracies)
     return paths

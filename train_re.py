@@ -19,6 +19,7 @@ from data.stores import GT_VARIANT
 from evaluation.metrics import re_accuracy, re_upper_bound
 from evaluation.submission import check_finite, write_re, write_re_logits
 from model.referring import UniterForReferringExpressionComprehension
+from optim.gather import ragged
 from optim.run import run_training
 from optim.task import Task
 from utils.distributed import launch
@@ -163,13 +164,6 @@ class ReTask(Task[ReConfig]):
         """Write the logits and boxes of all regions, and the true boxes, for ensembles."""
         ids, logits, boxes = (predictions[name].tolist() for name in ("ids", "logits", "boxes"))
         write_re_logits(path, ids, logits, boxes, predictions["tgt_box"])
-
-
-def ragged(parts: list[np.ndarray]) -> np.ndarray:
-    """Put E arrays of different lengths into one (E,) array of objects, which can be joined along its axis."""
-    array = np.empty(len(parts), object)
-    array[:] = parts
-    return array
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -188,18 +188,19 @@ def check_eval(dataset: Dataset, budget: int) -> None:
     make_batches(dataset, pairs, order, budget=budget, batching="full", name=f"{dataset.task} evaluation")
 
 
-def eval_plans(dataset: Dataset, budget: int, rank: int = 0, size: int = 1) -> list[BatchPlan]:
-    """This rank's batch plans of an evaluation set. Batches are formed from the whole set, then dealt to ranks.
+def eval_plans(dataset: Dataset, budget: int) -> list[BatchPlan]:
+    """The batch plans of a whole evaluation set. Rank r of n computes every nth of them, from number r on.
 
     Pairs and masks depend only on the id of an example, so they are the same in every evaluation and for any number of
-    ranks. `budget`: units or examples in a batch. `size`: the number of ranks. `InputError` as in `make_batches`.
+    ranks. `budget`: units or examples in a batch. `InputError` as in `make_batches`.
     """
-    keys = [("eval", dataset.task, dataset.id(i), "pairs") for i in range(len(dataset))]  # masks have keys of their own
-    pairs = dataset.pairs(np.stack([generator(*key).random(len(Draw)) for key in keys]))
+    draws = np.empty((len(dataset), len(Draw)))
+    for i in range(len(dataset)):
+        draws[i] = generator("eval", dataset.task, dataset.id(i), "pairs").random(len(Draw))  # masks have other keys
+    pairs = dataset.pairs(draws)
     order, name = np.arange(len(dataset)), f"{dataset.task} evaluation"
     batches = make_batches(dataset, pairs, order, budget=budget, batching="full", name=name)
-    plans = [
+    return [
         BatchPlan(source=0, indices=indices, pairs=pairs[indices], key=("eval", dataset.task), step=number)
         for number, indices in enumerate(batches)
     ]
-    return plans[rank::size]

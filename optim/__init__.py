@@ -9,6 +9,7 @@ Read in this order:
     log_window.py                the numbers of a log record
     precision.py, prefetch.py    half precision; batches that are copied to the device ahead of time
     predict.py, infer.py         predictions and scores of whole datasets; what every `inf_*.py` shares
+    gather.py                    predictions of all ranks on rank 0
 May import `utils`, `data`, `model`, `evaluation`. Imported by `pretrain*.py`, `train_*.py`, `inf_*.py`, `scripts` and
 `examples`, never by `prepare`.
 """

@@ -125,7 +125,8 @@ class Inference(Generic[F, T]):
         )
 
     def predict(self, dataset: Dataset, path: Path) -> dict[str, np.ndarray]:
-        """The task's predictions for all examples of `dataset`, as arrays by name: see `Predictor.predict`.
+        """The task's predictions for all examples of `dataset`, as arrays by name, on rank 0; {} on other ranks: see
+        `Predictor.predict`.
 
         `path`: the file that `publish` will write. `InputError` when it could not be written, or when only some
         examples have labels.
@@ -157,7 +158,8 @@ class Inference(Generic[F, T]):
     def publish(self, predictions: dict[str, np.ndarray], dataset: Dataset, path: Path) -> Path:
         """Write the submission file to `path`, and with --save_logits the logits in the same folder; log the metrics.
 
-        Only rank 0 writes. Raises `InputError` unless there is exactly one prediction for each example.
+        Only rank 0, which has the predictions, does so. Raises `InputError` unless there is exactly one prediction for
+        each example.
         """
         if self.world.is_main:
             ids = [dataset.id(i) for i in range(len(dataset))]

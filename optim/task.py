@@ -111,7 +111,8 @@ class Task(Generic[C]):
     ) -> dict[str, np.ndarray]:
         """Make new arrays for the training data from the model as it is at `step`, the same on every rank.
 
-        `predict(dataset)` runs `Task.predict` over a whole dataset. The arrays are saved with the train state.
+        `predict(dataset)` runs `Task.predict` over a whole dataset and gives the result to every rank; all ranks must
+        call it. The arrays are saved with the train state.
         """
         raise NotImplementedError
 
@@ -156,14 +157,15 @@ class Task(Generic[C]):
     def predict(self, model: Any, batch: PackedBatch) -> dict[str, np.ndarray]:
         """The predictions for one batch that `score` and `write` need: arrays, to be joined along their first axis.
 
-        Called in evaluation mode, without gradients. Where `write` is used, `ids` (E,) says which row is whose.
+        Called in evaluation mode, without gradients. Where `write` is used, `ids` (E,) says which row is whose. Arrays
+        hold numbers, texts, or arrays of numbers (`optim.gather.ragged`), of the same row shape in every batch.
         """
         raise NotImplementedError
 
     def score(self, predictions: dict[str, np.ndarray], dataset: Dataset) -> dict[str, float]:
         """Metrics by name of the predictions for a whole dataset; {} where it has no labels.
 
-        Rows come in any order: that of batches, or that of the dataset.
+        Only rank 0 calls it. Rows come in any order: that of batches, or that of the dataset.
         """
         raise NotImplementedError
 

@@ -8,6 +8,7 @@ Beside the loop: the optimiser step with clipping and schedule (`optim.update`),
 import logging
 from collections.abc import Generator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ class Trainer:
             while state.step < c.num_train_steps:
                 due = task.refresh_steps and state.step % task.refresh_steps == 0
                 if due or (task.refresh_steps and state.refresh_arrays is None):
-                    state.refresh_arrays = task.refresh(self.model, state.step, self.predictor.predict)
+                    predict = partial(self.predictor.predict, everywhere=True)
+                    state.refresh_arrays = task.refresh(self.model, state.step, predict)
                     task.apply_refresh(state.refresh_arrays)
                     loading.close()
                     batches = None  # they were made from the old training data

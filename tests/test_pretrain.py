@@ -9,6 +9,7 @@ import torch
 import pretrain
 from model.pretrain import UniterForPretraining
 from optim.predict import Predictor
+from utils.distributed import World
 
 LABELS = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.1, 0.4]])  # class 0 is the background
 SCORES = torch.tensor([[3.0, 0.0, 1.0], [2.0, 1.0, 0.0], [0.0, -1.0, 2.0]])
@@ -44,6 +45,7 @@ def test_predictions_that_are_nan_are_said(monkeypatch, caplog):
     """The largest of NaN is the first of them, so accuracies would look like answers."""
     caplog.set_level("WARNING", logger="uniter")
     predictor = Predictor.__new__(Predictor)
+    predictor.world = World()
     predictor.task = SimpleNamespace(score=lambda predictions, dataset: {"acc": 0.5})
     values = {"logits": np.array([[0, 1], [np.nan, 1], [np.nan, np.nan]], np.float32), "ids": np.array(["a", "b", "c"])}
     monkeypatch.setattr(predictor, "predict", lambda dataset: values)

@@ -9,6 +9,7 @@ Read in this order:
     store_options.py                   the options of finetuning scripts that name text and image stores
     launchers.py                       who started this process, and as which rank
     distributed.py, log.py             the ranks of a run; log.txt, metrics.jsonl and the progress bar
+    gather.py                          bytes of all ranks on rank 0
     output_dir.py                      the output folder of a run: its lock, and a new start in it
     files.py, checkpoint.py, npz.py    files written whole or not at all; weights and train states; arrays
     output_files.py                    outputs that are no inputs; several files that appear together

@@ -1,8 +1,7 @@
 """Distributed training and inference: the rank of this process, and what the ranks exchange.
 
 `torchrun` starts one process for each rank and passes the numbers in environment variables. A process that was started
-alone is a `World` of size 1 and runs the same code, without a process group. All ranks must call the methods that
-exchange data in the same order.
+alone is a `World` of size 1 and runs the same code. All ranks call the methods that exchange data in the same order.
 """
 
 import os
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from utils.errors import InputError, as_input_error, print_in_every_locale
+from utils.gather import Gathering
 from utils.launchers import ranks, spoken_rank
 from utils.waits import WAITS
 
@@ -34,7 +34,7 @@ PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote pr
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class World(Gathering):
     """The rank and the device of this process, and the number of processes of the run."""
 
     rank: int = 0

@@ -34,13 +34,13 @@ class Nlvr1Inference(InferenceConfig):
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
-    """Write `results_dev/results_{checkpoint}_all.json` in the run's folder; returns the scores."""
+    """Write `results_dev/results_{checkpoint}_all.json` in the run's folder; returns the scores, on rank 0."""
     inference = Inference(Nlvr1Inference, Nlvr1Task, Nlvr1Config, argv, lambda flags: {"copies": flags.copies})
     dataset = inference.task.dataset(inference.flags.txt_db, inference.flags.img_db)
     path = inference.results("dev")
     predictions = inference.predict(dataset, path)
     inference.publish(predictions, dataset, path)
-    return inference.task.score(predictions, dataset)
+    return inference.task.score(predictions, dataset) if inference.world.is_main else {}
 
 
 if __name__ == "__main__":
