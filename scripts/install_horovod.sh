@@ -6,8 +6,8 @@
 set -euo pipefail
 version=0.28.1
 sha256=92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0
-build_tools=("setuptools==80.9.0" "wheel==0.45.1")                                   # needed here only
-run_time=("cloudpickle==3.1.2" "psutil==7.1.3" "pyyaml" "cffi==2.0.0" "packaging")   # what Horovod imports
+build_tools=("setuptools==80.9.0" "wheel==0.45.1") # needed here only
+run_time=("cloudpickle==3.1.2" "psutil==7.1.3" "cffi==2.0.0" "pyyaml>=6" "packaging>=23") # what Horovod imports
 
 fail() {
     echo "error: $1" >&2
