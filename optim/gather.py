@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from utils.distributed import World
 from utils.errors import InputError
@@ -15,6 +17,7 @@ Part = tuple[int, Predictions]  # the number of a batch in its dataset, and its 
 Layout = tuple[bool, str, tuple[int, ...]]  # of an array: are its rows arrays, kind of dtype, shape of a row
 
 ROUND = 16  # batches of a rank between two exchanges
+CHUNK_BYTES = 4 * 2**20  # what a rank receives at a time, from all ranks together
 KINDS = "biufcSU"  # of dtypes: numbers and texts, whose bytes say all
 
 
@@ -41,7 +44,7 @@ class Collector:
         """
         self._check(parts)
         if self.world.size > 1:
-            messages = self.world.gather_bytes(pack(parts, self.n_batches), self.everywhere)
+            messages = gather_bytes(self.world, pack(parts, self.n_batches), self.everywhere)
             by_rank = [unpack(message.numpy()) for message in messages]
             self._check_plans([n_batches for n_batches, _ in by_rank])
             parts = [part for _, rank_parts in by_rank for part in rank_parts]
@@ -132,6 +135,31 @@ def ragged(rows: Sequence[np.ndarray]) -> np.ndarray:
     array = np.empty(len(rows), object)
     array[:] = rows
     return array
+
+
+def gather_bytes(world: World, message: bytearray, everywhere: bool = False) -> list[Tensor]:
+    """Send `message` to rank 0; returns there the messages of all ranks in their order, uint8, and [] elsewhere.
+
+    `everywhere`: every rank gets them. Messages may differ in length. They travel in chunks that every rank sees,
+    because not every backend can send to one rank alone. A rank that does not keep them throws each chunk away, so
+    that it needs little memory beside its own message.
+    """
+    content = torch.frombuffer(message, dtype=torch.uint8) if message else torch.empty(0, dtype=torch.uint8)
+    if world.size == 1:
+        return [content]
+    sizes = [int(size) for size in world.all_gather(torch.tensor([len(content)]))]
+    keeps = everywhere or world.is_main
+    messages = [torch.empty(size, dtype=torch.uint8) for size in sizes] if keeps else []
+    step = max(1, CHUNK_BYTES // world.size)
+    for start in range(0, max(sizes), step):
+        chunk = torch.zeros(min(step, max(sizes) - start), dtype=torch.uint8)
+        own_part = content[start : start + step]
+        chunk[: len(own_part)] = own_part
+        chunks = world.all_gather(chunk)
+        for whole, part in zip(messages, chunks):
+            place = whole[start : start + step]
+            place.copy_(part[: len(place)])
+    return messages
 
 
 def pack(parts: list[Part], n_batches: int) -> bytearray:

@@ -14,7 +14,6 @@ import torch
 
 from optim import gather
 from optim.gather import Collector, from_main, pack, ragged, unpack
-from utils import gather as byte_gather
 from utils.distributed import World
 from utils.errors import InputError
 
@@ -29,7 +28,7 @@ class Thread(World):
     meeting: threading.Barrier
     sizes: list[int]  # bytes that each exchange brought, on rank 0
 
-    def _all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         self.board[self.rank] = tensor
         self.meeting.wait(60)
         tensors = [other.clone() for other in self.board]
@@ -106,7 +105,7 @@ def assert_same(ours: dict[str, np.ndarray], expected: dict[str, np.ndarray]) ->
 def test_any_number_of_ranks_gives_the_same(monkeypatch, size, n_batches, per_round, chunk, everywhere):
     """Also with fewer batches than ranks, with rounds in which a rank has none, and with chunks of a byte."""
     monkeypatch.setattr(gather, "ROUND", per_round)
-    monkeypatch.setattr(byte_gather, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(gather, "CHUNK_BYTES", chunk)
     batches = [batch(k) for k in range(n_batches)]
     expected = {name: np.concatenate([b[name] for b in batches if len(b[name])]) for name in batches[0]}
     results, sizes = on_ranks(size, lambda world: collect(world, batches, everywhere))

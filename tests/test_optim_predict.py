@@ -27,7 +27,6 @@ from tests.test_tasks import MORE, SCRIPTS, TASKS, inference
 from tests.tiny_tasks import make_tasks, options
 from tests.tiny_world import ROOT
 from utils import distributed
-from utils import gather as byte_gather
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
 HOROVODRUN = ("-m", "horovod.runner.launch", "-np")
@@ -108,7 +107,7 @@ def worker_tasks(world_folder: str, runs: str) -> None:
     world = distributed.start()
     distributed.start = lambda device=None: world
     if world.size == 3:
-        gather.ROUND, byte_gather.CHUNK_BYTES = 1, 1000
+        gather.ROUND, gather.CHUNK_BYTES = 1, 1000
     scores = run_tasks(Path(world_folder), Path(runs))
     (Path(runs) / f"scores_{world.rank}.json").write_text(json.dumps(scores))
 
