@@ -105,7 +105,7 @@ def test_every_task_writes_and_scores_the_same_on_any_number_of_ranks(world, one
 def worker_tasks(world_folder: str, runs: str) -> None:
     """On 3 ranks with chunks and rounds so small that there are many of them."""
     world = distributed.start()
-    distributed.start = lambda device=None: world
+    distributed.start = lambda device=None, backend=None: world
     if world.size == 3:
         gather.ROUND, gather.CHUNK_BYTES = 1, 1000
     scores = run_tasks(Path(world_folder), Path(runs))
