@@ -52,8 +52,8 @@ def test_other_ranks_and_a_process_alone_say_nothing(quick, capsys, rank, size):
 def test_a_wait_names_the_ranks_that_have_begun_fewer_waits(quick, capsys):
     store = torch.distributed.HashStore()
     slow, ready = waits.Waits(), waits.Waits()
-    ready.start(0, 12, 3600, lambda: store)
-    slow.start(1, 12, 3600, lambda: store)
+    ready.start(0, 12, 3600, store)
+    slow.start(1, 12, 3600, store)
     with ready.during("the numbers"):
         store.set("waits/2", "1")
         time.sleep(0.3)
@@ -64,13 +64,26 @@ def test_a_wait_names_the_ranks_that_have_begun_fewer_waits(quick, capsys):
     ready.stop(), slow.stop()
 
 
-def test_a_store_that_has_gone_does_not_keep_a_rank_from_saying_that_it_waits(quick, capsys):
-    def connect():
+class Gone:
+    """A store whose process has ended, or is stopped and does not answer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def set(self, name: str, value: str) -> None:
         raise ConnectionError
 
+    def check(self, names: list[str]) -> bool:
+        time.sleep(self.seconds)
+        raise ConnectionError
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_store_that_has_gone_does_not_keep_a_rank_from_saying_that_it_waits(quick, monkeypatch, capsys, seconds):
+    monkeypatch.setattr(waits, "ANSWER_LIMIT", 0.1)
     wait = waits.Waits()
-    wait.start(0, 2, 3600, connect)
+    wait.start(0, 2, 3600, Gone(seconds))
     with wait.during("the numbers"):
-        time.sleep(0.3)
+        time.sleep(0.5)
     wait.stop()
     assert "for the numbers of the other 1 of 2 processes" in capsys.readouterr().err

@@ -28,7 +28,6 @@ from utils.waits import WAITS
 T = TypeVar("T")
 
 BUCKET_BYTES = 25 * 2**20  # gradients are summed over the ranks in pieces of about this size
-NOTE_LIMIT = timedelta(seconds=10)  # for the connection through which ranks tell how far they are
 WAIT_LIMIT = 3600.0  # seconds after which a rank gives up that waits for another one's results
 PATIENCE = 3  # seconds that ranks above 0 wait, so that rank 0 reports an error that all ranks have
 PEER_GONE = (
@@ -163,7 +162,8 @@ def start(device: str | None = None, backend: Backend | None = None) -> World:
     else:
         store = meet(place)
         collectives = join_torch(store, place.rank, place.size, on_gpu, limit)
-    WAITS.start(place.rank, place.size, WAIT_LIMIT, None if store is None else lambda: connect(place, NOTE_LIMIT))
+    progress = None if store is None else connect(place, limit)
+    WAITS.start(place.rank, place.size, WAIT_LIMIT, progress, store)
     check_distinct(collectives.gather_objects(device_id(rank_device)))
     return World(
         rank=place.rank,

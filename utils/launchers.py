@@ -139,7 +139,7 @@ def _contains(outer: _Claim, inner: _Claim, environment: Mapping[str, str]) -> b
 
 
 def _place(claim: _Claim, environment: Mapping[str, str]) -> Place:
-    """The whole record for one of several processes. `InputError` where the local rank is not known."""
+    """The whole record for one of several processes."""
     launcher = claim.launcher
     if launcher is HOROVODRUN and environment.get("HOROVOD_ELASTIC") == "1":
         raise InputError(
@@ -149,30 +149,9 @@ def _place(claim: _Claim, environment: Mapping[str, str]) -> Place:
             remedy="launch with horovodrun -np N, without --min-np, --max-np and --host-discovery-script; "
             "after a failure start again with --resume",
         )
-    sources = {"rank": launcher.rank, "size": launcher.size}
-    local_rank, local_size = 0, 1
-    if launcher is not POD:
-        name = launcher.local_rank
-        if launcher is HYDRA and name not in environment and "SLURM_LOCALID" in environment:
-            name = SRUN.local_rank
-        local_rank, sources["local_rank"] = _number(environment, name), name
-        local_size = local_rank + 1
-        if launcher.local_size in environment:
-            sources["local_size"] = launcher.local_size
-            if launcher is SRUN:
-                local_size = tasks_on_node(environment)
-            else:
-                local_size = _number(environment, launcher.local_size)
-        if not local_rank < local_size <= claim.size:
-            raise InputError(
-                "the rank of this process on its machine and the number of processes there do not fit",
-                key=f"{name}, {launcher.local_size} (environment variables)",
-                found=f"local rank {local_rank} of {local_size}, {claim.size} processes in all",
-                expected=f"0 to {max(0, min(local_size, claim.size) - 1)}",
-                remedy=LAUNCH,
-            )
-    is_one_host = "local_size" in sources and local_size == claim.size
-    address, port, more_sources = meeting_point(environment, launcher, is_one_host)
+    local_rank, local_size, local_sources = (0, 1, {}) if launcher is POD else _local_numbers(claim, environment)
+    is_one_host = "local_size" in local_sources and local_size == claim.size
+    address, port, meeting_sources = meeting_point(environment, launcher, is_one_host)
     return Place(
         launcher=launcher.name,
         rank=claim.rank,
@@ -181,9 +160,32 @@ def _place(claim: _Claim, environment: Mapping[str, str]) -> Place:
         local_size=local_size,
         address=address,
         port=port,
-        sources=sources | more_sources,
+        sources={"rank": launcher.rank, "size": launcher.size} | local_sources | meeting_sources,
         remedy=launcher.remedy,
     )
+
+
+def _local_numbers(claim: _Claim, environment: Mapping[str, str]) -> tuple[int, int, dict[str, str]]:
+    """Rank and number of processes on this machine, with their variables; `InputError` where they are not known."""
+    launcher = claim.launcher
+    name = launcher.local_rank
+    if launcher is HYDRA and name not in environment and SRUN.local_rank in environment:
+        name = SRUN.local_rank
+    local_rank, sources = _number(environment, name), {"local_rank": name}
+    local_size = local_rank + 1
+    if launcher.local_size in environment:
+        sources["local_size"] = launcher.local_size
+        of_srun = launcher is SRUN
+        local_size = tasks_on_node(environment) if of_srun else _number(environment, launcher.local_size)
+    if not local_rank < local_size <= claim.size:
+        raise InputError(
+            "the rank of this process on its machine and the number of processes there do not fit",
+            key=f"{name}, {launcher.local_size} (environment variables)",
+            found=f"local rank {local_rank} of {local_size}, {claim.size} processes in all",
+            expected=f"0 to {max(0, min(local_size, claim.size) - 1)}",
+            remedy=LAUNCH,
+        )
+    return local_rank, local_size, sources
 
 
 def _is_above_0(text: str | None) -> bool:

@@ -3,12 +3,13 @@
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 NOTE_AFTER = 10.0  # seconds of one wait after which it is said, once
 LOOK_EVERY = 2.0  # seconds between two looks
+ANSWER_LIMIT = 2.0  # seconds that the store has for an answer: it ends, or is stopped, with rank 0
 SPEAKERS = 2  # the first ranks speak: when one of them is stopped, the other one does
 MOST_NAMES = 8  # ranks that a line names
 
@@ -25,12 +26,17 @@ class Waits:
         self._count = 0  # waits that the main thread has begun
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
+        self._server: Any = None
 
-    def start(self, rank: int, size: int, limit: float, connect: Callable[[], Any] | None = None) -> None:
-        """Start the thread. `limit`: seconds after which a wait ends the run. `connect` opens the store; None: none."""
-        self._end, self._count = threading.Event(), 0
-        if size > 1 and (rank < SPEAKERS or connect is not None):
-            arguments = (rank, size, limit, connect, self._end)
+    def start(self, rank: int, size: int, limit: float, store: Any = None, server: Any = None) -> None:
+        """Start the thread. `limit`: seconds after which a wait ends the run.
+
+        `store`: a connection of its own to the store where ranks tell how far they are; None: nobody tells. `server`:
+        the store that rank 0 holds for all, which must live as long.
+        """
+        self._end, self._count, self._server = threading.Event(), 0, server
+        if size > 1 and (rank < SPEAKERS or store is not None):
+            arguments = (rank, size, limit, store, self._end)
             self._thread = threading.Thread(target=self._look, args=arguments, daemon=True)
             self._thread.start()
 
@@ -39,7 +45,7 @@ class Waits:
         self._end.set()
         if self._thread is not None:
             self._thread.join(2 * LOOK_EVERY)
-            self._thread = None
+        self._thread = self._server = None
 
     @contextmanager
     def during(self, subject: str) -> Iterator[None]:
@@ -51,25 +57,18 @@ class Waits:
         finally:
             self._wait = None
 
-    def _look(
-        self, rank: int, size: int, limit: float, connect: Callable[[], Any] | None, end: threading.Event
-    ) -> None:
-        noted_wait, store, published = None, None, -1
+    def _look(self, rank: int, size: int, limit: float, store: Any, end: threading.Event) -> None:
+        noted_wait, published = None, -1
         while not end.wait(LOOK_EVERY):
             wait, count = self._wait, self._count
-            with suppress(Exception):  # the store ends with rank 0, whose end is said elsewhere
-                if connect is not None:
-                    connect_once, connect = connect, None
-                    store = connect_once()
-                if store is not None and published != count:
+            if store is not None and published != count:
+                with suppress(Exception):  # the end of rank 0 is said elsewhere
                     store.set(f"waits/{rank}", str(count))
-                    published = count
+                published = count
             if rank >= SPEAKERS or wait is None or wait is noted_wait or time.monotonic() - wait[0] < NOTE_AFTER:
                 continue
             noted_wait = wait
-            late: list[int] = []
-            with suppress(Exception):
-                late = _late_ranks(store, size, count)
+            late = _late_ranks(store, size, count)
             print(
                 f"[rank {rank}] waiting since {time.monotonic() - wait[0]:.0f} s for {wait[1]} of "
                 f"{spell_ranks(late) if late else f'the other {size - 1}'} of {size} processes: busy, slow or stopped "
@@ -80,9 +79,24 @@ class Waits:
 
 
 def _late_ranks(store: Any, size: int, count: int) -> list[int]:
-    """The ranks that have begun fewer than `count` waits, or have not written any."""
-    names = [f"waits/{rank}" for rank in range(size)]
-    return [rank for rank, name in enumerate(names) if not store.check([name]) or int(store.get(name)) < count]
+    """The ranks that have begun fewer than `count` waits, or have written none; none where the store does not answer.
+
+    It asks in a thread, because the store of a stopped rank 0 never answers.
+    """
+    late: list[int] = []
+
+    def ask() -> None:
+        with suppress(Exception):
+            names = [f"waits/{rank}" for rank in range(size)]
+            late.extend(
+                rank for rank, name in enumerate(names) if not store.check([name]) or int(store.get(name)) < count
+            )
+
+    if store is not None:
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(ANSWER_LIMIT)
+    return list(late)
 
 
 def spell_ranks(ranks: list[int]) -> str:
