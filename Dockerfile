@@ -1,0 +1,37 @@
+# The image: Python, the pinned packages in /opt/uniter, this checkout in /src. `launch_container.sh` runs it.
+#
+#   docker build -t uniter .
+#   docker build -t uniter --build-arg HOROVOD=1 .
+#   docker build -t uniter:v100 --build-arg BASE_IMAGE=nvidia/cuda:12.6.3-base-ubuntu24.04 \
+#       --build-arg REQUIREMENTS=requirements-v100.txt .
+#
+# torch's wheels bring CUDA, cuDNN and NCCL: a `base` image is enough. Horovod with NCCL is built with nvcc and NCCL's
+# headers, which only `devel` images have. BASE_IMAGE may be any Debian 12 or Ubuntu 22.04 or later.
+ARG BASE_IMAGE=nvidia/cuda:13.0.2-base-ubuntu24.04
+FROM ${BASE_IMAGE}
+
+ARG REQUIREMENTS=requirements.txt
+ARG HOROVOD=0
+
+# The environment is not in /src, because launch_container.sh mounts a checkout there. git reads that checkout although
+# another user owns it.
+ENV UNITER_VENV=/opt/uniter \
+    VIRTUAL_ENV=/opt/uniter \
+    PATH=/opt/uniter/bin:$PATH \
+    LANG=C.UTF-8 \
+    PYTHONUNBUFFERED=1 \
+    PIP_NO_CACHE_DIR=1 \
+    GIT_CONFIG_COUNT=1 \
+    GIT_CONFIG_KEY_0=safe.directory \
+    GIT_CONFIG_VALUE_0=/src
+
+# Only what the installation reads comes first, so that a change of the code does not repeat it.
+WORKDIR /src
+COPY requirements*.txt ./
+COPY scripts/bootstrap.sh scripts/setup.sh scripts/install_horovod.sh scripts/
+RUN scripts/bootstrap.sh --requirements "$REQUIREMENTS" --horovod "$HOROVOD" && rm -rf /var/lib/apt/lists/*
+COPY . .
+
+# tini is process 1 and passes signals on: as process 1, Python would ignore SIGTERM, and a stopped run could not save.
+ENTRYPOINT ["/usr/bin/tini", "--"]
+CMD ["bash"]
