@@ -30,6 +30,10 @@ WORKDIR /src
 COPY requirements*.txt ./
 COPY scripts/bootstrap.sh scripts/setup.sh scripts/install_horovod.sh scripts/
 RUN scripts/bootstrap.sh --requirements "$REQUIREMENTS" --horovod "$HOROVOD" && rm -rf /var/lib/apt/lists/*
+
+# `--data_root /uniter` finds the mounts under the names that the configs of this checkout have.
+RUN mkdir /uniter && ln -s /txt /uniter/txt_db && ln -s /img /uniter/img_db && ln -s /pretrain /uniter/pretrained \
+    && ln -s /storage /uniter/finetune
 COPY . .
 
 # tini is process 1 and passes signals on: as process 1, Python would ignore SIGTERM, and a stopped run could not save.

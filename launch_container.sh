@@ -53,7 +53,7 @@ while [ $# -gt 0 ]; do
 done
 [ $# -ge 4 ] || refuse "$# folders; expected four: $usage"
 
-run=(docker run --rm --ipc=host --workdir /src)
+run=(docker run --rm --ipc=host --workdir /src --env UNITER_CACHE=/storage/.cache) # indexes outlive the container
 if [ -t 0 ] && [ -t 1 ]; then run+=(-it); fi
 gpus="${CUDA_VISIBLE_DEVICES-all}"
 case "$gpus" in

@@ -12,10 +12,10 @@ from packaging.requirements import Requirement
 
 from tests import dockerfile
 from tests.dockerfile import ROOT
+from utils.paths import MOUNTS
 
 LAUNCH = ROOT / "launch_container.sh"
 SCRIPTS = ("launch_container.sh", "scripts/bootstrap.sh", "scripts/setup.sh")
-MOUNTS = {"/src": "rw", "/txt": "readonly", "/img": "readonly", "/storage": "rw", "/pretrain": "readonly"}
 
 
 def steps() -> list[dockerfile.Instruction]:
@@ -56,9 +56,11 @@ def test_the_image_starts_programs_without_a_shell_between_them_and_the_signals(
     assert dockerfile.exec_form(steps(), "CMD") == ["bash"]
 
 
-def test_all_that_the_image_installs_is_a_step_of_bootstrap() -> None:
+def test_bootstrap_installs_all_and_links_give_the_mounts_their_names_below_data_root() -> None:
     run = [arguments for name, arguments in steps() if name == "RUN"]
-    assert len(run) == 1 and run[0].startswith("scripts/bootstrap.sh ") and "apt-get" not in run[0]
+    assert run[0].startswith("scripts/bootstrap.sh ") and not re.search("apt-get|pip", " ".join(run))
+    links = {folder: mount for mount, folder in re.findall(r"ln -s /(\w+) /uniter/(\w+)", " ".join(run[1:]))}
+    assert links == {folder: mount for mount, folder in MOUNTS.items()}
     variables = dockerfile.environment(steps(), PATH="")
     assert variables["REQUIREMENTS"] == "requirements.txt" and variables["HOROVOD"] == "0"
 
@@ -159,7 +161,7 @@ GPUS: list[tuple[str | None, list[str]]] = [
 @pytest.mark.parametrize(("visible", "words"), GPUS)
 def test_cuda_visible_devices_chooses_the_gpus(folders: list[str], visible: str | None, words: list[str]) -> None:
     command = docker_command(*folders, CUDA_VISIBLE_DEVICES=visible)
-    start = ["docker", "run", "--rm", "--ipc=host", "--workdir", "/src"]
+    start = ["docker", "run", "--rm", "--ipc=host", "--workdir", "/src", "--env", "UNITER_CACHE=/storage/.cache"]
     assert command[: command.index("--mount")] == start + words
 
 
