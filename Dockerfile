@@ -14,7 +14,7 @@ ARG REQUIREMENTS=requirements.txt
 ARG HOROVOD=0
 
 # The environment is not in /src, because launch_container.sh mounts a checkout there. git reads that checkout although
-# another user owns it.
+# another user owns it. Open MPI, which HOROVOD=1 installs, starts as root only where both of its variables say so.
 ENV UNITER_VENV=/opt/uniter \
     VIRTUAL_ENV=/opt/uniter \
     PATH=/opt/uniter/bin:$PATH \
@@ -23,7 +23,9 @@ ENV UNITER_VENV=/opt/uniter \
     PIP_NO_CACHE_DIR=1 \
     GIT_CONFIG_COUNT=1 \
     GIT_CONFIG_KEY_0=safe.directory \
-    GIT_CONFIG_VALUE_0=/src
+    GIT_CONFIG_VALUE_0=/src \
+    OMPI_ALLOW_RUN_AS_ROOT=1 \
+    OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 # Only what the installation reads comes first, so that a change of the code does not repeat it.
 WORKDIR /src

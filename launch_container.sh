@@ -79,7 +79,7 @@ command -v docker >/dev/null || refuse "no command docker; install Docker and, f
 if [ "$image" = uniter ] && ! answer="$(docker image inspect --format found uniter 2>&1)"; then
     case "$answer" in
     *"o such image"*) refuse "no image uniter; build it in the checkout: docker build -t uniter ." ;;
-    *) refuse "docker does not answer: $answer" ;;
+    *) refuse "docker does not answer: ${answer//$'\n'/ }" ;;
     esac
 fi
 exec "${run[@]}"

@@ -201,6 +201,15 @@ def test_docker_gets_the_words_that_dry_run_prints(folders: list[str], tmp_path:
     assert done.returncode == 0 and ["docker", *done.stdout.splitlines()] == docker_command(*folders, "ls", "a  b")
 
 
+@pytest.mark.skipif(shutil.which("docker") is None, reason="docker is not installed")
+def test_the_command_of_docker_understands_every_word(folders: list[str], tmp_path: Path) -> None:
+    """It reads its arguments before it looks for the daemon, which is nowhere here."""
+    nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/nowhere", "CUDA_VISIBLE_DEVICES": "0,2"}
+    done = shell([str(LAUNCH), "--image", "x", *folders], **nowhere)
+    assert "annot connect to the Docker daemon" in done.stderr and "invalid argument" not in done.stderr
+    assert "invalid argument" in shell(["docker", "run", "--mount", "src=/a,b", "x"], **nowhere).stderr
+
+
 def test_a_missing_image_and_a_silent_docker_are_told_apart(folders: list[str], tmp_path: Path) -> None:
     absent = fake_docker(tmp_path / "absent", "echo Error: No such image: uniter >&2; exit 1")
     assert "no image uniter; build it in the checkout: docker build -t uniter ." in refusal(*folders, **absent)
