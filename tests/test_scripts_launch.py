@@ -13,7 +13,7 @@ import yaml
 
 from tests.fake_launchers import Fakes, Rank, of_horovodrun, of_hydra, of_open_mpi, of_srun, of_torchrun
 from tests.tiny_world import ROOT
-from utils.launchers import ranks
+from utils.launchers import find_place
 
 LAUNCH = ROOT / "scripts" / "launch"
 RUN = ["pretrain.py", "--config", "a file.json", "--output_dir", "runs/one"]
@@ -63,14 +63,13 @@ def test_every_rank_runs_the_script_and_knows_who_it_is(fakes: Fakes, script: st
     for process in processes:
         print(script, *process.command, {name: process.environment[name] for name in sorted(process.environment)})
     assert [process.command for process in processes] == [[f"{fakes.folder}/python", *RUN, "--resume"]] * 4
-    assert [tuple(ranks(process.environment))[:3] for process in processes] == [
-        (0, 4, 0),
-        (1, 4, 1),
-        (2, 4, 0),
-        (3, 4, 1),
-    ]
+    places = [find_place(process.environment) for process in processes]
+    numbers = [(place.rank, place.size, place.local_rank, place.local_size) for place in places]
+    assert numbers == [(0, 4, 0, 2), (1, 4, 1, 2), (2, 4, 0, 2), (3, 4, 1, 2)]
+    ((address, port),) = {(place.address, place.port) for place in places}
+    if script != "horovod.sh":  # it has a way of its own
+        assert address == "node0" and port >= 10_000
     for process in processes:
-        assert process.environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
         assert process.environment["PATH"].startswith(str(fakes.folder))
         threads = "6" if script == "slurm.sh" else str(max(1, (os.cpu_count() or 1) // 2))
         assert process.environment["OMP_NUM_THREADS"] == threads
@@ -239,7 +238,8 @@ def test_the_pods_of_kubernetes_find_each_other(fakes: Fakes) -> None:
         done = fakes.run(Path(command).name, *container["args"], **environment | {"NODE_RANK": str(index)})
         assert done.returncode == 0, done.stderr
         processes += of_torchrun(*fakes.call("python"), "python")
-    assert [tuple(ranks(process.environment))[:3] for process in processes] == [(r, 16, r % 8) for r in range(16)]
+    places = [find_place(process.environment) for process in processes]
+    assert [(place.rank, place.size, place.local_rank) for place in places] == [(r, 16, r % 8) for r in range(16)]
     assert {process.command[1] for process in processes} == {"pretrain.py"} and processes[0].command[-1] == "--resume"
 
 

@@ -66,6 +66,3 @@ for word in "$@"; do
 done
 COMMAND=("$PYTHON" "$@")
 [ "$adds_resume" = no ] || COMMAND+=(--resume)
-
-# 1, torchrun's default, ends a hanging NCCL in a way that loses its report of who waited for whom (docs/CLUSTER.md).
-export TORCH_NCCL_ASYNC_ERROR_HANDLING="${TORCH_NCCL_ASYNC_ERROR_HANDLING:-3}"
