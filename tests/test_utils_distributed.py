@@ -9,12 +9,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from utils import distributed
+from utils import distributed, meeting
 from utils.errors import InputError
+from utils.launcher_table import OPEN_MPI
+from utils.launchers import Place
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -125,8 +128,7 @@ def test_the_first_failing_rank_shows_its_traceback(tmp_path: Path) -> None:
 
 
 def test_one_process_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(distributed, "find_place", Place)
     world = distributed.start("cpu")
     assert (world.rank, world.size, world.local_rank, str(world.device), world.is_main) == (0, 1, 0, "cpu", True)
     assert not torch.distributed.is_initialized()
@@ -170,37 +172,60 @@ def test_launch_ends_a_single_process_with_message_and_status(capsys: pytest.Cap
     distributed.launch(lambda: None)
 
 
-def test_horovodrun_and_missing_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for name, value in [("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")]:
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="no GPU for this process"):
-        distributed.start("cuda")
-    monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.delenv("RANK")
-    monkeypatch.setenv("HOROVOD_RANK", "0")
-    with pytest.raises(InputError, match="torchrun"):
-        distributed.start("cpu")
-
-
-@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_without_the_others_says_whom_it_waits_for_and_stops(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int
 ) -> None:
+    """Rank 0 names the others; the others name rank 0, where all meet."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        port = str(server.getsockname()[1])
-    variables = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "NOTE_AFTER", 0.2)
-    monkeypatch.setattr(distributed, "START_LIMIT", 1.0)
-    with pytest.raises(InputError, match=rf"do not find each other[\s\S]*127.0.0.1:{port}[\s\S]*rank {rank} of 2"):
-        distributed.start("cpu")
-    assert f"[rank {rank}] waiting for the other 1 of 2 processes at 127.0.0.1:{port}" in capsys.readouterr().err
-    monkeypatch.delenv("MASTER_ADDR")
-    with pytest.raises(InputError, match="MASTER_ADDR"):
-        distributed.start("cpu")
+        port = server.getsockname()[1]
+    monkeypatch.setattr(meeting, "NOTE_AFTER", 0.2)
+    monkeypatch.setattr(meeting, "START_LIMIT", 1.0)
+    place = Place(launcher="torchrun", rank=rank, size=3, local_rank=rank, address="127.0.0.1", port=port)
+    with pytest.raises(InputError, match=rf"do not find each other[\s\S]*127.0.0.1:{port}[\s\S]*rank {rank} of 3"):
+        meeting.meet(place)
+    missing = "rank 0" if rank else "ranks 1, 2"
+    assert f"[rank {rank}] waiting for {missing} of 3 processes at 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_port_in_use_and_a_rank_that_is_there_twice_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.bind(("", 0))
+        server.listen()
+        place = Place(launcher="srun", rank=0, size=2, address="127.0.0.1", port=server.getsockname()[1])
+        with pytest.raises(InputError, match=r"port of the meeting point is in use[\s\S]*MASTER_PORT another number"):
+            meeting.meet(place)
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
+    torch.distributed.PrefixStore("uniter/2/0", store).set("rank1", "1")
+    with pytest.raises(InputError, match="two processes have rank 1"):
+        meeting.meet(Place(launcher="srun", rank=1, size=2, address="127.0.0.1", port=store.port))
+
+
+@pytest.mark.parametrize(
+    "place, remedy",
+    [({"launcher": "mpirun of Open MPI", "remedy": OPEN_MPI.remedy}, "-x MASTER_ADDR"), ({"address": "a"}, "torchrun")],
+)
+def test_an_unknown_meeting_point_is_refused_with_what_to_do(place: dict[str, Any], remedy: str) -> None:
+    with pytest.raises(InputError, match=rf"MASTER_PORT[\s\S]*{remedy}"):
+        distributed.meet(Place(size=2, **place))
+
+
+@pytest.mark.parametrize(
+    "launcher, value, expected",
+    [("torchrun", None, "3"), ("torchrun", "1", "3"), ("torchrun", "2", "2"), ("srun", "1", "1"), ("srun", None, "3")],
+)
+def test_nccl_errors_end_the_process_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, launcher: str, value: str | None, expected: str
+) -> None:
+    """torchrun sets 1 by itself, so 1 under torchrun is nobody's wish."""
+    name = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    monkeypatch.setenv(name, value or "")
+    if value is None:
+        monkeypatch.delenv(name)
+    distributed._set_nccl_errors(Place(launcher=launcher, size=2))
+    assert os.environ[name] == expected
+    monkeypatch.delenv(name)
 
 
 if __name__ == "__main__":

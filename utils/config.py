@@ -7,7 +7,6 @@ dataclass fields. All options are checked before any data is opened. The options
 
 import argparse
 import dataclasses
-import os
 import re
 import sys
 import warnings
@@ -20,7 +19,8 @@ import tyro
 
 from utils.errors import InputError
 from utils.files import read_json
-from utils.launchers import TORCHRUN
+from utils.launcher_table import LAUNCH
+from utils.launchers import spoken_rank
 from utils.options import convert, field_metadata, field_types, is_read, is_required, option, unknown_key
 from utils.paths import find_file, resolve_paths
 from utils.ranges import check_ranges, check_value, spell_range
@@ -71,7 +71,7 @@ def _refuse_local_rank(flags: list[str]) -> None:
             key=flag.partition("=")[0],
             found=flag,
             expected="the rank on this machine as the environment variable LOCAL_RANK, which torchrun sets",
-            remedy=TORCHRUN,
+            remedy=LAUNCH,
         )
 
 
@@ -207,7 +207,7 @@ def _parse_flags(config_class: type, json_values: dict[str, Any], flags: list[st
             config=(tyro.conf.OmitArgPrefixes,),
             description=f"{config_class.__doc__}\n\n{HELP_NOTE}",
             use_underscores=True,
-            console_outputs=os.environ.get("RANK", "0") == "0",  # all ranks see the same wrong flag; one says so
+            console_outputs=not spoken_rank(),  # all ranks see the same wrong flag; one says so
         )
     for name, _ in parts:
         values.update(vars(getattr(flag_values, name)))

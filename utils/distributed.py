@@ -1,13 +1,12 @@
 """Distributed training and inference: the rank of this process, and what the ranks exchange.
 
-`torchrun` starts one process for each rank and passes the numbers in environment variables. A process that was started
-alone is a `World` of size 1 and runs the same code, without a process group. All ranks must call the methods that
-exchange data in the same order.
+A launcher starts one process for each rank and passes the numbers in environment variables (`utils/launchers.py`). The
+ranks exchange data through a backend (`utils/collectives.py`). A process that was started alone is a `World` of size 1
+and runs the same code without a backend. All ranks must call the methods that exchange data in the same order.
 """
 
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,18 +15,20 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from utils.errors import InputError, as_input_error, print_in_every_locale
-from utils.launchers import ranks, spoken_rank
+from utils.collectives import Backend, Collectives, TorchCollectives, join_torch, leave
+from utils.devices import check_distinct, choose_device, device_id
+from utils.errors import as_input_error, print_in_every_locale
+from utils.launcher_table import HOROVODRUN, TORCHRUN
+from utils.launchers import Place, find_place, spoken_rank
+from utils.meeting import connect, is_reachable, meet
 from utils.waits import WAITS
 
 T = TypeVar("T")
 
 BUCKET_BYTES = 25 * 2**20  # gradients are summed over the ranks in pieces of about this size
-NOTE_AFTER = 10.0  # seconds after which a rank says that it waits for the others
-START_LIMIT = 600.0  # seconds after which it gives up
+NOTE_LIMIT = timedelta(seconds=10)  # for the connection through which ranks tell how far they are
 WAIT_LIMIT = 3600.0  # seconds after which a rank gives up that waits for another one's results
 PATIENCE = 3  # seconds that ranks above 0 wait, so that rank 0 reports an error that all ranks have
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
@@ -41,6 +42,8 @@ class World:
     size: int = 1
     local_rank: int = 0  # rank on this machine: the number of its GPU
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    collectives: Collectives = field(default_factory=TorchCollectives)  # what moves the data; used by size > 1 only
+    origin: str = "one process"  # who says all this, for the log
 
     @property
     def is_main(self) -> bool:
@@ -57,13 +60,13 @@ class World:
         """
         parameters = list(parameters)
         if self.size > 1:
-            _fill_gradients(parameters)
+            self._fill_gradients(parameters)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             return
         if self.size > 1:
             for bucket in _buckets(gradients):
-                _sum_bucket(bucket)
+                self._sum_bucket(bucket)
         if divisor != 1:
             torch._foreach_div_(gradients, float(divisor))
 
@@ -71,7 +74,7 @@ class World:
     def sum_(self, tensor: Tensor) -> Tensor:
         """Sum `tensor` over all ranks, in place; returns it."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            self.collectives.all_reduce(tensor)
         return tensor
 
     @WAITS.during("the results")
@@ -79,92 +82,102 @@ class World:
         """Collect `value` from every rank; returns the values in the order of ranks, on every rank."""
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+        return self.collectives.gather_objects(value)
 
     @WAITS.during("the answer")
     def broadcast_object(self, value: T | None) -> T:
         """Send rank 0's `value` to every rank; returns it. The values of other ranks are ignored."""
-        values: list[Any] = [value]
-        if self.size > 1:
-            dist.broadcast_object_list(values, src=0)
-        return values[0]
+        return self.collectives.broadcast_object(value) if self.size > 1 else value  # type: ignore[return-value]
 
     @WAITS.during("a sign")
     def barrier(self) -> None:
         """Wait until every rank has called this method."""
         if self.size > 1:
-            dist.all_reduce(torch.zeros(1))
+            self.collectives.barrier()
+
+    @WAITS.during("the arrays")
+    def _all_gather(self, tensor: Tensor) -> list[Tensor]:
+        """Collect `tensor`, on the host, from every rank, in the order of ranks. All have one shape and dtype.
+
+        Its bytes travel, because the backends do not know every dtype.
+        """
+        if self.size == 1:
+            return [tensor]
+        flat = tensor.contiguous().reshape(-1)
+        if not flat.numel():
+            return [tensor.clone() for _ in range(self.size)]
+        gathered = self.collectives.all_gather(flat.view(torch.uint8))
+        return [part.view(tensor.dtype).view(tensor.shape) for part in gathered]
+
+    def _fill_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Give zeros to each parameter that has a gradient on another rank only: micro-batches may use other parts.
+
+        The ranks exchange what the host knows, a byte for each parameter, so no rank waits for its device.
+        """
+        has_gradient = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+        self.collectives.all_reduce(has_gradient, "max")
+        for parameter, is_used in zip(parameters, has_gradient.tolist(), strict=True):
+            if is_used and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def _sum_bucket(self, bucket: list[Tensor]) -> None:
+        """All-reduce the tensors of a bucket in place, joined as one flat tensor."""
+        if len(bucket) == 1 and bucket[0].is_contiguous():
+            self.collectives.all_reduce(bucket[0])
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        self.collectives.all_reduce(flat)
+        pieces = flat.split([gradient.numel() for gradient in bucket])
+        torch._foreach_copy_(bucket, [piece.view_as(gradient) for piece, gradient in zip(pieces, bucket, strict=True)])
 
 
-def start(device: str | None = None) -> World:
+def start(device: str | None = None, backend: Backend | None = None) -> World:
     """Join the run that this process belongs to. `device`: "cpu" or "cuda"; None: CUDA where there is a GPU.
 
-    Raises `InputError` when another launcher than torchrun has started several processes, when the other processes do
-    not come, and where there are more processes on a machine than GPUs.
+    `backend`: through which library the ranks exchange data; None: Horovod where `horovodrun` has started this process,
+    else `torch.distributed`. Raises `InputError` when the launcher is not understood, when the other processes do not
+    come, where there are more processes on a machine than GPUs, and for a GPU that torch was not built for.
     """
-    rank, size, local_rank = ranks()
-    device_type = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device_type == "cpu":
-        rank_device = torch.device("cpu")
-    else:
-        if local_rank >= torch.cuda.device_count():
-            raise InputError(
-                "no GPU for this process",
-                found=f"{torch.cuda.device_count()} GPUs on this machine, and local rank {local_rank}",
-                expected="at least as many GPUs as processes",
-                remedy="launch at most one process for each GPU (torchrun --nproc_per_node)",
-            )
-        rank_device = torch.device("cuda", local_rank)
+    place = find_place()
+    rank_device = choose_device(device, place)
     use_device(rank_device)
-    if size > 1:
-        # Objects and barriers go through gloo on the host, gradients through NCCL. The timeout is long because a rank
-        # may wait for another one that builds an index. The launcher notices a rank that died.
-        backend, timeout = "gloo" if device_type == "cpu" else "cpu:gloo,cuda:nccl", timedelta(seconds=WAIT_LIMIT)
-        store = _meet(rank, size)
-        store.set_timeout(timeout)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-        WAITS.start(rank, size, WAIT_LIMIT)
-    return World(rank=rank, size=size, local_rank=local_rank, device=rank_device)
+    if place.size == 1:
+        return World(device=rank_device)
+    _set_nccl_errors(place)
+    is_horovod = backend == "horovod" or (backend is None and place.launcher == HOROVODRUN.name)
+    on_gpu = rank_device.type == "cuda"
+    # Ranks may wait for long, for one that builds an index. The launcher notices a rank that died.
+    limit = timedelta(seconds=WAIT_LIMIT)
+    collectives: Collectives
+    if is_horovod:
+        from utils.horovod_collectives import join_horovod  # nobody else needs Horovod
+
+        store = meet(place) if is_reachable(place) else None  # only to say who is missing: Horovod has its own way
+        collectives = join_horovod(place)
+    else:
+        store = meet(place)
+        collectives = join_torch(store, place.rank, place.size, on_gpu, limit)
+    WAITS.start(place.rank, place.size, WAIT_LIMIT, None if store is None else lambda: connect(place, NOTE_LIMIT))
+    check_distinct(collectives.gather_objects(device_id(rank_device)))
+    return World(
+        rank=place.rank,
+        size=place.size,
+        local_rank=place.local_rank,
+        device=rank_device,
+        collectives=collectives,
+        origin=f"{place}; {collectives.name}",
+    )
 
 
-def _meet(rank: int, size: int) -> dist.Store:
-    """Wait until all ranks are there; returns the store through which they then connect.
+def _set_nccl_errors(place: Place) -> None:
+    """After a NCCL error the process ends at once (3), so that its record of what happened can be written.
 
-    The waiting is said after `NOTE_AFTER` seconds. `InputError` when somebody has not come after `START_LIMIT`
-    seconds, or the meeting point cannot be used. It waits in a thread, so that Ctrl-C ends it.
+    torchrun sets 1 where the user sets nothing; with it the clean-up of communicators races against that record.
     """
-    address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
-    results: list[dist.Store | Exception] = []
-
-    def join() -> None:
-        try:
-            store = next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=START_LIMIT)))[0]
-            if store.add(f"uniter/rank{rank}", 1) > 1:
-                raise RuntimeError(f"two processes have rank {rank}")
-            store.wait([f"uniter/rank{other}" for other in range(size)], timedelta(seconds=START_LIMIT))
-            results.append(store)
-        except Exception as error:
-            results.append(error)
-
-    thread = threading.Thread(target=join, daemon=True)
-    thread.start()
-    thread.join(NOTE_AFTER)
-    if not results:
-        waiting = f"[rank {rank}] waiting for the other {size - 1} of {size} processes at {address}"
-        print(f"{waiting}; the run stops after {START_LIMIT:.0f} s", file=sys.stderr, flush=True)
-    while not results:
-        thread.join(1)
-    if isinstance(results[0], Exception):
-        raise InputError(
-            "the processes of the run do not find each other",
-            key=f"MASTER_ADDR, MASTER_PORT: {address}",
-            found=f"rank {rank} of {size}: {str(results[0]).splitlines()[0][:200]}",
-            expected=f"{size} processes within {START_LIMIT:.0f} s, and a free port on the first machine",
-            remedy="launch all with torchrun (one machine: torchrun --standalone --nproc_per_node N SCRIPT …)",
-        )
-    return results[0]
+    name = "TORCH_NCCL_ASYNC_ERROR_HANDLING"
+    if place.launcher == TORCHRUN.name and os.environ.get(name) == "1":
+        del os.environ[name]
+    os.environ.setdefault(name, "3")
 
 
 def use_device(device: torch.device) -> None:
@@ -178,10 +191,9 @@ def use_device(device: torch.device) -> None:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Leave the other ranks, if there are any."""
     WAITS.stop()
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    leave()
 
 
 def launch(main: Callable[..., Any], *args: Any) -> None:
@@ -223,18 +235,6 @@ def launch(main: Callable[..., Any], *args: Any) -> None:
     sys.exit(status)
 
 
-def _fill_gradients(parameters: Sequence[Tensor]) -> None:
-    """Give zeros to each parameter that has a gradient on another rank only: micro-batches may use other parts.
-
-    The ranks exchange what the host knows, a byte for each parameter, so no rank waits for its device.
-    """
-    has_gradient = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-    dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
-    for parameter, is_used in zip(parameters, has_gradient.tolist(), strict=True):
-        if is_used and parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-
-
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
     """Group neighbouring tensors of one dtype, up to `BUCKET_BYTES` together; a larger tensor is a group alone."""
     bucket: list[Tensor] = []
@@ -247,14 +247,3 @@ def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
         bucket.append(gradient)
         bucket_bytes += nbytes
     yield bucket
-
-
-def _sum_bucket(bucket: list[Tensor]) -> None:
-    """All-reduce the tensors of a bucket in place, joined as one flat tensor."""
-    if len(bucket) == 1 and bucket[0].is_contiguous():
-        dist.all_reduce(bucket[0])
-        return
-    flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-    dist.all_reduce(flat)
-    pieces = flat.split([gradient.numel() for gradient in bucket])
-    torch._foreach_copy_(bucket, [piece.view_as(gradient) for piece, gradient in zip(pieces, bucket, strict=True)])
