@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the create_*.sh scripts: what they share. PYTHON names the interpreter; default: .venv of the checkout, else
-# python3.
+# Sourced by the create_*.sh scripts: what they share. PYTHON names the interpreter; default: that of the folder
+# UNITER_VENV, which the image sets, or .venv of the checkout; else python3.
 
 fail() {
     printf 'error: %s\n' "$*" >&2
@@ -9,8 +9,8 @@ fail() {
 
 CHECKOUT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python3
-    [ ! -x "$CHECKOUT/.venv/bin/python" ] || PYTHON="$CHECKOUT/.venv/bin/python"
+    PYTHON="${UNITER_VENV:-$CHECKOUT/.venv}/bin/python"
+    [ -x "$PYTHON" ] || PYTHON=python3
 fi
 
 # Sets VOCAB; $1: the folder where it is by default.

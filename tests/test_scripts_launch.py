@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.cluster_page import commands
 from tests.fake_launchers import Fakes, Rank, of_horovodrun, of_hydra, of_open_mpi, of_srun, of_torchrun
 from tests.tiny_world import ROOT
 from utils.launchers import find_place
@@ -21,6 +23,13 @@ JOB = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_NTASKS": "4", 
 JOB |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_CPUS_PER_TASK": "6", "SLURM_JOB_NODELIST": "node[0-1]"}
 TWO_HOSTS = {"HOSTS": "node0:2,node1:2"}
 MACHINES = {"NNODES": "2", "MASTER_ADDR": "node0", "NPROC_PER_NODE": "2"}
+
+
+PROGRAMS = {
+    "mpi": ("mpirun", of_open_mpi),
+    "hydra": ("mpiexec.hydra", of_hydra),
+    "horovod": ("horovodrun", of_horovodrun),
+}
 
 
 @pytest.fixture
@@ -73,6 +82,33 @@ def test_every_rank_runs_the_script_and_knows_who_it_is(fakes: Fakes, script: st
         assert process.environment["PATH"].startswith(str(fakes.folder))
         threads = "6" if script == "slurm.sh" else str(max(1, (os.cpu_count() or 1) // 2))
         assert process.environment["OMP_NUM_THREADS"] == threads
+
+
+@pytest.mark.parametrize(
+    ("block", "size"), [("nodes", 16), ("sbatch", 16), ("array", 4), ("mpi", 16), ("hydra", 16), ("horovod", 16)]
+)
+def test_the_page_s_commands_start_as_many_ranks_as_it_says(tmp_path: Path, block: str, size: int) -> None:
+    fakes, processes = Fakes(tmp_path / "bin", gpus=8), []
+    job = JOB | {"SLURM_NTASKS": str(size), "SLURM_TASKS_PER_NODE": "8(x2)" if size == 16 else "4"}
+    for line in commands(block, "tiny.json", "runs"):
+        words = shlex.split(line)
+        place = next(i for i, word in enumerate(words) if word.startswith("scripts/launch/"))
+        variables = {} if words[0] == "sbatch" else dict(word.split("=", 1) for word in words[:place])
+        if words[0] == "sbatch":
+            variables = job | ({"SLURM_ARRAY_TASK_ID": "3"} if block == "array" else {})
+        done = fakes.run(Path(words[place]).name, *words[place + 1 :], **variables)
+        assert done.returncode == 0, done.stderr
+        if block == "nodes":
+            processes += of_torchrun(*fakes.call("python"), "python")
+        elif words[0] == "sbatch":
+            processes += of_srun(*fakes.call("srun"), nodes=2 if size == 16 else 1)
+        else:
+            program, of_program = PROGRAMS[block]
+            processes += of_program(*fakes.call(program))
+    places = [find_place(process.environment) for process in processes]
+    assert [(place.rank, place.size) for place in places] == [(rank, size) for rank in range(size)]
+    output = "runs/vqa-3" if block == "array" else "runs/base"
+    assert {process.command[process.command.index("--output_dir") + 1] for process in processes} == {output}
 
 
 def test_ranks_meet_at_the_first_machine(fakes: Fakes) -> None:

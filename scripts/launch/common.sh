@@ -3,7 +3,8 @@
 #
 # It checks what all of them need, and sets COMMAND (Python, the script, its arguments), TRAINS (yes or no) and OUTPUT_DIR.
 # A training script gets --resume: the first start finds no run and begins one, and every later start of the same line
-# goes on from the newest train state. PYTHON names the interpreter; default: .venv of the working directory, else python3.
+# goes on from the newest train state. PYTHON names the interpreter; default: that of the folder UNITER_VENV, which the
+# image sets, or of .venv, or python3.
 
 fail() {
     printf 'error: %s\n' "$*" >&2
@@ -44,8 +45,8 @@ read_hosts() {
 [ -f "$1" ] || fail "no script $1 in $PWD; start this in the checkout, with the name of a script such as pretrain.py"
 
 if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python3
-    [ ! -x .venv/bin/python ] || PYTHON="$PWD/.venv/bin/python"
+    PYTHON="${UNITER_VENV:-$PWD/.venv}/bin/python"
+    [ -x "$PYTHON" ] || PYTHON=python3
 fi
 PYTHON="$(command -v "$PYTHON" || true)"
 [ -n "$PYTHON" ] || fail "no Python; set PYTHON to the interpreter with the packages of requirements.txt"
