@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from optim.precision import Precision
 from optim.predict import Predictor
 from optim.task import Task
 from utils import distributed
+from utils.compute_options import ComputeOptions
 from utils.config import parse
 from utils.distributed import World
 from utils.errors import InputError
@@ -29,7 +30,7 @@ WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
 @dataclass(kw_only=True)
-class InferenceFlags:
+class InferenceFlags(ComputeOptions):
     """Flags of every inference script: the stores to predict for, and how to compute."""
 
     txt_db: str = option(help="text LMDB to predict for", path="own")
@@ -37,19 +38,6 @@ class InferenceFlags:
     compressed_db: bool = option(
         False, help="read the compressed variant of the image LMDB, made with convert_imgdir.py --compress"
     )
-    fp16: bool = option(
-        False, help="compute in half precision, faster and with less memory: bf16 where the hardware has it, else fp16"
-    )
-    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
-        None, help="number format of the computation; overrides --fp16; None: as --fp16 says, else fp32"
-    )
-    n_workers: int = option(
-        4,
-        help="loader processes of a rank; raise it if the GPU waits for data; 0: the rank loads its data itself",
-        at_least=0,
-        at_most=10_000,
-    )
-    pin_mem: bool = option(False, help="put batches in page-locked memory: faster copies to a GPU, more host memory")
     save_logits: bool = option(False, help="also write the logits of every prediction, for scripts/ensemble.py")
 
 
@@ -174,7 +162,7 @@ class Inference(Generic[F, T]):
         return path
 
 
-P = TypeVar("P")
+P = TypeVar("P", bound=InferenceFlags)
 R = TypeVar("R", bound=RunConfig)
 
 
@@ -182,7 +170,7 @@ def parse_and_join(flags_type: type[P], argv: list[str] | None) -> tuple[P, Worl
     """Parse the command line, join the other ranks and log the parser's notes; returns the flags and the world."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     flags, notes = parse(flags_type, argv)
-    world = distributed.start()
+    world = distributed.start(backend=flags.backend)
     LOG.setLevel(logging.INFO if world.is_main else logging.WARNING)
     for note in notes:
         LOG.info(note)

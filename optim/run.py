@@ -29,7 +29,7 @@ def run_training(
 ) -> dict[str, float]:
     """Run a training script: parse `argv` into `config_type`, build the task, train (or, with --eval_only, evaluate).
 
-    Returns the last scores by name. Works the same as one process or as one of many under torchrun. Raises
+    Returns the last scores by name. Works the same as one process or as one of many under a launcher. Raises
     `InputError` for wrong options, stores or checkpoints, before the first step where possible.
     """
     config, notes = parse(config_type, argv)
@@ -38,9 +38,9 @@ def run_training(
     check_names(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    world = distributed.start()
+    world = distributed.start(backend=config.backend)
     log = open_log(None, world.rank)
-    for note in notes:
+    for note in notes if world.size == 1 else [world.origin, *notes]:
         log.info(note)
     if config.eval_only:
         scores = evaluate_only(task_type(config), config, world)

@@ -141,7 +141,8 @@ def test_the_flag_of_an_old_launcher_names_torchrun(tmp_path: Path, flags: list[
 
 
 def test_other_ranks_are_quiet_about_wrong_flags(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
+    for name, value in {"PMI_RANK": "1", "PMI_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
     assert refusal(capsys, "--conf_thr", "0.3") == ""
 
 

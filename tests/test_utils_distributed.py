@@ -1,4 +1,4 @@
-"""Two gloo processes under torchrun against one process, and what people see when a rank fails.
+"""Two processes under torchrun and horovodrun against one process, and what people see when a rank fails.
 
 Run as a module with a scene's name, this file is the worker of that scene.
 """
@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.launch_case import launch
 from utils import distributed, meeting
 from utils.errors import InputError
 from utils.launcher_table import OPEN_MPI
 from utils.launchers import Place
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def make_parameters(rank: int) -> list[torch.nn.Parameter]:
@@ -39,6 +38,24 @@ def make_parameters(rank: int) -> list[torch.nn.Parameter]:
     return parameters
 
 
+def arrays(rank: int) -> list[torch.Tensor]:
+    """Arrays of every dtype that predictions have, of several shapes, one without elements, one not contiguous."""
+    dtypes = (torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    tensors = [(torch.arange(6).view(2, 3) + rank).to(dtype) for dtype in dtypes]
+    return [*tensors, tensors[2].t(), torch.tensor(rank), torch.zeros(0, 4), torch.tensor([float("nan"), rank])]
+
+
+def same_on_all_ranks(world: distributed.World, index: int) -> bool:
+    """Whether the array of each rank arrives as that rank has it."""
+    gathered = world._all_gather(arrays(world.rank)[index])
+    return len(gathered) == world.size and all(equal(arrays(k)[index], part) for k, part in enumerate(gathered))
+
+
+def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether shapes, dtypes and numbers are equal; NaN equals NaN."""
+    return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
 def worker_numbers(output: str) -> None:
     world = distributed.start("cpu")
     parameters = make_parameters(world.rank)
@@ -56,6 +73,10 @@ def worker_numbers(output: str) -> None:
         "gathered": world.gather_objects({"rank": world.rank, "ids": ["x"] * (world.rank + 1)}),
         "broadcast": world.broadcast_object({"step": 7} if world.is_main else None),
     }
+    record["arrays"] = [same_on_all_ranks(world, index) for index in range(len(arrays(0)))]
+    weights = torch.full((3, 2), 1.0 + world.rank, dtype=torch.float64).t()
+    world.collectives.broadcast(weights)
+    record["broadcast_tensor"] = weights.tolist()
     world.barrier()
     torch.save([p.grad for p in parameters], f"{output}/grads_{world.rank}.pt")
     torch.save([p.grad for p in small], f"{output}/small_{world.rank}.pt")
@@ -74,16 +95,15 @@ def worker_one_crash(output: str) -> None:
     world.barrier()
 
 
-def torchrun(scene: str, output: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "tests.test_utils_distributed", scene, str(output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=CHECKOUT, env=environment)
+def run_scene(scene: str, output: Path, launcher: str = "torchrun", *flags: str) -> subprocess.CompletedProcess[str]:
+    words = ["-m", "tests.test_utils_distributed", scene, str(output), *flags]
+    return launch(launcher, *words, check=False)
 
 
 @pytest.mark.slow
-def test_two_processes_sum_gradients_and_exchange_objects(tmp_path: Path) -> None:
-    result = torchrun("numbers", tmp_path)
+@pytest.mark.parametrize("launcher", ["torchrun", "horovodrun"])
+def test_two_processes_sum_gradients_and_exchange_objects(tmp_path: Path, launcher: str) -> None:
+    result = run_scene("numbers", tmp_path, launcher)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     expected = [
@@ -106,12 +126,14 @@ def test_two_processes_sum_gradients_and_exchange_objects(tmp_path: Path) -> Non
             "sum_int": 21,
             "gathered": [{"rank": 0, "ids": ["x"]}, {"rank": 1, "ids": ["x", "x"]}],
             "broadcast": {"step": 7},
+            "arrays": [True] * len(arrays(0)),
+            "broadcast_tensor": [[1.0] * 3] * 2,
         }
 
 
 @pytest.mark.slow
 def test_an_error_of_all_ranks_is_said_once(tmp_path: Path) -> None:
-    result = torchrun("same_error", tmp_path)
+    result = run_scene("same_error", tmp_path)
     assert result.returncode != 0
     assert result.stderr.count("the text store is missing") == 1
     assert "remedy:   make it" in result.stderr
@@ -120,7 +142,7 @@ def test_an_error_of_all_ranks_is_said_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_first_failing_rank_shows_its_traceback(tmp_path: Path) -> None:
-    result = torchrun("one_crash", tmp_path)
+    result = run_scene("one_crash", tmp_path)
     assert result.returncode != 0
     assert "[rank 1] RuntimeError: index 7 is out of range" in result.stderr
     assert "[rank 1]     raise RuntimeError" in result.stderr
@@ -229,4 +251,4 @@ def test_nccl_errors_end_the_process_unless_the_user_says_otherwise(
 
 
 if __name__ == "__main__":
-    distributed.launch(globals()[f"worker_{sys.argv[1]}"], sys.argv[2])
+    distributed.launch(globals()[f"worker_{sys.argv[1]}"], *sys.argv[2:])

@@ -7,7 +7,11 @@ Read in this order:
     local_paths.py                     paths that only another program would understand
     ranges.py                          the ranges of numbers in options
     store_options.py                   the options of finetuning scripts that name text and image stores
-    launchers.py                       who started this process, and as which rank
+    compute_options.py                 options of training and inference that say how to compute
+    launcher_table.py, launchers.py    who started this process, and as which rank
+    meeting_point.py, meeting.py       where and whether all ranks meet; waits.py: whom one waits for
+    devices.py                         the GPU of a rank
+    collectives.py                     what ranks exchange: torch.distributed; horovod_collectives.py: Horovod
     distributed.py, log.py             the ranks of a run; log.txt, metrics.jsonl and the progress bar
     output_dir.py                      the output folder of a run: its lock, and a new start in it
     files.py, checkpoint.py, npz.py    files written whole or not at all; weights and train states; arrays

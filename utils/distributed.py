@@ -31,7 +31,13 @@ BUCKET_BYTES = 25 * 2**20  # gradients are summed over the ranks in pieces of ab
 NOTE_LIMIT = timedelta(seconds=10)  # for the connection through which ranks tell how far they are
 WAIT_LIMIT = 3600.0  # seconds after which a rank gives up that waits for another one's results
 PATIENCE = 3  # seconds that ranks above 0 wait, so that rank 0 reports an error that all ranks have
-PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+PEER_GONE = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "remote process exited",
+    "Broken pipe",
+    "Horovod has been shut",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

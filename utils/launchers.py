@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from utils.errors import InputError
 from utils.launcher_table import (
+    HOROVODRUN,
     HYDRA,
     LAUNCH,
     OPEN_MPI,
@@ -140,6 +141,14 @@ def _contains(outer: _Claim, inner: _Claim, environment: Mapping[str, str]) -> b
 def _place(claim: _Claim, environment: Mapping[str, str]) -> Place:
     """The whole record for one of several processes. `InputError` where the local rank is not known."""
     launcher = claim.launcher
+    if launcher is HOROVODRUN and environment.get("HOROVOD_ELASTIC") == "1":
+        raise InputError(
+            "horovodrun has started an elastic run, whose number of processes changes, which is not supported",
+            found="HOROVOD_ELASTIC=1",
+            expected="a fixed number of processes",
+            remedy="launch with horovodrun -np N, without --min-np, --max-np and --host-discovery-script; "
+            "after a failure start again with --resume",
+        )
     sources = {"rank": launcher.rank, "size": launcher.size}
     local_rank, local_size = 0, 1
     if launcher is not POD:

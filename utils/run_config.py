@@ -3,17 +3,19 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from utils.compute_options import ComputeOptions
 from utils.options import MOST, MOST_SEED, MOST_UNITS, option
 
 
 @dataclass(kw_only=True)
-class RunConfig:
+class RunConfig(ComputeOptions):
     """Options of every training script. A script subclasses it, changes defaults and adds options of its own."""
 
     # What may differ when a run resumes, besides paths: see `optim.run_record`.
     may_change: ClassVar[frozenset[str]] = frozenset(
         {
             "allow_changes",
+            "backend",
             "resume",
             "eval_only",
             "data_root",
@@ -228,30 +230,12 @@ class RunConfig:
         at_least=0,
         at_most=MOST_SEED,
     )
-    fp16: bool = option(
-        False,
-        "compute in half precision, faster and with less memory: bf16 where the hardware has it, else fp16",
-        group="run",
-    )
-    precision: Literal["fp64", "fp32", "bf16", "fp16"] | None = option(
-        None, "number format of the computation; overrides --fp16; None: as --fp16 says, else fp32", group="run"
-    )
     num_threads: int = option(
         0,
         "CPU threads of a rank; 0: torch decides; set it for exactly repeatable runs on CPU",
         group="run",
         at_least=0,
         at_most=10_000,
-    )
-    n_workers: int = option(
-        4,
-        "loader processes of a rank; raise it if the GPU waits for data; 0: the rank loads its data itself",
-        group="run",
-        at_least=0,
-        at_most=10_000,
-    )
-    pin_mem: bool = option(
-        False, "put batches in page-locked memory: faster copies to a GPU, more host memory", group="run"
     )
 
     def db_pairs(self, split: str) -> list[tuple[str, str]]:
