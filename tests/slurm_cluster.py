@@ -7,11 +7,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "scontrol", "scancel", "squeue", "sinfo")
+PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "srun", "sbatch", "scontrol", "scancel", "squeue", "sinfo")
 SEARCHED = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 START_LIMIT, END_LIMIT = 120, 60  # seconds; the machine may be busy
 
@@ -44,7 +44,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def missing_programs() -> list[str]:
-    """The programs of Slurm and munge that are not installed."""
+    """The programs that a cluster needs and that are not installed."""
     return [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
 
 
@@ -56,11 +56,7 @@ def one_node_cluster() -> Iterator[dict[str, str]]:
     daemons: list[subprocess.Popen[bytes]] = []
     try:
         for daemon in _commands(folder):
-            log = (folder / f"{daemon[0]}.out").open("wb")
-            path = shutil.which(daemon[0], path=SEARCHED) or daemon[0]
-            own_session = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, "start_new_session": True}
-            daemons.append(subprocess.Popen([path, *daemon[1:]], env=environment, **own_session))
-            log.close()
+            daemons.append(_start(daemon, folder, environment))
             if daemon[0] == "munged":
                 _wait(lambda: (folder / "munge.sock").exists(), folder, daemons)
         _wait(lambda: "idle" in _answer(environment, "sinfo", "--noheader", "--format=%T"), folder, daemons)
@@ -75,6 +71,20 @@ def one_node_cluster() -> Iterator[dict[str, str]]:
         for process in reversed(daemons):
             _end(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a daemon, which ends with this process, however that ends."""
+    path = shutil.which(command[0], path=SEARCHED) or command[0]
+    with (folder / f"{command[0]}.out").open("wb") as log:
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", path, *command[1:]],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def _commands(folder: Path) -> list[list[str]]:
@@ -112,7 +122,7 @@ def _answer(environment: dict[str, str], *command: str) -> str:
     return ""
 
 
-def _wait(condition, folder: Path, daemons: list[subprocess.Popen[bytes]]) -> None:
+def _wait(condition: Callable[[], bool], folder: Path, daemons: list[subprocess.Popen[bytes]]) -> None:
     """Wait for the condition; RuntimeError with what the daemons say if one ends or time is over."""
     deadline = time.monotonic() + START_LIMIT
     while not condition():

@@ -3,11 +3,14 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -33,12 +36,22 @@ def environment(**variables: str) -> dict[str, str]:
 
 def run(lines: list[str], **variables: str) -> list[str]:
     """Run the commands of a block, one a machine, at the same time; returns what each printed."""
-    line_environment = environment(**variables)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    processes = [subprocess.Popen(["bash", "-c", line], cwd=ROOT, env=line_environment, **pipes) for line in lines]
-    outputs = [process.communicate(timeout=LIMIT)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output[-3000:]
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in lines]
+        streams = [{"stdout": file, "stderr": file, "start_new_session": True} for file in files]
+        settings = {"cwd": ROOT, "env": environment(**variables)}
+        processes = [subprocess.Popen(["bash", "-c", line], **settings, **s) for line, s in zip(lines, streams)]
+        try:
+            statuses = [process.wait(LIMIT) for process in processes]
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)
+        outputs = []
+        for file in files:
+            file.seek(0)
+            outputs.append(file.read())
+    assert statuses == [0] * len(lines), "\n".join(output[-3000:] for output in outputs)
     return outputs
 
 
