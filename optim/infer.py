@@ -172,7 +172,7 @@ def parse_and_join(flags_type: type[P], argv: list[str] | None) -> tuple[P, Worl
     flags, notes = parse(flags_type, argv)
     world = distributed.start(backend=flags.backend)
     LOG.setLevel(logging.INFO if world.is_main else logging.WARNING)
-    for note in notes:
+    for note in notes if world.size == 1 else [world.origin, *notes]:
         LOG.info(note)
     return flags, world
 

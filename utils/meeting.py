@@ -55,7 +55,7 @@ def meet(place: Place) -> dist.Store:
 
 def connect(place: Place, timeout: timedelta, is_server: bool = False) -> dist.Store:
     """A connection to the store at the meeting point, which rank 0 or torchrun holds (`is_server`: open it)."""
-    return dist.TCPStore(
+    store = dist.TCPStore(
         place.address,
         place.port,
         place.size,
@@ -64,6 +64,8 @@ def connect(place: Place, timeout: timedelta, is_server: bool = False) -> dist.S
         wait_for_workers=False,
         multi_tenant=is_server,
     )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store outlives a restart of its ranks
+    return dist.PrefixStore(f"uniter/{place.size}/{attempt}", store)
 
 
 def is_reachable(place: Place) -> bool:
@@ -90,9 +92,7 @@ def _run(place: Place, join: _Join) -> None:
     try:
         limit = timedelta(seconds=START_LIMIT)
         by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        store: dist.Store = connect(place, limit, is_server=place.rank == 0 and not by_torchrun)
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store outlives a restart
-        store = dist.PrefixStore(f"uniter/{place.size}/{attempt}", store)
+        store = connect(place, limit, is_server=place.rank == 0 and not by_torchrun)
         names = [f"rank{rank}" for rank in range(place.size)]
         if store.add(names[place.rank], 1) > 1:
             raise RuntimeError(f"two processes have rank {place.rank}; is it the port of another run?")

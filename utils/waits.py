@@ -28,7 +28,7 @@ class Waits:
 
     def start(self, rank: int, size: int, limit: float, connect: Callable[[], Any] | None = None) -> None:
         """Start the thread. `limit`: seconds after which a wait ends the run. `connect` opens the store; None: none."""
-        self._end = threading.Event()
+        self._end, self._count = threading.Event(), 0
         if size > 1 and (rank < SPEAKERS or connect is not None):
             arguments = (rank, size, limit, connect, self._end)
             self._thread = threading.Thread(target=self._look, args=arguments, daemon=True)
@@ -58,7 +58,9 @@ class Waits:
         while not end.wait(LOOK_EVERY):
             wait, count = self._wait, self._count
             with suppress(Exception):  # the store ends with rank 0, whose end is said elsewhere
-                store = store or (connect and connect())
+                if connect is not None:
+                    connect_once, connect = connect, None
+                    store = connect_once()
                 if store is not None and published != count:
                     store.set(f"waits/{rank}", str(count))
                     published = count
