@@ -38,6 +38,6 @@ RUN mkdir /uniter && ln -s /txt /uniter/txt_db && ln -s /img /uniter/img_db && l
     && ln -s /storage /uniter/finetune
 COPY . .
 
-# tini is process 1 and passes signals on: as process 1, Python would ignore SIGTERM, and a stopped run could not save.
+# tini is process 1 and passes signals on: as process 1, Python would ignore SIGTERM, and a run could only be killed.
 ENTRYPOINT ["/usr/bin/tini", "--"]
 CMD ["bash"]

@@ -74,7 +74,7 @@ SRUN = Launcher(  # without SLURM_STEP_ID it is a batch shell, which is one proc
     mark="SLURM_STEP_ID",
     is_supported=True,
     run_id=("SLURM_JOB_ID", "SLURM_STEP_ID"),
-    remedy="export MASTER_ADDR and MASTER_PORT before srun, as it is done in scripts/launch",
+    remedy="before srun: export MASTER_ADDR=HOST_OF_RANK_0 MASTER_PORT=29500",
 )
 # In the order in which they are looked for, after `RANK`: torchrun may run inside each of them, mpirun inside Slurm.
 OTHERS = (
